@@ -1,0 +1,1 @@
+//! cgroups: created, joined, limited, frozen, removed.

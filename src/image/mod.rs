@@ -1,0 +1,1 @@
+//! `imgtool`: layered images to bundles and back.

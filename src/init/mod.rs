@@ -1,0 +1,1 @@
+//! The container side: each step done, or reported.

@@ -1,0 +1,1 @@
+//! The seccomp section: profile to BPF program.
