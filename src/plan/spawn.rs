@@ -1,1 +1,137 @@
-//! Planned: spawn.
+//! config-linux.md#namespaces: which are new, which are joined, which are inherited; and the shape of the clone.
+
+use super::Draft;
+use super::step::{Open, OpenWhat, Slot};
+use crate::config;
+use crate::error::{Error, Result};
+use std::ffi::CString;
+
+pub const NEWTIME: i32 = 0x80;
+pub const NEWNS: i32 = 0x0002_0000;
+pub const NEWCGROUP: i32 = 0x0200_0000;
+pub const NEWUTS: i32 = 0x0400_0000;
+pub const NEWIPC: i32 = 0x0800_0000;
+pub const NEWUSER: i32 = 0x1000_0000;
+pub const NEWPID: i32 = 0x2000_0000;
+pub const NEWNET: i32 = 0x4000_0000;
+
+/// Name in config.json, CLONE_NEW* flag, name under /proc/PID/ns.
+pub const KINDS: [(&str, i32, &str); 8] = [
+    ("user", NEWUSER, "user"),
+    ("pid", NEWPID, "pid"),
+    ("network", NEWNET, "net"),
+    ("mount", NEWNS, "mnt"),
+    ("ipc", NEWIPC, "ipc"),
+    ("uts", NEWUTS, "uts"),
+    ("cgroup", NEWCGROUP, "cgroup"),
+    ("time", NEWTIME, "time"),
+];
+
+/// What config.json says of each kind of namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// CLONE_NEW* flags of those made for the container.
+    pub new: i32,
+    /// Those joined: flag, path, index in `linux.namespaces`.
+    pub joined: Vec<(i32, String, usize)>,
+}
+
+impl Namespaces {
+    /// Made for the container.
+    pub fn is_new(&self, kind: i32) -> bool {
+        self.new & kind != 0
+    }
+
+    /// Made for the container or joined: not that of the runtime.
+    pub fn is_own(&self, kind: i32) -> bool {
+        self.is_new(kind) || self.is_joined(kind)
+    }
+
+    pub fn is_joined(&self, kind: i32) -> bool {
+        self.joined.iter().any(|j| j.0 == kind)
+    }
+
+    pub fn path(&self, kind: i32) -> Option<&str> {
+        self.joined.iter().find(|j| j.0 == kind).map(|j| j.1.as_str())
+    }
+}
+
+/// Reads `linux.namespaces`. An unknown or repeated type and a relative path are errors (config-linux.md).
+pub fn namespaces(linux: Option<&config::Linux>) -> Result<Namespaces> {
+    let mut out = Namespaces::default();
+    let mut seen = 0;
+    for (n, ns) in linux.and_then(|l| l.namespaces.as_deref()).unwrap_or_default().iter().enumerate() {
+        let at = format!("linux.namespaces[{n}]");
+        let name = ns.kind.as_deref().unwrap_or_default();
+        let Some(&(_, flag, _)) = KINDS.iter().find(|k| k.0 == name) else {
+            let known: Vec<_> = KINDS.iter().map(|k| k.0).collect();
+            return Err(Error::invalid(
+                format!("{at}.type"),
+                format!("{name:?} is no namespace; known are {}", known.join(", ")),
+            ));
+        };
+        if seen & flag != 0 {
+            return Err(Error::invalid(format!("{at}.type"), format!("{name:?} is listed twice")));
+        }
+        seen |= flag;
+        match ns.path.as_deref().unwrap_or_default() {
+            "" => out.new |= flag,
+            p if !p.starts_with('/') => {
+                return Err(Error::invalid(format!("{at}.path"), format!("{p:?} is not absolute")));
+            }
+            p => out.joined.push((flag, p.to_string(), n)),
+        }
+    }
+    Ok(out)
+}
+
+/// How the container's init process comes to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Flags of the clone that makes init.
+    pub clone: i32,
+    /// A pid namespace that the parent enters, for its children, before the clone.
+    pub join_pid: Option<Slot>,
+    /// One process more: a user namespace is joined or made late, and what belongs under it is made after that.
+    /// These run in the middle process, which then clones init as its sibling.
+    pub staged: bool,
+    /// Namespaces that the first process joins, in order.
+    pub join: Vec<(Slot, i32)>,
+    /// Namespaces that init makes itself, once it sits in its cgroup or in its user namespace.
+    pub late: i32,
+}
+
+/// Decides the shape. New namespaces are made by the clone itself, the user namespace first, which thus owns the
+/// others. When others are *joined* beside a new user namespace, the joining must come before it, since it needs
+/// rights over their owners: then the user namespace is made by unshare(2), after it.
+pub fn shape(d: &mut Draft) -> Result<Shape> {
+    let ns = d.ns.clone();
+    let mut s = Shape { late: ns.new & (NEWCGROUP | NEWTIME), ..Shape::default() };
+    for (flag, path, n) in &ns.joined {
+        let what = OpenWhat::Namespace {
+            path: super::cstring(&format!("linux.namespaces[{n}].path"), path)?,
+            kind: *flag,
+        };
+        let slot = d.open(Open { at: format!("linux.namespaces[{n}].path"), what });
+        if *flag == NEWPID && !ns.is_own(NEWUSER) {
+            s.join_pid = Some(slot);
+        } else {
+            s.join.push((slot, *flag));
+        }
+    }
+    s.clone = ns.new & !(NEWCGROUP | NEWTIME);
+    let others_joined = s.join.iter().any(|j| j.1 != NEWUSER) || s.join_pid.is_some();
+    let user_joined = ns.is_joined(NEWUSER);
+    if user_joined || (ns.is_new(NEWUSER) && others_joined) {
+        s.staged = true;
+    }
+    Ok(s)
+}
+
+/// The `user` namespace's file of a process, for messages.
+pub fn file_of(kind: i32) -> &'static str {
+    KINDS.iter().find(|k| k.1 == kind).map_or("?", |k| k.2)
+}
+
+#[allow(dead_code)]
+fn _unused(_: CString) {}
