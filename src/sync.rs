@@ -1,1 +1,115 @@
-//! sync.
+//! The wire between init and its parent: one message, a 16-byte head and text, and at times a descriptor.
+//!
+//! | who | message | answer |
+//! |---|---|---|
+//! | init | `Ask` with the number of an [`Ask`] | `Go` |
+//! | init | `Pid` of init, from the middle process of a staged clone | none |
+//! | init | `Master` with the pty's master | none |
+//! | init | `Listener` with the number of a seccomp descriptor | `Go` |
+//! | init | `Warn` with text | none |
+//! | init | `Fail` with step, errno and text | none: init ends |
+//!
+//! End of file tells init that its parent is gone, and the parent that the program runs or init ended. After the gate
+//! only `Fail` is left, in the FIFO that `start` reads.
+
+use crate::plan::step::Ask;
+use crate::sys::{Sys, fd};
+use std::os::fd::{AsFd, OwnedFd};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Fail = 1,
+    Ask,
+    Go,
+    Pid,
+    Master,
+    Listener,
+    Warn,
+}
+
+/// One message: what it says, a number (step, [`Ask`], pid or descriptor) and an errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub kind: Kind,
+    pub number: i32,
+    pub errno: i32,
+}
+
+pub const HEAD: usize = 16;
+/// Longest message; below PIPE_BUF, so that it is whole in a FIFO.
+pub const MAX: usize = 2048;
+
+impl Head {
+    pub fn new(kind: Kind, number: i32) -> Self {
+        Self { kind, number, errno: 0 }
+    }
+
+    pub fn to_bytes(self) -> [u8; HEAD] {
+        let mut out = [0; HEAD];
+        out[..4].copy_from_slice(&(self.kind as u32).to_ne_bytes());
+        out[4..8].copy_from_slice(&self.number.to_ne_bytes());
+        out[8..12].copy_from_slice(&self.errno.to_ne_bytes());
+        out
+    }
+
+    pub fn from_bytes(b: &[u8]) -> Option<Self> {
+        let word = |n: usize| b.get(n..n + 4)?.try_into().ok().map(i32::from_ne_bytes);
+        let kind = [Kind::Fail, Kind::Ask, Kind::Go, Kind::Pid, Kind::Master, Kind::Listener, Kind::Warn]
+            .into_iter()
+            .find(|k| Some(*k as i32) == word(0))?;
+        Some(Self { kind, number: word(4)?, errno: word(8)? })
+    }
+}
+
+const ASKS: [Ask; 5] = [Ask::Maps, Ask::Hooks, Ask::Limits, Ask::NetDevices, Ask::Ready];
+
+pub fn ask_number(ask: Ask) -> i32 {
+    ASKS.iter().position(|a| *a == ask).map_or(-1, |n| n as i32)
+}
+
+pub fn ask_of(number: i32) -> Option<Ask> {
+    ASKS.get(usize::try_from(number).ok()?).copied()
+}
+
+/// A message as the parent receives it.
+pub struct Message {
+    pub head: Head,
+    pub text: String,
+    pub fd: Option<OwnedFd>,
+}
+
+/// Receives one message; `None` at end of file.
+pub fn receive(socket: impl AsFd) -> Sys<Option<Message>> {
+    let mut buf = [0; MAX];
+    let (n, fd) = fd::recv_fd(socket, &mut buf)?;
+    if n == 0 {
+        return Ok(None);
+    }
+    let head = Head::from_bytes(&buf[..n]).ok_or(crate::sys::Errno::EPROTO)?;
+    Ok(Some(Message { head, text: String::from_utf8_lossy(&buf[HEAD..n]).into_owned(), fd }))
+}
+
+/// Tells init to go on.
+pub fn go(socket: impl AsFd) -> Sys {
+    fd::write(socket, &Head::new(Kind::Go, 0).to_bytes()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_survives_the_wire() {
+        let head = Head { kind: Kind::Fail, number: 7, errno: libc::ENOENT };
+        assert_eq!(Head::from_bytes(&head.to_bytes()), Some(head));
+        assert_eq!(Head::from_bytes(&[0; HEAD]), None);
+        assert_eq!(Head::from_bytes(&[1; 3]), None);
+    }
+
+    #[test]
+    fn asks_keep_their_numbers() {
+        for ask in ASKS {
+            assert_eq!(ask_of(ask_number(ask)), Some(ask));
+        }
+    }
+}

@@ -63,6 +63,8 @@ pub struct Mount {
     /// Destination inside the rootfs, as written.
     pub target: CString,
     pub what: MountWhat,
+    /// No component of the target may be a link: proc, sysfs and what lies below them (CVE-2019-19921).
+    pub strict_target: bool,
     /// Attributes of the mount itself (MOUNT_ATTR_*).
     pub attr: Attr,
     /// Attributes of the mount and everything below it (`rro` and its like).
@@ -85,8 +87,6 @@ pub enum MountWhat {
         inherit_mode: bool,
         /// sysfs in a user namespace that does not own its network namespace: bind the host's instead.
         fallback: Option<Tree>,
-        /// The target must be a real directory and not a link: proc and sysfs (CVE-2019-19921).
-        strict_target: bool,
     },
     /// The cgroup file systems of v1: a tmpfs with one mount a hierarchy and links for joined controllers.
     CgroupV1 {
@@ -94,8 +94,6 @@ pub enum MountWhat {
         links: Vec<(CString, CString)>,
         read_only: bool,
     },
-    /// overlayfs for the rootfs itself, of a bundle whose layers `imgtool` left unmounted.
-    Remount,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,6 +202,11 @@ pub enum Act {
     JoinNamespaces(Vec<(Slot, i32)>),
     /// unshare(2) of these namespaces.
     Unshare(i32),
+    /// A process more (see [`super::spawn::Shape::staged`]): clone init as our sibling, with these new namespaces, tell
+    /// the parent its pid and end.
+    Fork {
+        flags: i32,
+    },
     /// Become uid 0 and gid 0 of the user namespace; `clear_groups` unless setgroups(2) is denied.
     BecomeRoot {
         clear_groups: bool,

@@ -1,1 +1,234 @@
-//! System calls: fd.
+//! Descriptors: read, write, sockets, polls.
+
+use super::{Sys, check, check_int, retry};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Takes a number that a system call has just returned.
+fn own(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the kernel has just made this descriptor for the caller, who owns it alone.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+pub(super) fn owned(fd: Sys<libc::c_long>) -> Sys<OwnedFd> {
+    fd.map(own)
+}
+
+/// Borrows a descriptor by number: for those that were there before us (standard streams, preserved ones).
+pub fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    assert!(fd >= 0);
+    // SAFETY: the number is not -1; whoever calls vouches that it stays open, and a stale number gives EBADF only.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Takes over a descriptor by number.
+///
+/// The caller must be its only owner: it comes from the kernel (SCM_RIGHTS) or was inherited.
+pub fn adopt(fd: RawFd) -> OwnedFd {
+    own(fd as libc::c_long)
+}
+
+/// read(2)
+pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Sys<usize> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the buffer is valid for its length for the time of the call.
+    retry(|| unsafe { libc::read(fd, buf.as_mut_ptr().cast(), buf.len()) as libc::c_long })
+        .map(|n| n as usize)
+}
+
+/// pread(2)
+pub fn pread(fd: impl AsFd, buf: &mut [u8], at: i64) -> Sys<usize> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the buffer is valid for its length for the time of the call.
+    retry(|| unsafe { libc::pread(fd, buf.as_mut_ptr().cast(), buf.len(), at) as libc::c_long })
+        .map(|n| n as usize)
+}
+
+/// write(2)
+pub fn write(fd: impl AsFd, buf: &[u8]) -> Sys<usize> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the buffer is valid for its length for the time of the call.
+    retry(|| unsafe { libc::write(fd, buf.as_ptr().cast(), buf.len()) as libc::c_long }).map(|n| n as usize)
+}
+
+/// sendfile(2) from the position of `from`; 0 at its end.
+pub fn send_file(to: impl AsFd, from: impl AsFd, count: usize) -> Sys<usize> {
+    let (to, from) = (to.as_fd().as_raw_fd(), from.as_fd().as_raw_fd());
+    // SAFETY: no offset is passed.
+    retry(|| unsafe { libc::sendfile(to, from, std::ptr::null_mut(), count) as libc::c_long })
+        .map(|n| n as usize)
+}
+
+/// lseek(2) to the start.
+pub fn rewind(fd: impl AsFd) -> Sys {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::lseek(fd.as_fd().as_raw_fd(), 0, libc::SEEK_SET) }).map(drop)
+}
+
+/// openat(2) with O_CLOEXEC.
+pub fn openat(dir: impl AsFd, path: &CStr, flags: i32, mode: u32) -> Sys<OwnedFd> {
+    openat_raw(dir.as_fd().as_raw_fd(), path, flags, mode)
+}
+
+/// open(2) with O_CLOEXEC, relative to the working directory.
+pub fn open(path: &CStr, flags: i32, mode: u32) -> Sys<OwnedFd> {
+    openat_raw(libc::AT_FDCWD, path, flags, mode)
+}
+
+fn openat_raw(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> Sys<OwnedFd> {
+    // SAFETY: the path is a C string that outlives the call.
+    owned(retry(|| unsafe {
+        libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode) as libc::c_long
+    }))
+}
+
+/// dup3(2); with equal numbers, close-on-exec is cleared instead.
+pub fn dup_to(from: RawFd, to: RawFd) -> Sys {
+    if from == to {
+        // SAFETY: no memory is passed.
+        return check_int(unsafe { libc::fcntl(from, libc::F_SETFD, 0) }).map(drop);
+    }
+    // SAFETY: no memory is passed; `to` is replaced, which is what the caller asks for.
+    check_int(unsafe { libc::dup3(from, to, 0) }).map(drop)
+}
+
+/// fcntl(2) F_GETFD: is this number open?
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: no memory is passed.
+    check_int(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok()
+}
+
+/// close_range(2) with CLOSE_RANGE_CLOEXEC: everything from `first` on is closed by execve.
+pub fn cloexec_from(first: u32) -> Sys {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
+}
+
+/// fstat(2)
+pub fn stat(fd: impl AsFd) -> Sys<libc::stat> {
+    let mut st = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel fills the buffer, which has the right size; zeroed is a valid `stat`.
+    check_int(unsafe { libc::fstat(fd.as_fd().as_raw_fd(), st.as_mut_ptr()) })?;
+    // SAFETY: filled by the successful call above.
+    Ok(unsafe { st.assume_init() })
+}
+
+/// fstatfs(2): the file system's magic number.
+pub fn fs_magic(fd: impl AsFd) -> Sys<i64> {
+    let mut st = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the kernel fills the buffer, which has the right size; zeroed is a valid `statfs`.
+    check_int(unsafe { libc::fstatfs(fd.as_fd().as_raw_fd(), st.as_mut_ptr()) })?;
+    // SAFETY: filled by the successful call above.
+    Ok(unsafe { st.assume_init() }.f_type as i64)
+}
+
+/// statvfs(3): is the mount that holds `path` read-only?
+pub fn on_read_only_mount(path: &CStr) -> Sys<bool> {
+    let mut st = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path is a C string; the kernel fills the buffer, which has the right size.
+    check_int(unsafe { libc::statvfs(path.as_ptr(), st.as_mut_ptr()) })?;
+    // SAFETY: filled by the successful call above.
+    Ok(unsafe { st.assume_init() }.f_flag & libc::ST_RDONLY != 0)
+}
+
+/// fchown(2)
+pub fn chown(fd: impl AsFd, uid: u32, gid: u32) -> Sys {
+    // SAFETY: no memory is passed.
+    check_int(unsafe { libc::fchown(fd.as_fd().as_raw_fd(), uid, gid) }).map(drop)
+}
+
+/// flock(2)
+pub fn flock(fd: impl AsFd, operation: i32) -> Sys {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: no memory is passed.
+    retry(|| unsafe { libc::flock(fd, operation) as libc::c_long }).map(drop)
+}
+
+/// pipe2(2) with O_CLOEXEC: read end, write end.
+pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    // SAFETY: the kernel writes two numbers into an array of two.
+    check_int(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    Ok((adopt(ends[0]), adopt(ends[1])))
+}
+
+/// socketpair(2) of type SOCK_SEQPACKET: messages keep their bounds, and the end of the peer is seen.
+pub fn socketpair() -> Sys<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: the kernel writes two numbers into an array of two.
+    check_int(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
+    Ok((adopt(ends[0]), adopt(ends[1])))
+}
+
+/// memfd_create(2) with MFD_CLOEXEC.
+pub fn memfd(name: &CStr) -> Sys<OwnedFd> {
+    // SAFETY: the name is a C string.
+    owned(check(unsafe {
+        libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) as _
+    }))
+}
+
+/// fcntl(2) F_ADD_SEALS
+pub fn seal(fd: impl AsFd, seals: i32) -> Sys {
+    // SAFETY: no memory is passed.
+    check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
+}
+
+/// poll(2) on up to four descriptors for input; answers with the `revents` of each. `timeout` in milliseconds, negative
+/// for none.
+pub fn poll<const N: usize>(fds: [(RawFd, i16); N], timeout: i32) -> Sys<[i16; N]> {
+    let mut set = fds.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 });
+    // SAFETY: the array is valid for its length.
+    check_int(unsafe { libc::poll(set.as_mut_ptr(), N as libc::nfds_t, timeout) })?;
+    Ok(set.map(|p| p.revents))
+}
+
+#[repr(C, align(8))]
+struct Control([u8; 32]);
+
+/// sendmsg(2) of `bytes` with one descriptor (SCM_RIGHTS).
+pub fn send_fd(socket: impl AsFd, bytes: &[u8], fd: impl AsFd) -> Sys {
+    let mut iov = libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
+    let mut control = Control([0; 32]);
+    // SAFETY: zero is a valid msghdr; every pointer put into it outlives the call, and the control buffer has room for
+    // one header with one descriptor (CMSG_SPACE(4) is 24).
+    retry(|| unsafe {
+        let mut msg: libc::msghdr = std::mem::zeroed();
+        msg.msg_iov = &mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = control.0.as_mut_ptr().cast();
+        msg.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let head = libc::CMSG_FIRSTHDR(&msg);
+        (*head).cmsg_level = libc::SOL_SOCKET;
+        (*head).cmsg_type = libc::SCM_RIGHTS;
+        (*head).cmsg_len = libc::CMSG_LEN(4) as _;
+        std::ptr::write_unaligned(libc::CMSG_DATA(head).cast::<RawFd>(), fd.as_fd().as_raw_fd());
+        libc::sendmsg(socket.as_fd().as_raw_fd(), &msg, libc::MSG_NOSIGNAL) as libc::c_long
+    })
+    .map(drop)
+}
+
+/// recvmsg(2) of one message and at most one descriptor, close-on-exec.
+pub fn recv_fd(socket: impl AsFd, buf: &mut [u8]) -> Sys<(usize, Option<OwnedFd>)> {
+    let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    let mut control = Control([0; 32]);
+    let mut fd = None;
+    // SAFETY: as in `send_fd`; the kernel writes at most the given lengths, and a header is read only when the kernel
+    // says that it is there.
+    let n = retry(|| unsafe {
+        let mut msg: libc::msghdr = std::mem::zeroed();
+        msg.msg_iov = &mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = control.0.as_mut_ptr().cast();
+        msg.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let n = libc::recvmsg(socket.as_fd().as_raw_fd(), &mut msg, libc::MSG_CMSG_CLOEXEC);
+        let head = libc::CMSG_FIRSTHDR(&msg);
+        if n >= 0 && !head.is_null() && (*head).cmsg_type == libc::SCM_RIGHTS {
+            fd = Some(adopt(std::ptr::read_unaligned(libc::CMSG_DATA(head).cast::<RawFd>())));
+        }
+        n as libc::c_long
+    })?;
+    Ok((n as usize, fd))
+}

@@ -1,13 +1,41 @@
-//! One function per system call, no policy; the only room with unsafe code.
+//! One function per system call, no policy: no retries but EINTR (and, bounded, openat2's EAGAIN), no logging, no
+//! defaults. The only room with unsafe code. Nothing here allocates, so that `init` may call all of it.
 #![allow(unsafe_code)]
 
 pub mod bpf;
 pub mod clone;
 pub mod cred;
+pub mod dir;
 pub mod fd;
 pub mod mount;
 pub mod ns;
 pub mod path;
+pub mod pty;
 pub mod seccomp;
 pub mod signal;
 pub mod tty;
+
+pub use nix::errno::Errno;
+
+/// Result of a bare system call.
+pub type Sys<T = ()> = Result<T, Errno>;
+
+/// -1 becomes errno.
+fn check(ret: libc::c_long) -> Sys<libc::c_long> {
+    if ret == -1 { Err(Errno::last()) } else { Ok(ret) }
+}
+
+/// As [`check`] for calls that answer with an `int`.
+fn check_int(ret: libc::c_int) -> Sys<libc::c_int> {
+    if ret == -1 { Err(Errno::last()) } else { Ok(ret) }
+}
+
+/// Repeats a call that a signal interrupted.
+fn retry(mut call: impl FnMut() -> libc::c_long) -> Sys<libc::c_long> {
+    loop {
+        match check(call()) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}

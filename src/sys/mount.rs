@@ -1,1 +1,143 @@
-//! System calls: mount.
+//! mount(2)'s family, mostly the descriptor-based calls: a mount goes onto what was resolved, not onto a path.
+
+use super::fd::owned;
+use super::{Sys, check, check_int};
+use crate::plan::step::Attr;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+/// `struct mount_attr` of mount_setattr(2).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+const OPEN_TREE_CLONE: u32 = 1;
+const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
+const AT_RECURSIVE: u32 = 0x8000;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
+const FSOPEN_CLOEXEC: u32 = 1;
+const FSMOUNT_CLOEXEC: u32 = 1;
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+
+/// open_tree(2) with OPEN_TREE_CLONE: a detached copy of the mount at `path`.
+pub fn clone_tree(path: &CStr, recursive: bool) -> Sys<OwnedFd> {
+    clone_tree_raw(libc::AT_FDCWD, path, recursive, 0)
+}
+
+/// As [`clone_tree`], of the mount that `fd` is in, at the file `fd`.
+pub fn clone_tree_at(fd: impl AsFd, recursive: bool) -> Sys<OwnedFd> {
+    clone_tree_raw(fd.as_fd().as_raw_fd(), c"", recursive, libc::AT_EMPTY_PATH as u32)
+}
+
+fn clone_tree_raw(dir: RawFd, path: &CStr, recursive: bool, more: u32) -> Sys<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | more | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string.
+    owned(check(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) }))
+}
+
+/// mount_setattr(2) on the mount at `fd`, and on all below it when `recursive`.
+pub fn set_attr(fd: impl AsFd, attr: Attr, propagation: u64, recursive: bool) -> Sys {
+    set_attr_raw(fd.as_fd().as_raw_fd(), c"", attr, propagation, recursive, libc::AT_EMPTY_PATH as u32)
+}
+
+/// mount_setattr(2) on a path, relative to the working directory.
+pub fn set_attr_path(path: &CStr, attr: Attr, propagation: u64, recursive: bool) -> Sys {
+    set_attr_raw(libc::AT_FDCWD, path, attr, propagation, recursive, 0)
+}
+
+fn set_attr_raw(dir: RawFd, path: &CStr, attr: Attr, propagation: u64, recursive: bool, more: u32) -> Sys {
+    let arg = MountAttr { attr_set: attr.set, attr_clr: attr.clear, propagation, userns_fd: 0 };
+    let flags = more | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: path and `arg` outlive the call, and the size passed is that of `arg`.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            dir,
+            path.as_ptr(),
+            flags,
+            &arg as *const MountAttr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// move_mount(2): attaches the detached mount `from` onto `to`.
+pub fn attach(from: impl AsFd, to: impl AsFd) -> Sys {
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    attach_raw(from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd(), c"", flags)
+}
+
+/// move_mount(2) onto a path, relative to the working directory.
+pub fn attach_path(from: impl AsFd, to: &CStr) -> Sys {
+    attach_raw(from.as_fd().as_raw_fd(), libc::AT_FDCWD, to, MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn attach_raw(from: RawFd, to: RawFd, path: &CStr, flags: u32) -> Sys {
+    // SAFETY: both paths are C strings.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), flags) })
+        .map(drop)
+}
+
+/// fsopen(2)
+pub fn fs_open(fstype: &CStr) -> Sys<OwnedFd> {
+    // SAFETY: the name is a C string.
+    owned(check(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) }))
+}
+
+/// fsconfig(2): one parameter, a flag when it has no value.
+pub fn fs_set(fs: impl AsFd, key: &CStr, value: Option<&CStr>) -> Sys {
+    let (command, value) = match value {
+        Some(v) => (FSCONFIG_SET_STRING, v.as_ptr()),
+        None => (FSCONFIG_SET_FLAG, std::ptr::null()),
+    };
+    let fs = fs.as_fd().as_raw_fd();
+    // SAFETY: key and value are C strings; a flag takes a null value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, fs, command, key.as_ptr(), value, 0) }).map(drop)
+}
+
+/// fsconfig(2): make the superblock.
+pub fn fs_create(fs: impl AsFd) -> Sys {
+    let (fs, none) = (fs.as_fd().as_raw_fd(), std::ptr::null::<libc::c_char>());
+    // SAFETY: this command takes null for key and value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, none, none, 0) }).map(drop)
+}
+
+/// fsmount(2) with attributes (MOUNT_ATTR_*).
+pub fn fs_mount(fs: impl AsFd, attr: u64) -> Sys<OwnedFd> {
+    let fs = fs.as_fd().as_raw_fd();
+    // SAFETY: no memory is passed.
+    owned(check(unsafe { libc::syscall(libc::SYS_fsmount, fs, FSMOUNT_CLOEXEC, attr as u32) }))
+}
+
+/// pivot_root(2) of the working directory onto itself: the old root ends up on top of the new one.
+pub fn pivot_here() -> Sys {
+    // SAFETY: both are C strings.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }).map(drop)
+}
+
+/// umount2(2) with MNT_DETACH of what lies on the working directory.
+pub fn detach_here() -> Sys {
+    // SAFETY: a C string.
+    check_int(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }).map(drop)
+}
+
+/// umount2(2) with MNT_DETACH, not following a link.
+pub fn detach(path: &CStr) -> Sys {
+    // SAFETY: a C string.
+    check_int(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }).map(drop)
+}
+
+/// chroot(2) to the working directory.
+pub fn chroot_here() -> Sys {
+    // SAFETY: a C string.
+    check_int(unsafe { libc::chroot(c".".as_ptr()) }).map(drop)
+}

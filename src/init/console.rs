@@ -1,0 +1,73 @@
+//! config.md#process: terminal; and standard streams that are none.
+
+use super::{Done, During, Fault, Init};
+use crate::sync::{Head, Kind};
+use crate::sys::{Errno, fd, mount, path, pty};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+
+impl Init<'_> {
+    /// The pty comes from the container's own devpts, the slave from its master and from no path (CVE-2025-52565).
+    pub(super) fn console(&mut self, rows: u16, columns: u16, bind: bool, uid: u32) -> Done {
+        let flags = libc::O_RDWR | libc::O_NOCTTY;
+        let master = path::open(self.root()?, c"dev/pts/ptmx", flags, 0, path::IN_ROOT)
+            .or_else(|_| {
+                path::open(self.root.as_ref().ok_or(Errno::EBADF)?, c"dev/ptmx", flags, 0, path::IN_ROOT)
+            })
+            .during("open of /dev/ptmx")?;
+        if fd::fs_magic(&master).during("fstatfs of /dev/ptmx")? != DEVPTS_SUPER_MAGIC {
+            return Err(Fault { call: "/dev/ptmx is not on devpts", errno: Errno::ENOTTY });
+        }
+        pty::unlock(&master).during("ioctl TIOCSPTLCK")?;
+        let slave = pty::peer(&master).during("ioctl TIOCGPTPEER")?;
+        if (rows, columns) != (0, 0) {
+            pty::set_size(&slave, rows, columns).during("ioctl TIOCSWINSZ")?;
+        }
+        if uid != 0 {
+            fd::chown(&slave, uid, u32::MAX).during("fchown of the terminal")?;
+        }
+        if bind {
+            self.bind_console(&slave)?;
+        }
+        self.send_master(&master)?;
+        drop(master);
+        pty::make_controlling(&slave).during("ioctl TIOCSCTTY")?;
+        for stream in 0..3 {
+            fd::dup_to(slave.as_raw_fd(), stream).during("dup3 of the terminal")?;
+        }
+        Ok(())
+    }
+
+    /// /dev/console is the terminal.
+    fn bind_console(&mut self, slave: &OwnedFd) -> Done {
+        let target = self.find_or_make(c"dev/console", false, true)?;
+        let copy = mount::clone_tree_at(slave, false).during("open_tree of the terminal")?;
+        mount::attach(&copy, &target).during("move_mount of the terminal")
+    }
+
+    fn send_master(&self, master: &OwnedFd) -> Done {
+        let number = pty::number(master).during("ioctl TIOCGPTN")?;
+        let head = Head::new(Kind::Master, number as i32).to_bytes();
+        fd::send_fd(&self.socket, &head, master).during("sendmsg of the terminal")
+    }
+}
+
+/// Pipes and files of the caller become the container user's, who may reopen them by /proc/self/fd; the null device and
+/// terminals never do (CVE-2026-88265).
+pub fn own_stdio(uid: u32) -> Done {
+    for number in 0..3 {
+        let stream = fd::borrow(number);
+        let Ok(st) = fd::stat(stream) else { continue };
+        let device = st.st_mode & libc::S_IFMT == libc::S_IFCHR;
+        if st.st_uid == uid || device {
+            continue;
+        }
+        match fd::chown(stream, uid, u32::MAX) {
+            // Sockets, read-only file systems and owners outside the mapping stay as they are.
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS | Errno::EBADF) => {}
+            Err(errno) => return Err(Fault { call: "fchown of a standard stream", errno }),
+        }
+    }
+    Ok(())
+}

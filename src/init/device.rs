@@ -1,0 +1,70 @@
+//! config-linux.md#devices: nodes and links in the container's /dev.
+
+use super::{Done, During, Fault, Init};
+use crate::plan::step::Device;
+use crate::sys::{Errno, fd, mount, path};
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+impl Init<'_> {
+    /// Made by name in a directory that was opened, with its mode whatever the umask; what exists must be this very
+    /// device (config-linux.md: "MUST generate an error").
+    pub(super) fn device(&mut self, d: &Device) -> Done {
+        if let Some(tree) = &d.bind {
+            let from = self.tree(tree)?;
+            check_node(&from, d)?;
+            let target = self.find_or_make(&d.path, false, false)?;
+            return mount::attach(&from, &target).during("move_mount");
+        }
+        let (mut dir_buf, mut name_buf) = (path::Buf::new(), path::Buf::new());
+        let Some((parent, name)) = path::split(&d.path, &mut dir_buf, &mut name_buf).during("mknodat")?
+        else {
+            return Err(Fault { call: "mknodat", errno: Errno::EISDIR });
+        };
+        let dir = self.make_dirs(parent, false)?;
+        match path::mknod(&dir, name, d.kind | d.mode, libc::makedev(d.major, d.minor)) {
+            Err(Errno::EEXIST) => {
+                let there = path::open(&dir, name, libc::O_PATH | libc::O_NOFOLLOW, 0, path::NO_FOLLOW)
+                    .during("openat2")?;
+                return check_node(&there, d);
+            }
+            other => other.during("mknodat")?,
+        }
+        if (d.uid, d.gid) != (0, 0) {
+            path::chown(&dir, name, d.uid, d.gid).during("fchownat")?;
+        }
+        Ok(())
+    }
+
+    /// A link that is there already stays, unless it must be replaced (ptmx of an image).
+    pub(super) fn symlink(&mut self, to: &CStr, at: &CStr, only_if: Option<&CStr>, replace: bool) -> Done {
+        if let Some(file) = only_if {
+            if path::stat(file).is_err() {
+                return Ok(());
+            }
+        }
+        let (mut dir_buf, mut name_buf) = (path::Buf::new(), path::Buf::new());
+        let Some((parent, name)) = path::split(at, &mut dir_buf, &mut name_buf).during("symlinkat")? else {
+            return Err(Fault { call: "symlinkat", errno: Errno::EISDIR });
+        };
+        let dir = self.make_dirs(parent, false)?;
+        match path::symlink(to, &dir, name) {
+            Err(Errno::EEXIST) if replace => {
+                path::unlink(&dir, name, 0).during("unlinkat")?;
+                path::symlink(to, &dir, name).during("symlinkat")
+            }
+            Err(Errno::EEXIST) => Ok(()),
+            other => other.during("symlinkat"),
+        }
+    }
+}
+
+/// Type and number of a node, whoever made it (CVE-2025-31133).
+fn check_node(node: &OwnedFd, d: &Device) -> Done {
+    let st = fd::stat(node).during("fstat")?;
+    let same_kind = st.st_mode & libc::S_IFMT == d.kind;
+    if same_kind && (d.kind == libc::S_IFIFO || st.st_rdev == libc::makedev(d.major, d.minor)) {
+        return Ok(());
+    }
+    Err(Fault { call: "the existing file is not this device: mknodat", errno: Errno::EEXIST })
+}

@@ -1,0 +1,149 @@
+//! config.md#mounts: one entry, onto the descriptor of its target.
+
+use super::{Done, During, Fault, Init};
+use crate::plan::step::{Attr, CgroupV1Mount, Mount, MountWhat, Tree};
+use crate::sys::{Errno, Sys, cred, fd, mount, path};
+use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
+
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+const MOUNT_ATTR_NOEXEC: u64 = 8;
+
+type Params = [(CString, Option<CString>)];
+
+impl Init<'_> {
+    pub(super) fn mount(&mut self, m: &Mount) -> Done {
+        match &m.what {
+            MountWhat::Bind(tree) => self.bind(m, tree),
+            MountWhat::New { .. } => self.mount_new(m),
+            MountWhat::CgroupV1 { hierarchies, links, read_only } => {
+                self.mount_cgroup_v1(m, hierarchies, links, *read_only)
+            }
+        }
+    }
+
+    fn bind(&mut self, m: &Mount, tree: &Tree) -> Done {
+        let fd = self.tree(tree)?;
+        let directory = is_directory(&fd)?;
+        // Attributes first, while nobody can reach it: a read-only bind is never writable, not even for a moment.
+        if !m.attr.is_empty() {
+            mount::set_attr(&fd, m.attr, 0, false).during("mount_setattr")?;
+        }
+        if !m.rattr.is_empty() {
+            mount::set_attr(&fd, m.rattr, 0, true).during("mount_setattr AT_RECURSIVE")?;
+        }
+        let target = self.find_or_make(&m.target, directory, m.strict_target)?;
+        self.attach(m, &fd, &target)
+    }
+
+    fn attach(&mut self, m: &Mount, fd: &OwnedFd, target: &OwnedFd) -> Done {
+        mount::attach(fd, target).during("move_mount")?;
+        for (flag, recursive) in &m.propagation {
+            mount::set_attr(fd, Attr::default(), *flag, *recursive)
+                .during("mount_setattr of the propagation")?;
+        }
+        Ok(())
+    }
+
+    fn mount_new(&mut self, m: &Mount) -> Done {
+        let MountWhat::New { fstype, source, params, copy_up, inherit_mode, fallback } = &m.what else {
+            return Err(Fault { call: "mount", errno: Errno::EINVAL });
+        };
+        let target = self.find_or_make(&m.target, true, m.strict_target)?;
+        let fd = match (self.new_instance(fstype, source, params, m.attr.set), fallback) {
+            (Err(fault), Some(tree)) if cred::is_denied(fault.errno) => {
+                let fd = self.tree(tree)?;
+                let read_only = Attr { set: m.attr.set | MOUNT_ATTR_RDONLY, clear: 0 };
+                mount::set_attr(&fd, read_only, 0, true).during("mount_setattr")?;
+                fd
+            }
+            (other, _) => other?,
+        };
+        if *inherit_mode {
+            let st = fd::stat(&target).during("fstat of the mount point")?;
+            path::chmod(&fd, c".", st.st_mode & 0o7777).during("fchmodat of the mount")?;
+            path::chown(&fd, c".", st.st_uid, st.st_gid).during("fchownat of the mount")?;
+        }
+        if *copy_up {
+            let from = path::open(&target, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, path::NO_LINKS)
+                .during("open of the covered directory")?;
+            super::copy::tree(&from, &fd)?;
+        }
+        if !m.rattr.is_empty() {
+            mount::set_attr(&fd, m.rattr, 0, true).during("mount_setattr AT_RECURSIVE")?;
+        }
+        self.attach(m, &fd, &target)
+    }
+
+    /// fsopen(2), every parameter, fsmount(2): the mount has its attributes before anybody sees it.
+    fn new_instance(&mut self, fstype: &CStr, source: &CStr, params: &Params, attr: u64) -> Done<OwnedFd> {
+        let fs = mount::fs_open(fstype).during("fsopen")?;
+        if let Err(errno) = configure(&fs, source, params) {
+            self.note_log(&fs);
+            return Err(Fault { call: "fsconfig", errno });
+        }
+        mount::fs_mount(&fs, attr).during("fsmount")
+    }
+
+    /// A tmpfs with a directory for each hierarchy, as systemd lays them out on v1 hosts.
+    fn mount_cgroup_v1(
+        &mut self,
+        m: &Mount,
+        list: &[CgroupV1Mount],
+        links: &[(CString, CString)],
+        read_only: bool,
+    ) -> Done {
+        let target = self.find_or_make(&m.target, true, true)?;
+        let flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        let top = small_tmpfs(flags)?;
+        self.attach(m, &top, &target)?;
+        let ro = if read_only { MOUNT_ATTR_RDONLY } else { 0 };
+        for h in list {
+            path::mkdir(&top, &h.name, 0o755).during("mkdirat")?;
+            let place = path::open(&top, &h.name, libc::O_PATH | libc::O_DIRECTORY, 0, path::NO_LINKS)
+                .during("openat2")?;
+            let fd = match h.bind {
+                Some(slot) => {
+                    let fd = self.tree(&Tree::Slot(slot))?;
+                    let attr = Attr { set: flags | ro, clear: 0 };
+                    mount::set_attr(&fd, attr, 0, false).during("mount_setattr")?;
+                    fd
+                }
+                None => self.new_instance(c"cgroup", c"cgroup", &h.params, flags | ro)?,
+            };
+            mount::attach(&fd, &place).during("move_mount")?;
+        }
+        for (name, to) in links {
+            path::symlink(to, &top, name).during("symlinkat")?;
+        }
+        if read_only {
+            let attr = Attr { set: MOUNT_ATTR_RDONLY, clear: 0 };
+            mount::set_attr(&top, attr, 0, false).during("mount_setattr")?;
+        }
+        Ok(())
+    }
+}
+
+/// An empty tmpfs, 0755.
+pub(super) fn small_tmpfs(attr: u64) -> Done<OwnedFd> {
+    let fs = mount::fs_open(c"tmpfs").during("fsopen")?;
+    mount::fs_set(&fs, c"mode", Some(c"755")).and_then(|()| mount::fs_create(&fs)).during("fsconfig")?;
+    mount::fs_mount(&fs, attr).during("fsmount")
+}
+
+fn configure(fs: &OwnedFd, source: &CStr, params: &Params) -> Sys {
+    if !source.is_empty() {
+        mount::fs_set(fs, c"source", Some(source))?;
+    }
+    for (key, value) in params {
+        mount::fs_set(fs, key, value.as_deref())?;
+    }
+    mount::fs_create(fs)
+}
+
+pub(super) fn is_directory(fd: &OwnedFd) -> Done<bool> {
+    let st = fd::stat(fd).during("fstat")?;
+    Ok(st.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}

@@ -1,0 +1,59 @@
+//! config-linux.md#masked-paths and #readonly-paths: one lookup each, and what is not there needs no cover.
+
+use super::{Done, During, Fault, Init, mount::is_directory, mount::small_tmpfs};
+use crate::plan::step::Attr;
+use crate::sys::{Errno, fd, mount, path};
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+impl Init<'_> {
+    fn existing(&self, path: &CStr) -> Done<Option<OwnedFd>> {
+        match path::open(self.root()?, path, libc::O_PATH, 0, path::IN_ROOT) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(Fault { call: "openat2", errno }),
+        }
+    }
+
+    pub(super) fn readonly_path(&mut self, path: &CStr) -> Done {
+        let Some(target) = self.existing(path)? else { return Ok(()) };
+        let copy = mount::clone_tree_at(&target, true).during("open_tree")?;
+        let attr = Attr { set: MOUNT_ATTR_RDONLY, clear: 0 };
+        mount::set_attr(&copy, attr, 0, true).during("mount_setattr MOUNT_ATTR_RDONLY")?;
+        mount::attach(&copy, &target).during("move_mount")
+    }
+
+    /// A file is covered by the host's null device, a directory by one empty tmpfs that all share.
+    pub(super) fn mask_path(&mut self, path: &CStr) -> Done {
+        let Some(target) = self.existing(path)? else { return Ok(()) };
+        if !is_directory(&target)? {
+            let null = host_null()?;
+            let copy = mount::clone_tree_at(&null, false).during("open_tree of /dev/null")?;
+            return mount::attach(&copy, &target).during("move_mount of /dev/null");
+        }
+        match &self.mask {
+            Some(first) => {
+                let copy = mount::clone_tree_at(first, false).during("open_tree of the mask")?;
+                mount::attach(&copy, &target).during("move_mount of the mask")
+            }
+            None => {
+                let first = small_tmpfs(MOUNT_ATTR_RDONLY)?;
+                mount::attach(&first, &target).during("move_mount of the mask")?;
+                self.mask = Some(first);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The host's null device, which is still reachable by path: we have not pivoted yet. Verified all the same.
+fn host_null() -> Done<OwnedFd> {
+    let null = fd::open(c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW, 0).during("open of /dev/null")?;
+    let st = fd::stat(&null).during("fstat of /dev/null")?;
+    if st.st_mode & libc::S_IFMT == libc::S_IFCHR && st.st_rdev == libc::makedev(1, 3) {
+        return Ok(null);
+    }
+    Err(Fault { call: "/dev/null is not the null device", errno: Errno::ENODEV })
+}

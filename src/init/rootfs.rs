@@ -1,0 +1,171 @@
+//! The rootfs: attached, entered, closed.
+
+use super::{Done, During, Fault, Init};
+use crate::plan::step::{Attr, Tree};
+use crate::sys::{Errno, fd, mount, path};
+use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
+
+const MS_PRIVATE: u64 = libc::MS_PRIVATE;
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// Our copy of the host's mount table stops sending events to the host.
+pub fn isolate(flag: u64) -> Done {
+    mount::set_attr_path(c"/", Attr::default(), flag, true).during("mount_setattr of /")
+}
+
+impl Init<'_> {
+    /// The tree goes on top of `/`: no second lookup of a path, and everything below it is resolved by its descriptor.
+    pub(super) fn attach_root(&mut self, tree: &Tree) -> Done {
+        let fd = self.tree(tree)?;
+        self.cover_root(fd)
+    }
+
+    /// pivot_root(2) refuses a shared mount, and mounts of the host must not show up in the rootfs.
+    fn cover_root(&mut self, fd: OwnedFd) -> Done {
+        mount::set_attr(&fd, Attr::default(), MS_PRIVATE, false).during("mount_setattr of the rootfs")?;
+        mount::attach_path(&fd, c"/").during("move_mount of the rootfs")?;
+        self.root = Some(fd);
+        Ok(())
+    }
+
+    /// The layers that `imgtool` left unmounted; the mount lives and dies with the container.
+    pub(super) fn attach_overlay(&mut self, params: &[(CString, Option<CString>)]) -> Done {
+        let fs = mount::fs_open(c"overlay").during("fsopen overlay")?;
+        for (key, value) in params {
+            if let Err(errno) = mount::fs_set(&fs, key, value.as_deref()) {
+                self.note_log(&fs);
+                return Err(Fault { call: "fsconfig overlay", errno });
+            }
+        }
+        if let Err(errno) = mount::fs_create(&fs) {
+            self.note_log(&fs);
+            return Err(Fault { call: "fsconfig overlay", errno });
+        }
+        let fd = mount::fs_mount(&fs, 0).during("fsmount overlay")?;
+        self.cover_root(fd)
+    }
+
+    /// Keeps what the kernel says of a file system it refused (fsopen(2): messages start with `e `).
+    pub(super) fn note_log(&mut self, fs: &OwnedFd) {
+        let mut buf = [0; 512];
+        if let Ok(n) = fd::read(fs, &mut buf) {
+            let text = buf[..n].strip_prefix(b"e ").unwrap_or(&buf[..n]);
+            let text = text.strip_suffix(b"\n").unwrap_or(text);
+            self.set_detail(text);
+        }
+    }
+
+    pub(super) fn open_root(&mut self, path: &CStr) -> Done {
+        self.root = Some(fd::open(path, libc::O_PATH | libc::O_DIRECTORY, 0).during("open of the rootfs")?);
+        Ok(())
+    }
+
+    pub(super) fn pivot(&mut self) -> Done {
+        path::enter(self.root()?).during("fchdir to the rootfs")?;
+        mount::pivot_here().during("pivot_root")?;
+        mount::detach_here().during("umount of the old root")?;
+        path::chdir(c"/").during("chdir to /")
+    }
+
+    /// The rootfs covers `/` already; what is left of switch_root(8) is to make it the root.
+    pub(super) fn move_root(&mut self) -> Done {
+        self.chroot()
+    }
+
+    pub(super) fn chroot(&mut self) -> Done {
+        path::enter(self.root()?).during("fchdir to the rootfs")?;
+        mount::chroot_here().during("chroot")?;
+        path::chdir(c"/").during("chdir to /")
+    }
+
+    pub(super) fn root_propagation(&mut self, flag: u64, recursive: bool) -> Done {
+        mount::set_attr(self.root()?, Attr::default(), flag, recursive).during("mount_setattr of the rootfs")
+    }
+
+    pub(super) fn readonly_root(&mut self) -> Done {
+        let attr = Attr { set: MOUNT_ATTR_RDONLY, clear: 0 };
+        mount::set_attr(self.root()?, attr, 0, false).during("mount_setattr MOUNT_ATTR_RDONLY of the rootfs")
+    }
+
+    pub(super) fn make_readonly(&mut self, target: &CStr) -> Done {
+        let fd = path::open(self.root()?, target, libc::O_PATH, 0, path::IN_ROOT).during("openat2")?;
+        let attr = Attr { set: MOUNT_ATTR_RDONLY, clear: 0 };
+        mount::set_attr(&fd, attr, 0, false).during("mount_setattr MOUNT_ATTR_RDONLY")
+    }
+
+    /// Opens `target` inside the rootfs, and makes it and its missing parents first when it is not there: one component
+    /// at a time, never following a link in what we made (CVE-2024-45310).
+    pub(super) fn find_or_make(&self, target: &CStr, directory: bool, strict: bool) -> Done<OwnedFd> {
+        let links = if strict { libc::RESOLVE_NO_SYMLINKS } else { 0 };
+        let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
+        match path::open(self.root()?, target, flags, 0, path::IN_ROOT | links) {
+            Err(Errno::ENOENT) => self.make(target, directory, strict),
+            other => other.during("openat2 of the mount point"),
+        }
+    }
+
+    fn make(&self, target: &CStr, directory: bool, strict: bool) -> Done<OwnedFd> {
+        let (mut dir_buf, mut name_buf) = (path::Buf::new(), path::Buf::new());
+        let Some((parent, name)) = path::split(target, &mut dir_buf, &mut name_buf).during("mkdirat")? else {
+            return Err(Fault { call: "mkdirat", errno: Errno::ENOENT });
+        };
+        let dir = self.make_dirs(parent, strict)?;
+        if directory {
+            return make_dir(&dir, name);
+        }
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+        match fd::openat(&dir, name, flags, 0o755) {
+            Ok(_) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(Fault { call: "openat O_CREAT|O_EXCL of the mount point", errno }),
+        }
+        path::open(&dir, name, libc::O_PATH, 0, path::NO_LINKS).during("openat2 of the mount point")
+    }
+
+    /// The directory `path`, with what is missing of it made 0755.
+    pub(super) fn make_dirs(&self, path: &CStr, strict: bool) -> Done<OwnedFd> {
+        let root = self.root()?;
+        let links = if strict { libc::RESOLVE_NO_SYMLINKS } else { 0 };
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        match path::open(root, path, flags, 0, path::IN_ROOT | links) {
+            Err(Errno::ENOENT) => {}
+            other => return other.during("openat2"),
+        }
+        let bytes = path.to_bytes();
+        let mut at = path::open(root, c".", flags, 0, path::IN_ROOT).during("openat2")?;
+        let (mut made, mut prefix, mut name) = (false, path::Buf::new(), path::Buf::new());
+        let mut start = 0;
+        while start < bytes.len() {
+            let end = bytes[start..].iter().position(|b| *b == b'/').map_or(bytes.len(), |n| start + n);
+            let part = &bytes[start..end];
+            start = end + 1;
+            if part.is_empty() || part == b"." {
+                continue;
+            }
+            if !made {
+                let so_far = prefix.set(&bytes[..end]).during("openat2")?;
+                match path::open(root, so_far, flags, 0, path::IN_ROOT | links) {
+                    Err(Errno::ENOENT) => made = true,
+                    Ok(dir) => {
+                        at = dir;
+                        continue;
+                    }
+                    Err(errno) => return Err(Fault { call: "openat2", errno }),
+                }
+            }
+            if part == b".." {
+                return Err(Fault { call: "mkdirat", errno: Errno::ENOENT });
+            }
+            at = make_dir(&at, name.set(part).during("mkdirat")?)?;
+        }
+        Ok(at)
+    }
+}
+
+fn make_dir(dir: &OwnedFd, name: &CStr) -> Done<OwnedFd> {
+    match path::mkdir(dir, name, 0o755) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(Fault { call: "mkdirat", errno }),
+    }
+    path::open(dir, name, libc::O_PATH | libc::O_DIRECTORY, 0, path::NO_LINKS).during("openat2")
+}
