@@ -1,6 +1,10 @@
 //! A bundle opened: its document, and the overlay description that `imgtool` may have left in it.
 
+use crate::config::Config;
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// `overlay.json` of a bundle: the parts of its rootfs, written by `imgtool unpack`. All paths absolute.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -15,4 +19,117 @@ pub struct Overlay {
     /// Further options of overlayfs, `metacopy=on` or `volatile`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+}
+
+/// A bundle, opened.
+pub struct Bundle {
+    /// Absolute.
+    pub path: PathBuf,
+    pub config: Config,
+    /// Layers that `imgtool` left unmounted.
+    pub overlay: Option<Overlay>,
+}
+
+/// Largest config.json that is read; real ones have some 15 KB.
+const MAX_CONFIG: u64 = 10 << 20;
+
+impl Bundle {
+    /// Reads config.json (or another file of this name) of the bundle.
+    pub fn open(path: &Path, file: &Path) -> Result<Self> {
+        let at = |p: &Path| p.to_string_lossy().into_owned();
+        let path = fs::canonicalize(path).map_err(|e| Error::io(at(path), "open the bundle", &e))?;
+        let name = path.join(file);
+        let size = fs::metadata(&name).map_err(|e| Error::io(at(&name), "open", &e))?;
+        if !size.is_file() {
+            return Err(Error::invalid(at(&name), "is not a regular file"));
+        }
+        if size.len() > MAX_CONFIG {
+            return Err(Error::invalid(
+                at(&name),
+                format!("has {} bytes, at most {MAX_CONFIG} are read", size.len()),
+            ));
+        }
+        let text = fs::read(&name).map_err(|e| Error::io(at(&name), "read", &e))?;
+        let config = parse(&text, &at(&name))?;
+        let overlay = Self::overlay(&path, &config)?;
+        Ok(Self { path, config, overlay })
+    }
+
+    /// The overlay description counts only while the rootfs is an empty directory: mounted, it is used as it is.
+    fn overlay(path: &Path, config: &Config) -> Result<Option<Overlay>> {
+        let file = path.join("overlay.json");
+        let text = match fs::read(&file) {
+            Ok(t) => t,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(file.to_string_lossy(), "read", &e)),
+        };
+        let root = config.root.as_ref().and_then(|r| r.path.as_deref()).unwrap_or("rootfs");
+        if fs::read_dir(path.join(root)).is_ok_and(|mut d| d.next().is_some()) {
+            return Ok(None);
+        }
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| Error::invalid(file.to_string_lossy(), format!("is no overlay description: {e}")))
+    }
+}
+
+/// Parses config.json; an error names file, line and property. The second, slower parse runs only for the message.
+pub fn parse(text: &[u8], at: &str) -> Result<Config> {
+    if text.trim_ascii_start().first() == Some(&b'[') {
+        // serde takes a list for a struct of optional fields.
+        return Err(Error::invalid(at, "is a JSON array, expected an object"));
+    }
+    if let Ok(config) = serde_json::from_slice(text) {
+        return Ok(config);
+    }
+    let mut de = serde_json::Deserializer::from_slice(text);
+    match serde_path_to_error::deserialize::<_, Config>(&mut de) {
+        Ok(_) => Err(Error::invalid(at, "has more behind the document's end")),
+        Err(e) => {
+            let path = e.path().to_string();
+            let whole = path == "." || path == "?";
+            let property = if whole { String::new() } else { format!("{path}: ") };
+            Err(Error::invalid(at, format!("{property}{}", e.inner())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_property() {
+        for (text, words) in [
+            (
+                r#"{"process":{"args":"sh"}}"#,
+                "process.args: invalid type: string \"sh\", expected a sequence",
+            ),
+            (
+                r#"{"linux":{"namespaces":[{"type":1}]}}"#,
+                "linux.namespaces[0].type: invalid type: integer `1`",
+            ),
+            (
+                r#"{"root":{"readonly":"yes"}}"#,
+                "root.readonly: invalid type: string \"yes\", expected a boolean",
+            ),
+            ("{", "EOF while parsing an object at line 1 column 1"),
+            ("{} x", "has more behind the document's end"),
+            ("[]", "expected an object"),
+        ] {
+            let e = parse(text.as_bytes(), "config.json").unwrap_err().to_string();
+            assert!(e.starts_with("config.json: ") && e.contains(words), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn absent_zero_and_unknown_stay_apart() {
+        let c = parse(br#"{"linux":{"resources":{"pids":{}}},"unheard":1,"process":{"capabilities":{"bounding":["CAP_X"]}}}"#, "")
+            .unwrap();
+        let pids = c.linux.unwrap().resources.unwrap().pids.unwrap();
+        assert_eq!(pids.limit, None);
+        let process = c.process.unwrap();
+        assert_eq!(process.capabilities.unwrap().bounding.unwrap(), ["CAP_X"]);
+        assert!(process.user.is_none());
+    }
 }

@@ -1,1 +1,426 @@
-//! container.
+//! Containers on record: the state root, ids, locks, and a status derived from reality.
+//!
+//! `ROOT/ID/` is the lock (flock(2) on the directory) and holds `state.json`, written before anything else exists and
+//! naming all that must be undone, and `init.creating`, the pid and start time of init, which is renamed to `init` once
+//! the container is created: one atomic step that `state` can see. Files appear by rename or in one short write, so
+//! that a kill at any point leaves something that `delete --force` understands.
+
+use crate::cgroup::Recorded;
+use crate::error::{Error, Kind, Result};
+use crate::plan::hooks::Hooks;
+use crate::sys::{self, Errno, clone, fd};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// state.json: what delete and state need, and nothing that reality tells.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Record {
+    pub oci_version: String,
+    pub id: String,
+    /// Absolute path.
+    pub bundle: PathBuf,
+    /// Absolute path.
+    pub rootfs: PathBuf,
+    /// RFC 3339, UTC.
+    pub created: String,
+    /// uid of whoever made it.
+    pub owner: u32,
+    pub annotations: BTreeMap<String, String>,
+    pub cgroup: Recorded,
+    pub hooks: Hooks,
+    /// `process.args[0]`, for messages of `start`.
+    pub program: String,
+    /// It has a pid namespace of its own: the kernel ends every process with init.
+    pub private_pids: bool,
+}
+
+/// runtime.md#state
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// A process that no pid reuse can be mistaken for: the pid with its start time in clock ticks since boot (proc(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: i32,
+    pub start: u64,
+}
+
+/// What /proc/PID/stat says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcStat {
+    pub state: u8,
+    /// PF_* flags of the kernel.
+    pub flags: u64,
+    pub start: u64,
+}
+
+/// PF_FORKNOEXEC: forked, but has not executed a program. It is what tells `created` from `running`.
+const PF_FORKNOEXEC: u64 = 0x40;
+
+impl ProcStat {
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    pub fn has_exec(&self) -> bool {
+        self.flags & PF_FORKNOEXEC == 0
+    }
+}
+
+/// Reads /proc/PID/stat; `None` when there is no such process.
+pub fn proc_stat(pid: i32) -> Option<ProcStat> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name in parentheses may hold anything, so fields count from the last parenthesis.
+fn parse_stat(text: &[u8]) -> Option<ProcStat> {
+    let end = text.iter().rposition(|b| *b == b')')?;
+    let mut fields = std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace();
+    let state = fields.next()?.bytes().next()?;
+    let flags = fields.nth(5)?.parse().ok()?;
+    let start = fields.nth(12)?.parse().ok()?;
+    Some(ProcStat { state, flags, start })
+}
+
+impl Process {
+    /// The process that has this pid now.
+    pub fn of(pid: i32) -> Option<Self> {
+        proc_stat(pid).map(|s| Self { pid, start: s.start })
+    }
+
+    /// Its state, unless the pid belongs to another process by now.
+    pub fn stat(&self) -> Option<ProcStat> {
+        proc_stat(self.pid).filter(|s| s.start == self.start)
+    }
+
+    pub fn is_alive(&self) -> bool {
+        self.stat().is_some_and(|s| !s.is_dead())
+    }
+
+    /// A descriptor of this very process; `None` when it is gone.
+    pub fn pidfd(&self) -> Option<OwnedFd> {
+        let fd = clone::pidfd(self.pid).ok()?;
+        // The descriptor came first, so the start time proves that it is not a later process of the same pid.
+        self.is_alive().then_some(fd)
+    }
+}
+
+/// Letters, digits, `_`, `+`, `-`, `.`; not `.` or `..`; at most 255 bytes, since it names a directory.
+pub fn check_id(id: &str) -> Result<()> {
+    let bad = |why: String| Err(Error::invalid("container id", why));
+    if id.is_empty() {
+        return bad("is empty".into());
+    }
+    if id.len() > 255 {
+        return bad(format!("has {} bytes, at most 255 are allowed", id.len()));
+    }
+    if id == "." || id == ".." {
+        return bad(format!("{id:?} is not a name"));
+    }
+    if let Some(c) = id.chars().find(|c| !c.is_ascii_alphanumeric() && !"_+-.".contains(*c)) {
+        return bad(format!("{id:?} has {c:?}; allowed are letters, digits and _ + - ."));
+    }
+    Ok(())
+}
+
+/// The directory of all containers.
+#[derive(Clone, Debug)]
+pub struct StateRoot {
+    pub path: PathBuf,
+}
+
+/// A container on record, as long as this value lives locked if it was opened by [`StateRoot::lock`].
+#[derive(Debug)]
+pub struct Container {
+    pub dir: PathBuf,
+    pub record: Record,
+    /// The directory; holds the lock.
+    handle: Option<OwnedFd>,
+}
+
+fn unknown(id: &str) -> Error {
+    Error::new(Kind::NotFound, format!("container {id:?}"), "container does not exist")
+}
+
+impl StateRoot {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Reads a container's record. Writers are not waited for: files appear whole.
+    pub fn load(&self, id: &str) -> Result<Container> {
+        check_id(id)?;
+        let dir = self.path.join(id);
+        let file = dir.join("state.json");
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+                return Err(unknown(id));
+            }
+            Err(e) => return Err(Error::io(file.to_string_lossy(), "read", &e)),
+        };
+        let record: Record = serde_json::from_slice(&text)
+            .map_err(|e| Error::invalid(file.to_string_lossy(), format!("is not a state of ours: {e}")))?;
+        if record.id != id {
+            return Err(Error::invalid(
+                file.to_string_lossy(),
+                format!("belongs to container {:?}", record.id),
+            ));
+        }
+        Ok(Container { dir, record, handle: None })
+    }
+
+    /// As [`StateRoot::load`], with the container's lock held; waits for whoever has it.
+    pub fn lock(&self, id: &str) -> Result<Container> {
+        check_id(id)?;
+        let handle = self.lock_dir(id)?.ok_or_else(|| unknown(id))?;
+        let mut c = self.load(id)?;
+        c.handle = Some(handle);
+        Ok(c)
+    }
+
+    /// The locked directory of a container, even of one that is half made; `None` when there is none.
+    pub fn lock_dir(&self, id: &str) -> Result<Option<OwnedFd>> {
+        let dir = self.path.join(id);
+        let at = dir.to_string_lossy().into_owned();
+        let handle = match fd::open(&cpath(&dir)?, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
+            Ok(h) => h,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            Err(e) => return Err(Error::os(at, "open", e as i32)),
+        };
+        fd::flock(&handle, libc::LOCK_EX).map_err(|e| Error::os(&at, "flock", e as i32))?;
+        // Whoever had the lock may have removed the directory.
+        let st = fd::stat(&handle).map_err(|e| Error::os(&at, "fstat", e as i32))?;
+        Ok((st.st_nlink > 0).then_some(handle))
+    }
+
+    /// Makes the directory of a new container and locks it: of two creates of one id, exactly one gets past here.
+    pub fn reserve(&self, record: Record) -> Result<Container> {
+        check_id(&record.id)?;
+        let builder = || {
+            let mut b = fs::DirBuilder::new();
+            b.mode(0o700);
+            b
+        };
+        let dir = self.path.join(&record.id);
+        let at = dir.to_string_lossy().into_owned();
+        let made = match builder().create(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                builder().recursive(true).create(&self.path).and_then(|()| builder().create(&dir))
+            }
+            other => other,
+        };
+        match made {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                let what = "container with given ID already exists";
+                return Err(Error::new(Kind::Exists, format!("container {:?}", record.id), what));
+            }
+            Err(e) => return Err(Error::io(at, "mkdir", &e)),
+        }
+        let gone =
+            || Error::new(Kind::NotFound, format!("container {:?}", record.id), "was deleted meanwhile");
+        let handle = self.lock_dir(&record.id)?.ok_or_else(gone)?;
+        let c = Container { dir, record, handle: Some(handle) };
+        if let Err(e) = c.save() {
+            c.remove()?;
+            return Err(e);
+        }
+        Ok(c)
+    }
+
+    /// Ids that have a record, sorted. One that vanishes meanwhile is left out.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.path) {
+            Ok(e) => e,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io(self.path.to_string_lossy(), "read", &e)),
+        };
+        let mut ids: Vec<_> = entries
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|id| check_id(id).is_ok())
+            .collect();
+        ids.sort();
+        Ok(ids)
+    }
+}
+
+fn cpath(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::invalid(path.to_string_lossy(), "has a NUL byte"))
+}
+
+impl Container {
+    /// Writes state.json by rename.
+    pub fn save(&self) -> Result<()> {
+        let text = serde_json::to_vec(&self.record)
+            .map_err(|e| Error::invalid("state.json", format!("cannot be written as JSON: {e}")))?;
+        self.put("state.json", &text)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (temp, file) = (self.dir.join(format!(".{name}")), self.dir.join(name));
+        fs::write(&temp, bytes)
+            .and_then(|()| fs::rename(&temp, &file))
+            .map_err(|e| Error::io(file.to_string_lossy(), "write", &e))
+    }
+
+    /// Puts init on record, at once after the clone.
+    pub fn record_init(&self, p: Process) -> Result<()> {
+        let file = self.dir.join("init.creating");
+        fs::write(&file, format!("{} {}\n", p.pid, p.start))
+            .map_err(|e| Error::io(file.to_string_lossy(), "write", &e))
+    }
+
+    /// The container is created from here on.
+    pub fn mark_created(&self) -> Result<()> {
+        fs::rename(self.dir.join("init.creating"), self.dir.join("init"))
+            .map_err(|e| Error::io(self.dir.join("init").to_string_lossy(), "rename", &e))
+    }
+
+    /// Init, and whether the container was created completely.
+    pub fn init(&self) -> Option<(Process, bool)> {
+        for (name, created) in [("init", true), ("init.creating", false), ("init", true)] {
+            let Ok(text) = fs::read_to_string(self.dir.join(name)) else { continue };
+            let mut words = text.split_ascii_whitespace();
+            let pid = words.next().and_then(|w| w.parse().ok());
+            let start = words.next().and_then(|w| w.parse().ok());
+            if let (Some(pid), Some(start)) = (pid, start) {
+                return Some((Process { pid, start }, created));
+            }
+        }
+        None
+    }
+
+    /// From the process and its cgroup, never from memory: (status, pid or 0).
+    pub fn status(&self) -> (Status, i32) {
+        let Some((process, created)) = self.init() else {
+            return (self.status_without_init(), 0);
+        };
+        match process.stat() {
+            None => (Status::Stopped, 0),
+            Some(s) if s.is_dead() => (Status::Stopped, 0),
+            Some(_) if !created => (Status::Creating, process.pid),
+            Some(s) if !s.has_exec() => (Status::Created, process.pid),
+            Some(_) if self.cgroup().is_frozen() => (Status::Paused, process.pid),
+            Some(_) => (Status::Running, process.pid),
+        }
+    }
+
+    /// Nobody holds the lock of a create that died.
+    fn status_without_init(&self) -> Status {
+        let held = fd::open(c".", libc::O_RDONLY, 0).is_ok()
+            && cpath(&self.dir).is_ok_and(|dir| {
+                fd::open(&dir, libc::O_RDONLY | libc::O_DIRECTORY, 0)
+                    .is_ok_and(|h| fd::flock(&h, libc::LOCK_SH | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK))
+            });
+        if held && self.handle.is_none() { Status::Creating } else { Status::Stopped }
+    }
+
+    pub fn cgroup(&self) -> crate::cgroup::Cgroup {
+        crate::cgroup::Cgroup::open(&self.record.cgroup)
+    }
+
+    /// runtime.md#state, as hooks and the seccomp agent get it.
+    pub fn state(&self, status: &str, pid: i32) -> serde_json::Value {
+        let r = &self.record;
+        let mut state = serde_json::json!({
+            "ociVersion": r.oci_version, "id": r.id, "status": status, "pid": pid, "bundle": r.bundle,
+        });
+        if !r.annotations.is_empty() {
+            state["annotations"] = serde_json::json!(r.annotations);
+        }
+        state
+    }
+
+    /// Lets others have the lock.
+    pub fn unlock(&mut self) {
+        self.handle = None;
+    }
+
+    /// Path of a file in the container's directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Removes the record; the last step of a deletion, since everything else is found by it.
+    pub fn remove(&self) -> Result<()> {
+        remove_dir(&self.dir)
+    }
+}
+
+/// Removes a container's directory; one that is gone already is fine.
+pub fn remove_dir(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(dir.to_string_lossy(), "remove", &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sends a signal to the process, and to no later one of its pid. ESRCH when it is gone.
+pub fn signal(p: Process, signal: i32) -> sys::Sys {
+    clone::signal(&p.pidfd().ok_or(Errno::ESRCH)?, signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_names_of_one_directory() {
+        for id in ["a", "A-b_c+d.e", "0", "...", &"x".repeat(255)] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "/", "a b", "é", "a\n", "a:b", "a@b", "a\0", &"x".repeat(256)] {
+            assert!(check_id(id).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn stat_is_read_behind_the_last_parenthesis() {
+        let mut line = b"42 (a) b) S 1 42 42 0 -1 4194624 ".to_vec();
+        line.extend(b"100 0 0 0 1 2 3 4 20 0 1 0 777 999 0\n");
+        let stat = parse_stat(&line).unwrap();
+        assert_eq!((stat.state, stat.start), (b'S', 777));
+        assert!(!stat.has_exec()); // 4194624 has 0x40
+        for cut in 0..line.len() - 8 {
+            let _ = parse_stat(&line[..cut]);
+        }
+    }
+
+    #[test]
+    fn a_process_is_not_mistaken_for_a_later_one() {
+        let me = Process::of(std::process::id() as i32).unwrap();
+        assert!(me.is_alive() && me.stat().unwrap().has_exec());
+        let other = Process { start: me.start + 1, ..me };
+        assert!(!other.is_alive() && other.pidfd().is_none());
+    }
+}

@@ -2,15 +2,26 @@
 //!
 //! **config.json becomes a plan, the plan becomes a process.** The rooms, from the outside in:
 //!
-//! | room | job |
-//! |---|---|
-//! | `cli` | argv to a request |
-//! | `config`, `bundle` | the document as written; a bundle opened |
-//! | `error` | the one error type and its printing |
-//! | `plan` | document + host facts to a decided plan; pure |
-//! | `cgroup` | cgroups created, joined, limited, frozen, removed |
-//! | `image` | `imgtool` |
-//! | `sys` | system calls; the only unsafe code |
+//! | room | job | may touch |
+//! |---|---|---|
+//! | [`cli`], [`log`] | argv to a request; the log file and what goes to standard error | the log |
+//! | [`error`] | the one error type, its printing | nothing |
+//! | [`config`], [`bundle`] | the document as it was written; a bundle opened | the bundle |
+//! | [`host`] | facts about the host, asked once | procfs, sysfs, read only |
+//! | [`seal`] | our own program sealed against the container | our executable |
+//! | [`container`] | ids, locks, records; the status as reality has it | the state root |
+//! | [`plan`] | document + facts to a decided plan: one file for each section, and [`plan::order`] for **the** order of steps | nothing: pure |
+//! | [`spawn`], [`sync`], [`idmaps`], [`notify`] | the parent's half: descriptors, the clone, answers to init | the child |
+//! | [`init`] | the container's half: each step done or reported, without allocating | its own namespaces |
+//! | [`cgroup`] | cgroups made, joined, limited, frozen, killed, removed | cgroupfs |
+//! | [`hooks`], [`console`], [`foreground`] | hooks of the host; terminals; the wait of a foreground `run` | processes, ttys |
+//! | [`verbs`] | one file per verb: load, plan, act, record | through the rooms above |
+//! | [`image`] | `imgtool`: layered images to bundles | store, bundle |
+//! | [`sys`] | one function per system call; **the only unsafe code** | the kernel |
+//!
+//! A container's life: `cli` → `verbs::make` → `bundle` → `host` → `plan` (all that can be told without touching anything
+//! ends here) → `container` reserves the id → `cgroup` → `spawn` clones `init`, which asks its parent for what only it may
+//! do, and waits at the gate → `verbs::start` opens the gate.
 #![deny(unsafe_code)]
 
 pub mod bundle;
@@ -20,11 +31,14 @@ pub mod config;
 pub mod console;
 pub mod container;
 pub mod error;
+pub mod foreground;
 pub mod hooks;
 pub mod host;
+pub mod idmaps;
 pub mod image;
 pub mod init;
 pub mod log;
+pub mod notify;
 pub mod plan;
 pub mod seal;
 pub mod spawn;
@@ -32,7 +46,31 @@ pub mod sync;
 pub mod sys;
 pub mod verbs;
 
-/// Runs the command line and returns its exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::process::ExitCode;
+
+/// Runs the command line and returns its exit code: 0, 1 for an error, or that of a program in the foreground.
+pub fn main() -> ExitCode {
+    let request = match cli::parse(std::env::args_os()) {
+        Ok(request) => request,
+        Err(cli::Stop::Show(text)) => {
+            use std::io::Write;
+            return match std::io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+        Err(cli::Stop::Usage { verb, global, error }) => {
+            let _ = log::init(&global); // the usage error is the one to tell
+            log::fatal(&verb, &error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let verb = request.verb.name();
+    match log::init(&request.global).and_then(|()| verbs::dispatch(request)) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            log::fatal(verb, &e);
+            ExitCode::FAILURE
+        }
+    }
 }

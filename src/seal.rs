@@ -1,1 +1,52 @@
-//! seal.
+//! Our own program sealed against the container (CVE-2019-5736).
+//!
+//! A process inside the container's namespaces that still runs our program shows it as /proc/PID/exe; opened for writing
+//! from there, the host's runtime could be replaced. So we run again from a read-only detached clone of the mount that
+//! holds us: the file is the same and no byte is copied, but no descriptor of that mount can write. Without the right to
+//! clone mounts the program is copied into a sealed memory file.
+
+use crate::error::{Error, Result};
+use crate::plan::step::Attr;
+use crate::sys::{Errno, clone, fd, mount};
+use std::ffi::{CString, c_char};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+
+const EXE: &std::ffi::CStr = c"/proc/self/exe";
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+
+/// Returns when the program that runs is sealed already, else runs it again, sealed, with the same arguments.
+pub fn ensure() -> Result<()> {
+    let at = "/proc/self/exe";
+    if fd::on_read_only_mount(EXE).map_err(|e| Error::os(at, "statvfs", e as i32))? || is_sealed_memory() {
+        return Ok(());
+    }
+    let program = read_only_clone()
+        .or_else(|_| memory_copy())
+        .map_err(|e| Error::os(at, "make a read-only copy of our own program", e as i32))?;
+    let args: Vec<CString> = std::env::args_os().filter_map(|a| CString::new(a.into_vec()).ok()).collect();
+    let argv: Vec<*const c_char> =
+        args.iter().map(|a| a.as_ptr()).chain(std::iter::once(std::ptr::null())).collect();
+    let errno = clone::exec_fd(&program, &argv);
+    Err(Error::os(at, "execveat of the sealed copy", errno as i32))
+}
+
+/// The descriptor is close-on-exec: while one is open, a container with CAP_SYS_ADMIN could make the mount writable.
+fn read_only_clone() -> Result<OwnedFd, Errno> {
+    let tree = mount::clone_tree(EXE, false)?;
+    mount::set_attr(&tree, Attr { set: MOUNT_ATTR_RDONLY, clear: 0 }, libc::MS_PRIVATE, false)?;
+    Ok(tree)
+}
+
+fn memory_copy() -> Result<OwnedFd, Errno> {
+    let copy = fd::memfd(c"orlop")?;
+    let program = fd::open(EXE, libc::O_RDONLY, 0)?;
+    while fd::send_file(&copy, &program, 1 << 30)? > 0 {}
+    fd::seal(&copy, SEALS)?;
+    Ok(copy)
+}
+
+fn is_sealed_memory() -> bool {
+    fd::open(EXE, libc::O_RDONLY, 0).is_ok_and(|f| fd::seals(&f).is_ok_and(|s| s & SEALS == SEALS))
+}

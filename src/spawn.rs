@@ -1,1 +1,373 @@
-//! spawn.
+//! The parent's half: descriptors opened, init cloned, its requests answered, until it stands at the gate.
+
+use crate::cgroup::Cgroup;
+use crate::container::{Container, Process};
+use crate::error::{Error, Kind, Result};
+use crate::init::{Init, Parts};
+use crate::plan::Plan;
+use crate::plan::step::{Act, Ask, Attr, Open, OpenWhat};
+use crate::sync::{self, Message};
+use crate::sys::{Errno, clone, fd, mount, ns};
+use crate::{hooks, idmaps};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// Descriptors by slot; those that need the container to be on record come later.
+pub type Slots = Vec<Option<OwnedFd>>;
+
+fn os<W: Into<String>>(at: &str, what: W) -> impl FnOnce(Errno) -> Error + use<W> {
+    let (at, what) = (at.to_string(), what.into());
+    move |e| Error::os(at, what, e as i32)
+}
+
+/// Opens what only the host can tell: bind sources and namespaces. Nothing was touched yet.
+pub fn open_early(plan: &Plan) -> Result<Slots> {
+    plan.opens.iter().map(open_one).collect()
+}
+
+fn open_one(open: &Open) -> Result<Option<OwnedFd>> {
+    match &open.what {
+        OpenWhat::Tree { path, recursive, propagation } => {
+            let shown = path.to_string_lossy();
+            let tree =
+                mount::clone_tree(path, *recursive).map_err(os(&open.at, format!("open_tree {shown:?}")))?;
+            if *propagation != 0 {
+                mount::set_attr(&tree, Attr::default(), *propagation, true)
+                    .map_err(os(&open.at, format!("mount_setattr of the copy of {shown:?}")))?;
+            }
+            Ok(Some(tree))
+        }
+        OpenWhat::Namespace { path, kind } => {
+            let shown = path.to_string_lossy();
+            let file = fd::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0)
+                .map_err(os(&open.at, format!("open {shown:?}")))?;
+            let wanted = crate::plan::spawn::file_of(*kind);
+            match ns::kind(&file) {
+                Ok(k) if k == *kind => Ok(Some(file)),
+                Ok(k) => {
+                    let is = crate::plan::spawn::file_of(k);
+                    Err(Error::invalid(
+                        &open.at,
+                        format!("{shown:?} is a {is} namespace, not a {wanted} namespace"),
+                    ))
+                }
+                Err(_) => Err(Error::invalid(&open.at, format!("{shown:?} is not a namespace"))),
+            }
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Opens what exists only now: the container's cgroups, FIFOs and files for its state.
+pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Result<()> {
+    for (slot, open) in plan.opens.iter().enumerate() {
+        let fd = match &open.what {
+            OpenWhat::CgroupTree { path } => mount::clone_tree(path, false)
+                .map_err(os(&open.at, format!("open_tree {:?}", path.to_string_lossy())))?,
+            OpenWhat::State { .. } => fd::memfd(c"state").map_err(os(&open.at, "memfd_create"))?,
+            OpenWhat::Gate => fifo(&container.file("gate"))?,
+            OpenWhat::Report => fifo(&container.file("report"))?,
+            _ => continue,
+        };
+        slots[slot] = Some(fd);
+    }
+    Ok(())
+}
+
+/// A FIFO, open for both directions: a read waits for `start`, and a write needs no reader.
+fn fifo(path: &Path) -> Result<OwnedFd> {
+    let at = path.to_string_lossy();
+    let c = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::invalid(&*at, "has a NUL byte"))?;
+    nix::unistd::mkfifo(&*c, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR)
+        .map_err(os(&at, "mkfifo"))?;
+    fd::open(&c, libc::O_RDWR, 0).map_err(os(&at, "open"))
+}
+
+/// An init that lives, and the wire to it.
+#[derive(Debug)]
+pub struct Child {
+    pub process: Process,
+    pub pidfd: OwnedFd,
+    socket: OwnedFd,
+    /// The pty's master, until it is handed on.
+    pub master: Option<OwnedFd>,
+}
+
+/// Clones init. Answers nothing yet: first it must be on record.
+pub fn clone_init(
+    plan: &Plan,
+    mut slots: Slots,
+    cgroup: &Cgroup,
+    container: &Container,
+) -> Result<(Child, Slots)> {
+    let call = |what: &'static str| os("process", what);
+    let (ours, theirs) = fd::socketpair().map_err(call("socketpair"))?;
+    let proc = open_proc()?;
+    let join_pid = plan.shape.join_pid.and_then(|slot| slots[slot].take());
+    let parts = Parts {
+        slots,
+        cgroups: cgroup.join_fds(),
+        socket: theirs,
+        proc,
+        report: plan.opens.iter().position(|o| o.what == OpenWhat::Report),
+    };
+    let born_in = cgroup.clone_fd();
+    let mut init = Init::prepare(&plan.steps, Some(&plan.program), parts);
+    let home = match &join_pid {
+        Some(_) => Some(
+            fd::open(c"/proc/self/ns/pid_for_children", libc::O_RDONLY, 0)
+                .map_err(call("open our pid namespace"))?,
+        ),
+        None => None,
+    };
+    if let Some(pid) = &join_pid {
+        ns::enter(pid, crate::plan::spawn::NEWPID).map_err(os("linux.namespaces (pid)", "setns"))?;
+    }
+    let flags = if plan.shape.staged { 0 } else { plan.shape.clone };
+    let cloned = clone::clone(flags, born_in.as_ref(), false);
+    let (pid, pidfd) = match cloned.map_err(os("linux.namespaces", "clone3"))? {
+        clone::Side::Child => init.run(),
+        clone::Side::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    if let Some(home) = home {
+        ns::enter(&home, crate::plan::spawn::NEWPID).map_err(call("setns back to our pid namespace"))?;
+    }
+    let slots = init.into_slots();
+    let process =
+        Process::of(pid).ok_or_else(|| Error::os("process", "read /proc/PID/stat of init", libc::ESRCH))?;
+    let child = Child { process, pidfd, socket: ours, master: None };
+    container.record_init(process)?;
+    Ok((child, slots))
+}
+
+/// The host's procfs, proven to be one.
+fn open_proc() -> Result<OwnedFd> {
+    let proc = fd::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(os("/proc", "open"))?;
+    match fd::fs_magic(&proc).map_err(os("/proc", "fstatfs"))? {
+        PROC_SUPER_MAGIC => Ok(proc),
+        _ => Err(Error::invalid("/proc", "is not procfs")),
+    }
+}
+
+impl Child {
+    /// Answers init's requests until it is ready; `ready` records that before it is acknowledged.
+    pub fn serve(
+        &mut self,
+        plan: &Plan,
+        container: &Container,
+        slots: Slots,
+        on_master: &mut dyn FnMut(OwnedFd, i32) -> Result<Option<OwnedFd>>,
+    ) -> Result<()> {
+        if !plan.shape.staged {
+            self.prepare(plan, container, &slots)?;
+        }
+        loop {
+            let message = self.next()?;
+            match message.head.kind {
+                sync::Kind::Ask => match sync::ask_of(message.head.number) {
+                    Some(Ask::Ready) => {
+                        container.mark_created()?;
+                        return self.go();
+                    }
+                    Some(ask) => self.answer(ask, plan, container)?,
+                    None => return Err(Error::os("process", "request of init", libc::EPROTO)),
+                },
+                sync::Kind::Pid => {
+                    self.adopt(message.head.number, container)?;
+                    self.prepare(plan, container, &slots)?;
+                }
+                sync::Kind::Master => {
+                    if let Some(master) = message.fd {
+                        self.master = on_master(master, message.head.number)?;
+                    }
+                }
+                sync::Kind::Listener => self.hand_listener_on(message.head.number, plan, container)?,
+                sync::Kind::Fail => return Err(self.failure(plan, &message)),
+                sync::Kind::Go | sync::Kind::Warn => {}
+            }
+        }
+    }
+
+    /// What needs the pid of init and no request: the OOM score, and the state for hooks that init runs.
+    fn prepare(&self, plan: &Plan, container: &Container, slots: &Slots) -> Result<()> {
+        if let Some(score) = plan.oom_score_adj {
+            self.set_oom_score(score, plan.rootless)?;
+        }
+        for (open, fd) in plan.opens.iter().zip(slots) {
+            if let (OpenWhat::State { status }, Some(file)) = (&open.what, fd) {
+                let text = container.state(status, self.process.pid).to_string();
+                fd::write(file, text.as_bytes()).map_err(os(&open.at, "write of the state"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lowering needs CAP_SYS_RESOURCE: an ordinary user is warned, as is a nested root that was not given it.
+    fn set_oom_score(&self, score: i32, tolerate: bool) -> Result<()> {
+        let at = "process.oomScoreAdj";
+        let file = format!("/proc/{}/oom_score_adj", self.process.pid);
+        match std::fs::write(&file, score.to_string()) {
+            Err(e) if tolerate && matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
+                tracing::warn!("{at}: write {score} to oom_score_adj: {e}; the container keeps ours");
+                Ok(())
+            }
+            other => other.map_err(|e| Error::io(at, format!("write \"{score}\" to oom_score_adj"), &e)),
+        }
+    }
+
+    fn answer(&mut self, ask: Ask, plan: &Plan, container: &Container) -> Result<()> {
+        match ask {
+            Ask::Maps => idmaps::write(self.process.pid, &plan.maps)?,
+            Ask::Hooks => {
+                let state = container.state("creating", self.process.pid).to_string();
+                hooks::run("prestart", &plan.hooks.prestart, state.as_bytes())?;
+                hooks::run("createRuntime", &plan.hooks.create_runtime, state.as_bytes())?;
+            }
+            Ask::Limits => {
+                for step in &plan.limits {
+                    if let Act::Rlimit { resource, soft, hard } = step.act {
+                        clone_limit(self.process.pid, resource, soft, hard)
+                            .map_err(os(&step.at, "prlimit"))?;
+                    }
+                }
+            }
+            Ask::NetDevices | Ask::Ready => {}
+        }
+        self.go()
+    }
+
+    fn go(&self) -> Result<()> {
+        sync::go(&self.socket).map_err(os("process", "answer to init"))
+    }
+
+    fn next(&mut self) -> Result<Message> {
+        match sync::receive(&self.socket) {
+            Ok(Some(m)) => Ok(m),
+            Ok(None) | Err(Errno::ECONNRESET) => Err(self.died()),
+            Err(e) => Err(Error::os("process", "recvmsg from init", e as i32)),
+        }
+    }
+
+    /// Init came from a middle process: take its pid over and let the other go.
+    fn adopt(&mut self, pid: i32, container: &Container) -> Result<()> {
+        let gone = || Error::os("process", "pidfd_open of init", libc::ESRCH);
+        let process = Process::of(pid).ok_or_else(gone)?;
+        let pidfd = process.pidfd().ok_or_else(gone)?;
+        container.record_init(process)?;
+        let middle = std::mem::replace(&mut self.process, process);
+        self.pidfd = pidfd;
+        let _ = clone::wait(middle.pid, true); // it exits at once; only its zombie is collected
+        Ok(())
+    }
+
+    /// The agent gets the listener before init makes another call (config-linux.md#seccomp: listenerPath).
+    fn hand_listener_on(&self, number: i32, plan: &Plan, container: &Container) -> Result<()> {
+        let at = "linux.seccomp.listenerPath";
+        let listener =
+            clone::pidfd_take(&self.pidfd, number).map_err(os(at, "pidfd_getfd of the listener"))?;
+        if let Some(l) = &plan.listener {
+            crate::notify::hand_on(
+                l,
+                &listener,
+                &container.state("creating", self.process.pid),
+                self.process.pid,
+            )?;
+        }
+        self.go()
+    }
+
+    /// Waits until the program runs: the wire is close-on-exec.
+    pub fn await_exec(&mut self, plan: &Plan) -> Result<()> {
+        match sync::receive(&self.socket) {
+            Ok(Some(m)) if m.head.kind == sync::Kind::Fail => Err(self.failure(plan, &m)),
+            Ok(_) => match self.process.stat() {
+                Some(s) if !s.has_exec() => Err(self.died()),
+                _ => Ok(()),
+            },
+            Err(e) => Err(Error::os("process", "recvmsg from init", e as i32)),
+        }
+    }
+
+    fn failure(&self, plan: &Plan, m: &Message) -> Error {
+        let step = usize::try_from(m.head.number).ok().and_then(|n| plan.steps.get(n));
+        failure(m, step.map(|s| (s.to_string(), &s.act)), &plan.program.name)
+    }
+
+    /// Why init is gone without a word.
+    fn died(&self) -> Error {
+        let how = match clone::wait(self.process.pid, true) {
+            Ok(Some(clone::Exit::Signal(libc::SIGKILL))) => {
+                "was killed by signal 9 before the program ran".to_string()
+            }
+            Ok(Some(clone::Exit::Signal(s))) => format!("was killed by signal {s} before the program ran"),
+            Ok(Some(clone::Exit::Code(c))) => format!("ended with status {c} before the program ran"),
+            _ => "ended before the program ran".to_string(),
+        };
+        Error::new(Kind::WrongState, "container process", how)
+    }
+
+    /// Ends init and collects it.
+    pub fn kill(&self) {
+        let _ = clone::signal(&self.pidfd, libc::SIGKILL); // gone already is as good
+        let _ = clone::wait(self.process.pid, true);
+    }
+
+    pub fn watch(&self) -> (i32, i32) {
+        (self.pidfd.as_raw_fd(), self.socket.as_fd().as_raw_fd())
+    }
+}
+
+fn clone_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> crate::sys::Sys {
+    crate::sys::cred::set_limit(pid, resource, soft, hard)
+}
+
+/// The words for a failed step: `at` NUL `call` NUL `detail`, as init sent them.
+pub fn failure(m: &Message, step: Option<(String, &Act)>, program: &str) -> Error {
+    let mut parts = m.text.split('\0');
+    let (at, call) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let detail = parts.next().unwrap_or_default().trim();
+    let errno = m.head.errno;
+    match step.as_ref().map(|s| s.1) {
+        Some(Act::FindProgram) => return not_found(program, call, errno),
+        Some(Act::Exec) => return exec_failed(program, errno),
+        None if call == "execve" => return exec_failed(program, errno),
+        _ => {}
+    }
+    let words = match &step {
+        Some((shown, _)) => {
+            shown.strip_prefix(at).map_or(shown.as_str(), |s| s.trim_start_matches(": ")).to_string()
+        }
+        None => String::new(),
+    };
+    let what: Vec<&str> = [words.as_str(), call, detail].into_iter().filter(|s| !s.is_empty()).collect();
+    if errno == 0 {
+        return Error::invalid(at, what.join(": "));
+    }
+    Error::os(at, what.join(": "), errno)
+}
+
+/// Engines turn these words into exit codes 126 and 127.
+fn not_found(program: &str, call: &str, errno: i32) -> Error {
+    let at = "process.args[0]";
+    match call {
+        "executable file not found in $PATH" => Error::invalid(at, format!("exec: {program:?}: {call}")),
+        "is a directory" => Error::os(at, format!("exec: {program:?}: is a directory"), libc::EACCES),
+        "stat" => Error::os(at, format!("exec: {program:?}: stat {program}"), errno),
+        _ => Error::os(at, format!("exec: {program:?}"), errno),
+    }
+}
+
+fn exec_failed(program: &str, errno: i32) -> Error {
+    let e = Error::os("process.args[0]", format!("exec: {program:?}: execve"), errno);
+    match errno {
+        libc::ENOENT => e.hint("the file is there: its interpreter (after #!) or its ELF loader is not"),
+        libc::ENOEXEC => {
+            e.hint("it is neither a program of this machine's architecture nor a script with #!")
+        }
+        _ => e,
+    }
+}

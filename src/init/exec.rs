@@ -8,13 +8,7 @@ impl Init<'_> {
     /// Entered with the user's final rights, then proven to lie inside: getcwd(2) says `(unreachable)` for a directory
     /// that a leaked descriptor led to (CVE-2024-21626).
     pub(super) fn cwd(&mut self, dir: &CStr) -> Done {
-        match path::chdir(dir) {
-            Err(Errno::ENOENT) => {
-                self.make_dirs(dir, false)?;
-                path::chdir(dir).during("chdir")?;
-            }
-            other => other.during("chdir")?,
-        }
+        path::chdir(dir).during("chdir")?;
         let mut buf = [0; 4096];
         match path::cwd(&mut buf) {
             Ok(_) if buf[0] == b'/' => Ok(()),

@@ -139,9 +139,9 @@ impl<'a> Init<'a> {
         clone::exit(255) // not reached: every order ends in Exec
     }
 
-    /// The file descriptors that the parent keeps for itself when init is a copy of it.
-    pub fn slot_fds(&self) -> impl Iterator<Item = Option<BorrowedFd<'_>>> {
-        self.slots.iter().map(|s| s.as_ref().map(|fd| fd.as_fd()))
+    /// In the parent: everything closed but the slots, some of which it has to fill.
+    pub fn into_slots(self) -> Vec<Option<OwnedFd>> {
+        self.slots
     }
 
     fn step(&mut self, n: usize) -> Done {
@@ -200,6 +200,7 @@ impl<'a> Init<'a> {
                 cred::set_umask(*mask);
                 Ok(())
             }
+            Act::MakeCwd { path } => self.make_dirs(path, false).map(drop),
             Act::Cwd { path } => self.cwd(path),
             Act::ResetSignals => crate::sys::signal::reset().during("rt_sigprocmask"),
             Act::CloseOnExec { first } => fd::cloexec_from(*first).during("close_range"),

@@ -6,6 +6,7 @@
 pub mod caps;
 pub mod cgroup;
 pub mod devices;
+pub mod document;
 pub mod explain;
 pub mod hooks;
 pub mod idmap;
@@ -14,6 +15,8 @@ pub mod net;
 pub mod order;
 pub mod paths;
 pub mod process;
+#[cfg(test)]
+pub mod sample;
 pub mod seccomp;
 pub mod spawn;
 pub mod step;
@@ -95,4 +98,95 @@ impl Draft<'_> {
 /// A string of the document for a system call; a NUL inside is an error.
 pub fn cstring(at: &str, value: &str) -> Result<CString> {
     CString::new(value).map_err(|_| Error::invalid(at, format!("{value:?} has a NUL byte")))
+}
+
+/// Everything decided: what the parent opens, clones, answers and limits, and what init does.
+#[derive(Debug)]
+pub struct Plan {
+    pub shape: spawn::Shape,
+    pub opens: Vec<Open>,
+    pub steps: Vec<step::Step>,
+    pub program: step::Program,
+    /// Written by the parent; empty when the user namespace is joined or the runtime's own.
+    pub maps: idmap::Maps,
+    /// Set by the parent when init asks for it: an ordinary process in a user namespace may not raise them.
+    pub limits: Vec<step::Step>,
+    pub oom_score_adj: Option<i32>,
+    pub hooks: hooks::Hooks,
+    pub cgroup: cgroup::CgroupPlan,
+    pub listener: Option<seccomp::Listener>,
+    pub terminal: bool,
+    pub private_pids: bool,
+    /// The runtime has not the host's rights: what only they allow is warned of and left out.
+    pub rootless: bool,
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// create and run: document, host and command line to a plan, or the first rule that is broken. Touches nothing.
+    pub fn for_create(config: &Config, host: &Facts, request: &Request) -> Result<Plan> {
+        let linux = config.linux.as_ref();
+        let ns = spawn::namespaces(linux)?;
+        if host.euid != 0 && !ns.is_own(spawn::NEWUSER) {
+            return Err(Error::invalid("linux.namespaces", "an ordinary user needs a user namespace")
+                .hint("`orlop spec --rootless` writes such a config.json"));
+        }
+        let maps = idmap::plan(linux, &ns, host.euid, host.egid)?;
+        let (opens, warnings) = (Vec::new(), Vec::new());
+        let mut d = Draft { config, host, request, ns, maps, opens, warnings };
+        document::check(&mut d)?;
+        let hooks = hooks::plan(config.hooks.as_ref())?;
+        let seccomp = match linux.and_then(|l| l.seccomp.as_ref()) {
+            Some(doc) => seccomp::compile(doc, seccomp::Native::host(), &mut d.warnings)?,
+            None => None,
+        };
+        let shape = spawn::shape(&mut d)?;
+        let user = user::plan(&mut d)?;
+        let caps = caps::plan(&mut d)?;
+        let process = process::plan(&mut d)?;
+        let net = net::plan(&mut d)?;
+        let time = net::time_offsets(&mut d)?;
+        let resources = linux.and_then(|l| l.resources.as_ref());
+        let path = linux.and_then(|l| l.cgroups_path.as_deref());
+        let cgroup_path = cgroup::path(path, &request.id)?;
+        let mounts = mounts::plan(&mut d, &cgroup_path)?;
+        let devices = devices::plan(&mut d, mounts.dev_is_bind)?;
+        let cgroup =
+            cgroup::plan(resources, path, &request.id, &devices.nodes, &host.cgroups, &mut d.warnings)?;
+        let paths = paths::plan(&mut d)?;
+        let mut parts = order::Parts {
+            shape,
+            mounts,
+            devices: devices.steps,
+            paths,
+            net,
+            time,
+            process,
+            user,
+            caps,
+            seccomp,
+            hooks,
+        };
+        let steps = order::create(&mut d, &parts)?;
+        if request.gate {
+            d.open(Open { at: "process".into(), what: step::OpenWhat::Report });
+        }
+        let new_user = d.ns.is_new(spawn::NEWUSER);
+        Ok(Plan {
+            steps,
+            maps: if new_user { d.maps.clone() } else { idmap::Maps::default() },
+            limits: parts.process.rlimits,
+            oom_score_adj: parts.process.oom_score_adj,
+            terminal: parts.process.terminal.is_some(),
+            program: parts.process.program,
+            listener: parts.seccomp.as_mut().and_then(|s| s.listener.take()),
+            private_pids: d.ns.is_new(spawn::NEWPID),
+            rootless: host.euid != 0,
+            shape: parts.shape,
+            opens: d.opens,
+            hooks: parts.hooks,
+            cgroup,
+            warnings: d.warnings,
+        })
+    }
 }

@@ -1,1 +1,262 @@
-//! Planned: order.
+//! **The** order of init's steps, with the whys.
+
+use super::hooks::{self, Hook};
+use super::spawn::{self, NEWCGROUP, NEWNET, NEWNS, NEWPID, NEWUSER, Shape};
+use super::step::{Act, Ask, CapSets, InsideHook, Open, OpenWhat, Slot, Step, Tree};
+use super::{Draft, cstring, mounts, net, paths, process, seccomp, user};
+use crate::error::Result;
+
+/// The sections, decided; what is left is to put them in order.
+pub struct Parts {
+    pub shape: Shape,
+    pub mounts: mounts::Mounts,
+    pub devices: Vec<Step>,
+    pub paths: paths::Paths,
+    pub net: net::Net,
+    pub time: Option<Step>,
+    pub process: process::Process,
+    pub user: user::User,
+    pub caps: CapSets,
+    pub seccomp: Option<seccomp::Filter>,
+    pub hooks: hooks::Hooks,
+}
+
+fn step(at: &str, act: Act) -> Step {
+    Step::new(at, act)
+}
+
+/// create and run: from the clone to execve(2).
+pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
+    let mut s = Vec::with_capacity(64);
+    identity_of_the_namespaces(d, p, &mut s);
+    s.push(step("process", Act::NewSession)); // no terminal of the caller's: TIOCSTI (CVE-2005-4890)
+    if !d.request.no_new_keyring {
+        let name = cstring("container id", &format!("_ses.{}", d.request.id))?;
+        s.push(step("process", Act::NewKeyring { name }));
+    }
+    if p.shape.late & NEWCGROUP != 0 {
+        // It sits in its cgroup by now, which thus becomes the namespace's root.
+        s.push(step("linux.namespaces (cgroup)", Act::Unshare(NEWCGROUP)));
+    }
+    s.extend(p.time.clone());
+    if d.ns.is_new(NEWNET) && p.net.loopback {
+        s.push(step("linux.namespaces (network)", Act::LoopbackUp));
+    }
+    rootfs(d, p, &mut s)?;
+    program(d, p, &mut s)?;
+    Ok(s)
+}
+
+/// From the clone to being root of every namespace.
+fn identity_of_the_namespaces(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) {
+    let privileged = d.host.privileged;
+    if privileged {
+        // Whoever is in a namespace that we join must not read our descriptors or memory (CVE-2016-9962). An ordinary
+        // user's parent could then not write our maps: there it comes later.
+        s.push(step("process", Act::Dumpable(false)));
+    }
+    s.push(step("linux.cgroupsPath", Act::JoinCgroups));
+    s.push(step("process", Act::ResetAffinity)); // needs the cpuset; the caller's own pinning must not stick
+    if !p.shape.join.is_empty() {
+        s.push(step("linux.namespaces", Act::JoinNamespaces(p.shape.join.clone())));
+    }
+    let become_root = step("linux.uidMappings", Act::BecomeRoot { clear_groups: privileged });
+    if d.ns.is_new(NEWUSER) {
+        if p.shape.staged {
+            s.push(step("linux.namespaces (user)", Act::Unshare(NEWUSER)));
+        }
+        s.push(step("linux.uidMappings", Act::Ask(Ask::Maps)));
+        s.push(become_root);
+    } else if d.ns.is_joined(NEWUSER) {
+        s.push(become_root);
+    }
+    if p.shape.staged {
+        s.push(step("linux.namespaces", Act::Fork { flags: p.shape.clone & !NEWUSER }));
+    }
+    if d.in_user_namespace() {
+        // The change of ids made /proc/self the host root's; time offsets and labels are written there.
+        s.push(step("process", Act::Dumpable(true)));
+    }
+}
+
+/// Mounts, devices, hooks that see them, and the way in.
+fn rootfs(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
+    if d.ns.is_own(NEWNS) {
+        s.push(step("linux.rootfsPropagation", Act::IsolateMounts { flag: p.paths.isolate }));
+        s.push(attach_root(d)?);
+    } else {
+        let path = root_path(d)?;
+        s.push(step("root.path", Act::OpenRoot { path }));
+    }
+    s.extend(p.mounts.steps.iter().cloned()); // config order is contract: config.md#mounts
+    s.extend(p.devices.iter().cloned());
+    if !p.hooks.prestart.is_empty() || !p.hooks.create_runtime.is_empty() {
+        s.push(step("hooks", Act::Ask(Ask::Hooks)));
+    }
+    inside_hooks(d, "createContainer", &p.hooks.create_container, "creating", s)?;
+    s.extend(p.net.names.iter().cloned());
+    s.extend(p.net.sysctl.iter().cloned()); // hooks may have made the interfaces that sysctls name
+    if let Some((rows, columns)) = p.process.terminal {
+        let (mount, uid) = (!p.mounts.dev_is_bind, p.user.uid);
+        s.push(step("process.terminal", Act::Console { rows, columns, mount, uid }));
+    }
+    s.push(step("process.cwd", Act::MakeCwd { path: p.process.cwd.clone() })); // while the rootfs is writable
+    s.extend(p.mounts.late.iter().cloned());
+    // Before the pivot: the host's null device is still in reach, so that no file of the image stands in for it.
+    s.extend(p.paths.readonly.iter().cloned());
+    s.extend(p.paths.masked.iter().cloned());
+    if d.config.root.as_ref().and_then(|r| r.readonly).unwrap_or(false) {
+        s.push(step("root.readonly", Act::ReadonlyRoot));
+    }
+    s.push(match (d.ns.is_own(NEWNS), d.request.no_pivot) {
+        (false, _) => step("root.path", Act::Chroot),
+        (true, true) => step("root.path", Act::MoveRoot),
+        (true, false) => step("root.path", Act::Pivot),
+    });
+    if let Some((flag, recursive)) = p.paths.propagation {
+        s.push(step("linux.rootfsPropagation", Act::RootPropagation { flag, recursive }));
+    }
+    Ok(())
+}
+
+/// Limits, labels, identity, seccomp, program.
+fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
+    if d.in_user_namespace() && !p.process.rlimits.is_empty() {
+        // Only the parent, outside of the user namespace, may raise them; now, since the steps before need descriptors.
+        s.push(step("process.rlimits", Act::Ask(Ask::Limits)));
+    } else {
+        s.extend(p.process.rlimits.iter().cloned());
+    }
+    s.extend(p.process.scheduling.iter().cloned());
+    s.extend(p.process.labels.iter().cloned());
+    if d.in_user_namespace() || p.user.uid != 0 {
+        s.push(step("process.user", Act::OwnStdio { uid: p.user.uid }));
+    }
+    s.push(step("process", Act::Dumpable(false)));
+    let filter = p.seccomp.as_ref().map(seccomp_step);
+    if !p.process.no_new_privileges {
+        s.extend(filter.clone()); // needs CAP_SYS_ADMIN, which `SetCaps` takes away
+    }
+    // An ordinary user cannot call setgroups in the namespace: nothing can be set, and an empty list needs nothing.
+    let denied = !d.host.privileged && p.user.groups.is_empty();
+    let groups = (!denied).then(|| p.user.groups.clone());
+    // The bounding set needs CAP_SETPCAP, which setresuid clears.
+    s.push(step("process.capabilities.bounding", Act::DropBounding(p.caps.bounding)));
+    if p.user.uid != 0 {
+        s.push(step("process.capabilities", Act::KeepCaps));
+    }
+    s.push(step("process.user", Act::SetUser { uid: p.user.uid, gid: p.user.gid, groups }));
+    s.push(step("process.capabilities", Act::SetCaps(p.caps)));
+    s.push(step("process.cwd", Act::Cwd { path: p.process.cwd.clone() })); // seen with final rights
+    s.push(step("process.args", Act::FindProgram));
+    s.push(step("process.user.umask", Act::Umask(p.user.umask)));
+    s.push(step("process", Act::ResetSignals));
+    let first = 3 + d.request.listen_fds + d.request.preserve_fds;
+    s.push(step("process", Act::CloseOnExec { first }));
+    if p.process.no_new_privileges {
+        s.push(step("process.noNewPrivileges", Act::NoNewPrivs));
+        s.extend(filter); // late: only the gate, startContainer hooks and execve come after it
+    }
+    s.push(step("process", Act::Ask(Ask::Ready)));
+    if d.request.gate {
+        let gate = d.open(Open { at: "process".into(), what: OpenWhat::Gate });
+        s.push(step("process", Act::WaitGate { gate }));
+    }
+    inside_hooks(d, "startContainer", &p.hooks.start_container, "created", s)?;
+    s.push(step("process.args", Act::Exec));
+    Ok(())
+}
+
+fn seccomp_step(f: &seccomp::Filter) -> Step {
+    let program = f
+        .program
+        .iter()
+        .map(|i| u64::from(i.code) | u64::from(i.jt) << 16 | u64::from(i.jf) << 24 | u64::from(i.k) << 32)
+        .collect();
+    step("linux.seccomp", Act::Seccomp { program, flags: f.flags, listener: f.listener.is_some() })
+}
+
+fn root_path(d: &Draft) -> Result<std::ffi::CString> {
+    let path = d.config.root.as_ref().and_then(|r| r.path.as_deref()).unwrap_or_default();
+    cstring("root.path", &d.request.bundle.join(path).to_string_lossy())
+}
+
+/// The rootfs as a detached tree: looked up once, by the parent where it has the right.
+fn attach_root(d: &mut Draft) -> Result<Step> {
+    if let Some(overlay) = d.request.overlay.clone() {
+        return Ok(step(
+            "root.path (overlay.json)",
+            Act::AttachOverlay { params: overlay_params(&overlay)? },
+        ));
+    }
+    let path = root_path(d)?;
+    let (recursive, propagation) = (true, super::mounts::tree_propagation(d));
+    let tree = if d.host.privileged && !d.ns.is_joined(NEWNS) {
+        let what = OpenWhat::Tree { path, recursive, propagation };
+        Tree::Slot(d.open(Open { at: "root.path".into(), what }))
+    } else {
+        Tree::Path { path, recursive, propagation }
+    };
+    Ok(step("root.path", Act::AttachRoot { tree }))
+}
+
+type Params = Vec<(std::ffi::CString, Option<std::ffi::CString>)>;
+
+fn overlay_params(o: &crate::bundle::Overlay) -> Result<Params> {
+    let at = "overlay.json";
+    let pair = |key: &str, value: &str| Ok((cstring(at, key)?, Some(cstring(at, value)?)));
+    let mut out = o.lower.iter().map(|l| pair("lowerdir+", l)).collect::<Result<Params>>()?;
+    if let (Some(upper), Some(work)) = (&o.upper, &o.work) {
+        out.push(pair("upperdir", upper)?);
+        out.push(pair("workdir", work)?);
+    }
+    for option in &o.options {
+        out.push(match option.split_once('=') {
+            Some((key, value)) => pair(key, value)?,
+            None => (cstring(at, option)?, None),
+        });
+    }
+    Ok(out)
+}
+
+/// Hooks that init runs itself, with the state of this status on standard input.
+fn inside_hooks(
+    d: &mut Draft,
+    kind: &str,
+    list: &[Hook],
+    status: &'static str,
+    s: &mut Vec<Step>,
+) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    let state: Slot = d.open(Open { at: format!("hooks.{kind}"), what: OpenWhat::State { status } });
+    for (n, hook) in list.iter().enumerate() {
+        let at = format!("hooks.{kind}[{n}]");
+        let strings = |list: &[String]| list.iter().map(|a| cstring(&at, a)).collect::<Result<Vec<_>>>();
+        let path = hook.path.to_string_lossy();
+        let argv = if hook.args.is_empty() { strings(&[path.to_string()])? } else { strings(&hook.args)? };
+        let inside = InsideHook {
+            path: cstring(&at, &path)?,
+            argv,
+            envp: strings(hook.env.as_deref().unwrap_or_default())?, // none inside unless given
+            timeout: hook.timeout.map(|t| t.as_millis() as u64),
+            state,
+        };
+        s.push(step(&at, Act::Hook(inside)));
+    }
+    Ok(())
+}
+
+/// The clone's shape for `explain`.
+pub fn describe(shape: &Shape) -> String {
+    let names: Vec<_> =
+        spawn::KINDS.iter().filter(|k| (shape.clone | shape.late) & k.1 != 0).map(|k| k.0).collect();
+    let stages = if shape.staged { ", by way of a middle process" } else { "" };
+    let pid = if shape.join_pid.is_some() && shape.clone & NEWPID == 0 {
+        ", in a joined pid namespace"
+    } else {
+        ""
+    };
+    format!("clone init with new namespaces: {}{pid}{stages}", names.join(" "))
+}

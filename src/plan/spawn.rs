@@ -4,7 +4,6 @@ use super::Draft;
 use super::step::{Open, OpenWhat, Slot};
 use crate::config;
 use crate::error::{Error, Result};
-use std::ffi::CString;
 
 pub const NEWTIME: i32 = 0x80;
 pub const NEWNS: i32 = 0x0002_0000;
@@ -132,6 +131,3 @@ pub fn shape(d: &mut Draft) -> Result<Shape> {
 pub fn file_of(kind: i32) -> &'static str {
     KINDS.iter().find(|k| k.1 == kind).map_or("?", |k| k.2)
 }
-
-#[allow(dead_code)]
-fn _unused(_: CString) {}

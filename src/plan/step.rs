@@ -338,7 +338,11 @@ pub enum Act {
     SetCaps(CapSets),
     NoNewPrivs,
     Umask(u32),
-    /// chdir(2), made first when missing and allowed, then proven to lie inside (CVE-2024-21626).
+    /// The working directory is made while the rootfs is writable.
+    MakeCwd {
+        path: CString,
+    },
+    /// chdir(2) with final rights, then proven to lie inside (CVE-2024-21626).
     Cwd {
         path: CString,
     },

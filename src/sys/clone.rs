@@ -140,24 +140,21 @@ pub fn exec(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> Errn
     Errno::last()
 }
 
-/// execveat(2) of an open file.
-pub fn exec_fd(fd: impl AsFd, argv: &[*const c_char], envp: *const *const c_char) -> Errno {
+/// execveat(2) of an open file, with the environment as it is.
+pub fn exec_fd(fd: impl AsFd, argv: &[*const c_char]) -> Errno {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
     if argv.last().is_none_or(|p| !p.is_null()) {
         return Errno::EFAULT;
     }
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: `argv` is null-terminated, as was just checked; `envp` is the process' own environment.
-    unsafe { libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv.as_ptr(), envp, libc::AT_EMPTY_PATH) };
+    // SAFETY: `argv` is null-terminated, as was just checked; `environ` was set by the C library before main, and
+    // nothing in this program changes it.
+    unsafe {
+        libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv.as_ptr(), environ, libc::AT_EMPTY_PATH)
+    };
     Errno::last()
-}
-
-/// The environment as execve takes it.
-pub fn environ() -> *const *const c_char {
-    unsafe extern "C" {
-        static environ: *const *const c_char;
-    }
-    // SAFETY: set by the C library before main; nothing in this program changes the environment.
-    unsafe { environ }
 }
 
 /// _exit(2): no destructor, no handler.

@@ -92,10 +92,10 @@ pub fn dup_to(from: RawFd, to: RawFd) -> Sys {
     check_int(unsafe { libc::dup3(from, to, 0) }).map(drop)
 }
 
-/// fcntl(2) F_GETFD: is this number open?
-pub fn is_open(fd: RawFd) -> bool {
+/// Is this number open, and came from our caller: not close-on-exec, as all that we open is?
+pub fn is_inherited(fd: RawFd) -> bool {
     // SAFETY: no memory is passed.
-    check_int(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok()
+    check_int(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok_and(|f| f & libc::FD_CLOEXEC == 0)
 }
 
 /// close_range(2) with CLOSE_RANGE_CLOEXEC: everything from `first` on is closed by execve.
@@ -120,7 +120,7 @@ pub fn fs_magic(fd: impl AsFd) -> Sys<i64> {
     // SAFETY: the kernel fills the buffer, which has the right size; zeroed is a valid `statfs`.
     check_int(unsafe { libc::fstatfs(fd.as_fd().as_raw_fd(), st.as_mut_ptr()) })?;
     // SAFETY: filled by the successful call above.
-    Ok(unsafe { st.assume_init() }.f_type as i64)
+    Ok(unsafe { st.assume_init() }.f_type)
 }
 
 /// statvfs(3): is the mount that holds `path` read-only?
@@ -231,4 +231,10 @@ pub fn recv_fd(socket: impl AsFd, buf: &mut [u8]) -> Sys<(usize, Option<OwnedFd>
         n as libc::c_long
     })?;
     Ok((n as usize, fd))
+}
+
+/// fcntl(2) F_GET_SEALS; EINVAL for what is not a memory file.
+pub fn seals(fd: impl AsFd) -> Sys<i32> {
+    // SAFETY: no memory is passed.
+    check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GET_SEALS) })
 }

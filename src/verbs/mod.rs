@@ -1,1 +1,116 @@
 //! One file per verb: load, plan, act, record.
+
+pub mod create;
+pub mod delete;
+pub mod explain;
+pub mod features;
+pub mod kill;
+pub mod list;
+pub mod make;
+pub mod run;
+pub mod spec;
+pub mod start;
+pub mod state;
+
+use crate::cli::{self, CgroupManager, Global, Request, Verb};
+use crate::container::StateRoot;
+use crate::error::{Error, Result};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Carries out a request; the exit code.
+pub fn dispatch(request: Request) -> Result<u8> {
+    let global = &request.global;
+    match request.verb {
+        Verb::Create(a) => create::create(&root(global)?, &order_of_create(&a, global)?)?,
+        Verb::Run(a) => {
+            let stay = run::Stay { detach: a.oci.detach, keep: a.oci.keep, subreaper: !a.oci.no_subreaper };
+            let code = run::run(&root(global)?, &order_of_run(&a, global)?, &stay)?;
+            return Ok(u8::try_from(code).unwrap_or(255));
+        }
+        Verb::Start(a) => start::start(&root(global)?, &a.container_id)?,
+        Verb::State(a) => state::state(&root(global)?, &a.container_id)?,
+        Verb::Kill(a) => kill::kill(&root(global)?, &a.container_id, &a.signal, a.all)?,
+        Verb::Delete(a) => delete::delete(&root(global)?, &a.container_id, a.force)?,
+        Verb::List(a) => list::list(&root(global)?, list_format(&a)?)?,
+        Verb::Spec(a) => spec::run(&a)?,
+        Verb::Features => features::run()?,
+        Verb::Explain(a) => explain::explain(&a.bundle, a.config.as_deref())?,
+        Verb::Imgtool(args) => return imgtool(args),
+    }
+    Ok(0)
+}
+
+/// The seam to the image tool, whose code no other verb reaches.
+fn imgtool(_args: Vec<std::ffi::OsString>) -> Result<u8> {
+    Err(Error::unsupported("imgtool", "is not there yet"))
+}
+
+/// The state root; without `--root` it is the user's own directory.
+fn root(global: &Global) -> Result<StateRoot> {
+    if let Some(path) = &global.root {
+        let path = std::path::absolute(path).map_err(|e| Error::io("--root", "resolve", &e))?;
+        return Ok(StateRoot::new(path));
+    }
+    let euid = nix::unistd::geteuid().as_raw();
+    let usable =
+        |p: &Path| std::fs::metadata(p).is_ok_and(|m| m.is_dir() && m.uid() == euid && m.mode() & 0o200 != 0);
+    let path = cli::default_root(euid, std::env::var_os("XDG_RUNTIME_DIR"), usable);
+    if path.starts_with("/tmp") && path.exists() && !usable(&path) {
+        return Err(Error::invalid(path.to_string_lossy(), "belongs to another user"));
+    }
+    Ok(StateRoot::new(path))
+}
+
+fn list_format(a: &liboci_cli::List) -> Result<list::Format> {
+    match a.format.as_str() {
+        _ if a.quiet => Ok(list::Format::Quiet),
+        "table" => Ok(list::Format::Table),
+        "json" => Ok(list::Format::Json),
+        other => Err(Error::invalid("--format", format!("{other:?} is neither table nor json"))),
+    }
+}
+
+fn order(id: &str, bundle: &Path, more: &cli::MoreCreate, global: &Global) -> Result<make::Order> {
+    if global.cgroup_manager == CgroupManager::Systemd {
+        let what =
+            "systemd is not supported by this version: cgroups are made through the cgroup file system";
+        return Err(Error::unsupported("--systemd-cgroup", what));
+    }
+    Ok(make::Order {
+        id: id.to_string(),
+        bundle: bundle.to_path_buf(),
+        config: more.config.clone().unwrap_or_else(|| PathBuf::from("config.json")),
+        pidfd_socket: more.pidfd_socket.clone(),
+        no_cgroup: global.cgroup_manager == CgroupManager::Disabled,
+        ..make::Order::default()
+    })
+}
+
+fn preserve(count: i32) -> Result<u32> {
+    u32::try_from(count).map_err(|_| Error::invalid("--preserve-fds", format!("{count} is negative")))
+}
+
+fn order_of_create(a: &cli::Create, global: &Global) -> Result<make::Order> {
+    let o = &a.oci;
+    Ok(make::Order {
+        console_socket: o.console_socket.clone(),
+        pid_file: o.pid_file.clone(),
+        no_pivot: o.no_pivot,
+        no_new_keyring: o.no_new_keyring,
+        preserve_fds: preserve(o.preserve_fds)?,
+        ..order(&o.container_id, &o.bundle, &a.more, global)?
+    })
+}
+
+fn order_of_run(a: &cli::Run, global: &Global) -> Result<make::Order> {
+    let o = &a.oci;
+    Ok(make::Order {
+        console_socket: o.console_socket.clone(),
+        pid_file: o.pid_file.clone(),
+        no_pivot: o.no_pivot,
+        no_new_keyring: o.no_new_keyring,
+        preserve_fds: preserve(o.preserve_fds)?,
+        ..order(&o.container_id, &o.bundle, &a.more, global)?
+    })
+}

@@ -1,0 +1,82 @@
+//! delete: frees everything that create made (runtime.md#delete).
+
+use super::make;
+use crate::container::{self, Container, Process, StateRoot, Status};
+use crate::error::{Error, Kind, Result};
+use crate::sys::fd;
+use std::os::fd::AsRawFd;
+
+pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<()> {
+    container::check_id(id)?;
+    if force {
+        return by_force(root, id);
+    }
+    let c = root.lock(id)?;
+    match c.status() {
+        (Status::Stopped, _) => make::remove(&c),
+        // Its program never ran: engines rely on this going away without `start` (runc does the same).
+        (Status::Created, _) => {
+            end(&c)?;
+            make::remove(&c)
+        }
+        (status, _) => {
+            let what = format!("cannot delete container that is not stopped: {}", status.as_str());
+            Err(Error::new(Kind::WrongState, format!("container {id:?}"), what))
+        }
+    }
+}
+
+/// Succeeds whatever is there: nothing, half a container, a live one, one whose record cannot be read.
+fn by_force(root: &StateRoot, id: &str) -> Result<()> {
+    // A create in progress fails and undoes itself once its init is gone; waiting for its lock alone could take long.
+    if let Ok(c) = root.load(id) {
+        if let Some((init, _)) = c.init() {
+            let _ = container::signal(init, libc::SIGKILL);
+        }
+    }
+    let Some(handle) = root.lock_dir(id)? else { return Ok(()) };
+    match root.load(id) {
+        Ok(c) => {
+            end(&c)?;
+            make::remove(&c)?;
+        }
+        Err(e) => {
+            // Nothing outside of the directory is made before the record is whole.
+            if e.kind != Kind::NotFound {
+                tracing::warn!("{e}; its directory is removed all the same");
+            }
+            container::remove_dir(&root.path.join(id))?;
+        }
+    }
+    drop(handle);
+    Ok(())
+}
+
+/// After a foreground run: whoever deleted it meanwhile has done our work.
+pub fn after_exit(root: &StateRoot, id: &str) -> Result<()> {
+    match root.lock(id) {
+        Ok(c) => make::remove(&c),
+        Err(e) if e.kind == Kind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Kills init and waits until it is dead, or for the time that a removal has.
+fn end(c: &Container) -> Result<()> {
+    let Some((init, _)) = c.init() else { return Ok(()) };
+    let Some(pidfd) = init.pidfd() else { return Ok(()) };
+    let _ = container::signal(init, libc::SIGKILL); // gone already is as good
+    c.cgroup().thaw()?;
+    await_end(init, &pidfd)
+}
+
+fn await_end(init: Process, pidfd: &impl AsRawFd) -> Result<()> {
+    let patience = make::PATIENCE.as_millis() as i32;
+    match fd::poll([(pidfd.as_raw_fd(), libc::POLLIN)], patience) {
+        Ok([0]) => {
+            let what = format!("process {} did not end within {patience} ms of SIGKILL", init.pid);
+            Err(Error::new(Kind::WrongState, "container process", what))
+        }
+        _ => Ok(()),
+    }
+}

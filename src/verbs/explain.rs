@@ -1,0 +1,40 @@
+//! explain: the plan of a bundle, in words, without touching anything.
+
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::plan::{Plan, Request, order, spawn};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+pub fn explain(path: &Path, config: Option<&Path>) -> Result<()> {
+    let bundle = Bundle::open(path, config.unwrap_or(Path::new("config.json")))?;
+    let mut facts = host::facts(&bundle.config, true)?;
+    if !spawn::namespaces(bundle.config.linux.as_ref())?.is_own(spawn::NEWUSER) {
+        // The plan that root would carry out, whoever asks.
+        (facts.euid, facts.egid, facts.privileged) = (0, 0, true);
+    }
+    let request = Request {
+        id: "ID".into(),
+        bundle: bundle.path.clone(),
+        foreground: true,
+        overlay: bundle.overlay.clone(),
+        ..Request::default()
+    };
+    let text = text(&Plan::for_create(&bundle.config, &facts, &request)?);
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
+}
+
+/// The plan, one line for each thing that is done; golden plans hold this text.
+pub fn text(plan: &Plan) -> String {
+    let mut out = String::new();
+    for w in &plan.warnings {
+        let _ = writeln!(out, "warning: {w}"); // a String takes everything
+    }
+    let _ = writeln!(out, "{}", order::describe(&plan.shape));
+    for step in &plan.steps {
+        let _ = writeln!(out, "{step}");
+    }
+    out
+}

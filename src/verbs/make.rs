@@ -1,0 +1,192 @@
+//! The making of a container, which `create` and `run` share; all of it is undone when any of it fails.
+
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::container::{Container, Record, StateRoot};
+use crate::error::{Error, Result};
+use crate::plan::{Plan, Request};
+use crate::spawn::{self, Child};
+use crate::sys::fd;
+use crate::{console, hooks, host, log, seal};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a removal waits for the last process to be gone.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What `create` and `run` are asked.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    pub id: String,
+    pub bundle: PathBuf,
+    /// Name of the document in the bundle.
+    pub config: PathBuf,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    pub preserve_fds: u32,
+    pub foreground: bool,
+    pub gate: bool,
+    /// Neither make nor join a cgroup.
+    pub no_cgroup: bool,
+}
+
+/// A container that is created; its init waits to go on.
+#[derive(Debug)]
+pub struct Made {
+    pub container: Container,
+    pub child: Child,
+    pub plan: Plan,
+}
+
+/// Makes the container as far as `created`. `before_clone` runs when the plan stands and nothing was touched.
+pub fn make(
+    root: &StateRoot,
+    order: &Order,
+    before_clone: &mut dyn FnMut(&Plan) -> Result<()>,
+) -> Result<Made> {
+    crate::container::check_id(&order.id)?;
+    seal::ensure()?;
+    let bundle = Bundle::open(&order.bundle, &order.config)?;
+    let plan = plan(&bundle, order)?;
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    let slots = spawn::open_early(&plan)?;
+    if let Some(socket) = &order.console_socket {
+        console::check_socket(socket)?;
+    }
+    before_clone(&plan)?;
+    let container = root.reserve(record(&bundle, order, &plan))?;
+    match build(order, &plan, &container, slots) {
+        Ok(child) => Ok(Made { container, child, plan }),
+        Err(e) => {
+            undo(&container);
+            Err(e)
+        }
+    }
+}
+
+fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
+    let facts = host::facts(&bundle.config, !order.no_cgroup)?;
+    let request = Request {
+        id: order.id.clone(),
+        bundle: bundle.path.clone(),
+        foreground: order.foreground,
+        console_socket: order.console_socket.clone(),
+        no_pivot: order.no_pivot,
+        no_new_keyring: order.no_new_keyring,
+        preserve_fds: order.preserve_fds,
+        listen_fds: listen_fds()?,
+        gate: order.gate,
+        overlay: bundle.overlay.clone(),
+    };
+    check_preserved(request.listen_fds + request.preserve_fds)?;
+    Plan::for_create(&bundle.config, &facts, &request)
+}
+
+/// sd_listen_fds(3): the caller passes so many descriptors after 2.
+fn listen_fds() -> Result<u32> {
+    match std::env::var("LISTEN_FDS") {
+        Err(_) => Ok(0),
+        Ok(n) => n.parse().map_err(|_| Error::invalid("LISTEN_FDS", format!("{n:?} is not a number"))),
+    }
+}
+
+/// Descriptors that the program keeps must be there.
+fn check_preserved(count: u32) -> Result<()> {
+    for n in 3..3 + count {
+        let number = i32::try_from(n).map_err(|_| Error::invalid("--preserve-fds", "is too large"))?;
+        if !fd::is_inherited(number) {
+            return Err(Error::invalid("--preserve-fds", format!("descriptor {n} is not open")));
+        }
+    }
+    Ok(())
+}
+
+fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
+    let config = &bundle.config;
+    Record {
+        oci_version: config.oci_version.clone().unwrap_or_default(),
+        id: order.id.clone(),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.path.join(config.root.as_ref().and_then(|r| r.path.as_deref()).unwrap_or_default()),
+        created: log::rfc3339(std::time::SystemTime::now()),
+        owner: nix::unistd::geteuid().as_raw(),
+        annotations: config.annotations.clone().unwrap_or_default(),
+        cgroup: Cgroup::recorded(&plan.cgroup),
+        hooks: plan.hooks.clone(),
+        program: plan.program.name.clone(),
+        private_pids: plan.private_pids,
+    }
+}
+
+fn build(order: &Order, plan: &Plan, container: &Container, mut slots: spawn::Slots) -> Result<Child> {
+    let cgroup = Cgroup::create(&plan.cgroup)?;
+    spawn::open_late(plan, container, &mut slots)?;
+    let (mut child, slots) = spawn::clone_init(plan, slots, &cgroup, container)?;
+    cgroup.keep();
+    let mut hand_on = |master: OwnedFd, number: i32| -> Result<Option<OwnedFd>> {
+        match &order.console_socket {
+            Some(socket) => {
+                let name = format!("/dev/pts/{number}");
+                console::send_master(socket, std::os::fd::AsFd::as_fd(&master), &name).map(|()| None)
+            }
+            None => Ok(Some(master)),
+        }
+    };
+    let served = child.serve(plan, container, slots, &mut hand_on);
+    let served = served.and_then(|()| send_pidfd(order, &child)).and_then(|()| match &order.pid_file {
+        Some(file) => write_pid_file(file, child.process.pid), // last: whoever sees it may call start
+        None => Ok(()),
+    });
+    if let Err(e) = served {
+        child.kill();
+        return Err(e);
+    }
+    Ok(child)
+}
+
+/// `--pidfd-socket`: a manager that cannot wait for init gets a descriptor of it.
+fn send_pidfd(order: &Order, child: &Child) -> Result<()> {
+    let Some(path) = &order.pidfd_socket else { return Ok(()) };
+    let at = path.to_string_lossy();
+    let socket = UnixStream::connect(path).map_err(|e| Error::io(&*at, "connect", &e))?;
+    fd::send_fd(&socket, b"pidfd", &child.pidfd)
+        .map_err(|e| Error::os(&*at, "sendmsg of the pidfd", e as i32))
+}
+
+/// By a temporary file and rename(2): it is complete when it is seen.
+fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let temp = file.with_file_name(format!(".{name}.{}", std::process::id()));
+    std::fs::write(&temp, pid.to_string())
+        .and_then(|()| std::fs::rename(&temp, file))
+        .map_err(|e| Error::io(file.to_string_lossy(), "write the pid file", &e))
+}
+
+/// Nothing of a failed create stays; what cannot be removed is logged, since the cause matters more.
+fn undo(container: &Container) {
+    if let Some((p, _)) = container.init() {
+        let _ = crate::container::signal(p, libc::SIGKILL); // gone already is as good
+    }
+    if let Err(e) = remove(container) {
+        tracing::warn!("{e}");
+    }
+}
+
+/// Ends what is left of a container whose init is dead or dying, frees all that create made, runs the poststop hooks.
+pub fn remove(container: &Container) -> Result<()> {
+    let cgroup = container.cgroup();
+    cgroup.thaw()?; // nothing that is frozen can die
+    cgroup.kill_all(libc::SIGKILL)?;
+    cgroup.remove(PATIENCE)?;
+    container.remove()?;
+    let state = container.state("stopped", 0).to_string();
+    hooks::run_lenient("poststop", &container.record.hooks.poststop, state.as_bytes());
+    Ok(())
+}

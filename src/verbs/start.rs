@@ -1,0 +1,90 @@
+//! start: opens the gate and waits until the program runs (runtime.md#start).
+
+use super::make;
+use crate::container::{Container, Process, StateRoot, Status};
+use crate::error::{Error, Kind, Result};
+use crate::sync::{self, HEAD, Head, MAX, Message};
+use crate::sys::{Errno, fd};
+use crate::{hooks, spawn};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+pub fn start(root: &StateRoot, id: &str) -> Result<()> {
+    let c = root.lock(id)?;
+    let (status, _) = c.status();
+    let at = format!("container {id:?}");
+    let init = match (status, c.init()) {
+        (Status::Created, Some((init, true))) => init,
+        _ => {
+            let what = format!(
+                "is {}, expected created: cannot start a container that is not created",
+                status.as_str()
+            );
+            return Err(Error::new(Kind::WrongState, at, what));
+        }
+    };
+    let started = open_gate(&c, init).and_then(|()| {
+        let state = c.state("running", init.pid).to_string();
+        hooks::run("poststart", &c.record.hooks.poststart, state.as_bytes())
+    });
+    for name in ["gate", "report"] {
+        let _ = std::fs::remove_file(c.file(name)); // delete removes what is left
+    }
+    if let Err(e) = &started {
+        if e.at.starts_with("hooks.") {
+            // runtime.md#lifecycle: stop the container and go on with its deletion.
+            let _ = crate::container::signal(init, libc::SIGKILL);
+            make::remove(&c)?;
+        }
+    }
+    started
+}
+
+fn open_fifo(file: &Path, flags: i32) -> Result<OwnedFd> {
+    let at = file.to_string_lossy();
+    let path =
+        CString::new(file.as_os_str().as_bytes()).map_err(|_| Error::invalid(&*at, "has a NUL byte"))?;
+    fd::open(&path, flags | libc::O_NONBLOCK, 0).map_err(|e| match e {
+        Errno::ENXIO => died(),
+        _ => Error::os(at, "open", e as i32),
+    })
+}
+
+fn died() -> Error {
+    Error::new(Kind::WrongState, "container process", "ended before the program ran")
+}
+
+/// End of file on the report means that the program runs, since init's end is close-on-exec, or that init is dead.
+fn open_gate(c: &Container, init: Process) -> Result<()> {
+    let report = open_fifo(&c.file("report"), libc::O_RDONLY)?;
+    let gate = open_fifo(&c.file("gate"), libc::O_WRONLY)?;
+    let pidfd = init.pidfd().ok_or_else(died)?;
+    fd::write(&gate, b"1").map_err(|e| Error::os("gate", "write", e as i32))?;
+    let watch = [(report.as_raw_fd(), libc::POLLIN), (pidfd.as_raw_fd(), libc::POLLIN)];
+    loop {
+        let [said, ended] = match fd::poll(watch, -1) {
+            Err(Errno::EINTR) => continue,
+            other => other.map_err(|e| Error::os("report", "poll", e as i32))?,
+        };
+        if said == 0 && ended == 0 {
+            continue;
+        }
+        let mut buf = [0; MAX];
+        let n = fd::read(&report, &mut buf).unwrap_or(0);
+        if let Some(head) = Head::from_bytes(&buf[..n]).filter(|h| h.kind == sync::Kind::Fail) {
+            let text = String::from_utf8_lossy(&buf[HEAD..n]).into_owned();
+            return Err(spawn::failure(&Message { head, text, fd: None }, None, &program(c)));
+        }
+        return match init.stat() {
+            Some(s) if !s.has_exec() => Err(died()),
+            _ => Ok(()),
+        };
+    }
+}
+
+/// `args[0]`, for messages.
+fn program(c: &Container) -> String {
+    c.record.program.clone()
+}
