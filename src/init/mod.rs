@@ -63,6 +63,8 @@ pub struct Init<'a> {
     /// Pointer tables: of the program, and of each hook in the order of steps.
     tables: Vec<Tables>,
     hooks_run: usize,
+    /// Numbers of the descriptors that are init's own, ascending.
+    own: Vec<u32>,
     /// Descriptors by slot.
     slots: Vec<Option<OwnedFd>>,
     /// `tasks` files of v1 hierarchies.
@@ -105,11 +107,19 @@ impl<'a> Init<'a> {
                 tables.push(Tables::of(&h.argv, &h.envp));
             }
         }
+        let slots = parts.slots.iter().flatten();
+        let mut own: Vec<u32> = slots
+            .chain(&parts.cgroups)
+            .chain([&parts.socket, &parts.proc])
+            .map(|fd| fd.as_raw_fd() as u32)
+            .collect();
+        own.sort_unstable();
         Self {
             steps,
             program,
             tables,
             hooks_run: 0,
+            own,
             slots: parts.slots,
             cgroups: parts.cgroups,
             socket: parts.socket,
@@ -203,11 +213,21 @@ impl<'a> Init<'a> {
             Act::MakeCwd { path } => self.make_dirs(path, false).map(drop),
             Act::Cwd { path } => self.cwd(path),
             Act::ResetSignals => crate::sys::signal::reset().during("rt_sigprocmask"),
-            Act::CloseOnExec { first } => fd::cloexec_from(*first).during("close_range"),
+            Act::CloseInherited { first } => self.close_inherited(*first),
             Act::FindProgram => self.find_program(),
             Act::WaitGate { gate } => self.wait_gate(*gate),
             Act::Exec => self.exec(),
         }
+    }
+
+    fn close_inherited(&self, mut first: u32) -> Done {
+        for own in &self.own {
+            if *own > first {
+                fd::close_range(first, *own - 1, 0).during("close_range")?;
+            }
+            first = first.max(*own + 1);
+        }
+        fd::close_range(first, u32::MAX, 0).during("close_range")
     }
 
     /// "0" means the writer itself, which spares the kernel the lock that moving another process takes.

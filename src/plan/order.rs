@@ -28,6 +28,8 @@ fn step(at: &str, act: Act) -> Step {
 /// create and run: from the clone to execve(2).
 pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
     let mut s = Vec::with_capacity(64);
+    let first = 3 + d.request.listen_fds + d.request.preserve_fds;
+    s.push(step("process", Act::CloseInherited { first })); // while no filter can refuse it
     identity_of_the_namespaces(d, p, &mut s);
     s.push(step("process", Act::NewSession)); // no terminal of the caller's: TIOCSTI (CVE-2005-4890)
     if !d.request.no_new_keyring {
@@ -151,8 +153,6 @@ fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     s.push(step("process.args", Act::FindProgram));
     s.push(step("process.user.umask", Act::Umask(p.user.umask)));
     s.push(step("process", Act::ResetSignals));
-    let first = 3 + d.request.listen_fds + d.request.preserve_fds;
-    s.push(step("process", Act::CloseOnExec { first }));
     if p.process.no_new_privileges {
         s.push(step("process.noNewPrivileges", Act::NoNewPrivs));
         s.extend(filter); // late: only the gate, startContainer hooks and execve come after it

@@ -348,8 +348,9 @@ pub enum Act {
     },
     /// Default actions and an empty mask for signals: execve keeps what is ignored.
     ResetSignals,
-    /// Everything from this number on is closed by execve.
-    CloseOnExec {
+    /// Everything from this number on is closed but init's own descriptors, which execve closes: the caller's leaks
+    /// never reach the program, and our lock and our end of the wire do not outlive us in init.
+    CloseInherited {
         first: u32,
     },
     /// Choose the program with the user's final rights; `execve` comes later.

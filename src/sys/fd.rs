@@ -98,11 +98,15 @@ pub fn is_inherited(fd: RawFd) -> bool {
     check_int(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok_and(|f| f & libc::FD_CLOEXEC == 0)
 }
 
-/// close_range(2) with CLOSE_RANGE_CLOEXEC: everything from `first` on is closed by execve.
-pub fn cloexec_from(first: u32) -> Sys {
+/// close_range(2), both ends included. The caller owns what is in the range, or ends before anybody uses it.
+pub fn close_range(first: u32, last: u32, flags: u32) -> Sys {
     // SAFETY: no memory is passed.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
-        .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// Everything from `first` on is closed by execve.
+pub fn cloexec_from(first: u32) -> Sys {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 /// fstat(2)
