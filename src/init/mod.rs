@@ -136,6 +136,8 @@ impl<'a> Init<'a> {
 
     /// Does every step; the last one is execve(2). A failure is reported and ends the process.
     pub fn run(&mut self) -> ! {
+        #[cfg(debug_assertions)]
+        crate::sys::alloc::forbid();
         // The caller's mask must not change the modes of what is made in the rootfs.
         cred::set_umask(0);
         let mut gated = false;

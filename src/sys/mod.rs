@@ -2,6 +2,8 @@
 //! defaults. The only room with unsafe code. Nothing here allocates, so that `init` may call all of it.
 #![allow(unsafe_code)]
 
+#[cfg(debug_assertions)]
+pub mod alloc;
 pub mod bpf;
 pub mod clone;
 pub mod cred;
