@@ -2,6 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::plan::idmap::{IdMap, Maps};
+use crate::plan::spawn;
+use crate::sys::{Errno, clone, fd};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 /// Writes both maps for `pid`. An ordinary user may map itself alone; more is for newuidmap(1) and newgidmap(1), which know
@@ -24,6 +27,26 @@ pub fn write(pid: i32, maps: &Maps) -> Result<()> {
     } else {
         helper("newuidmap", pid, "linux.uidMappings", &maps.uid)
     }
+}
+
+/// A user namespace with these maps, made only to id-map a mount by it.
+pub fn namespace(maps: &Maps) -> Result<OwnedFd> {
+    let at = "uidMappings";
+    let call = |what: &'static str| move |e: Errno| Error::os(at, what, e as i32);
+    let (read, write_end) = fd::pipe().map_err(call("pipe2"))?;
+    let side = clone::clone(spawn::NEWUSER, None, false).map_err(call("clone3 CLONE_NEWUSER"))?;
+    let clone::Side::Parent { pid, pidfd } = side else {
+        drop(write_end);
+        let _ = fd::read(&read, &mut [0]); // ends when the parent has what it wants, or is gone
+        clone::exit(0)
+    };
+    let file = write(pid, maps).and_then(|()| {
+        let path = format!("/proc/{pid}/ns/user");
+        std::fs::File::open(&path).map_err(|e| Error::io(at, format!("open {path:?}"), &e))
+    });
+    let _ = clone::signal(&pidfd, libc::SIGKILL); // gone already is as good
+    clone::wait(pid, true).map_err(call("waitpid"))?;
+    file.map(OwnedFd::from)
 }
 
 fn itself(map: &[IdMap], id: u32) -> bool {

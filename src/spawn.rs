@@ -9,7 +9,7 @@ use crate::plan::step::{Act, Ask, Attr, Open, OpenWhat};
 use crate::sync::{self, Message};
 use crate::sys::{Errno, clone, fd, mount, ns};
 use crate::{hooks, idmaps};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -32,13 +32,19 @@ pub fn open_early(plan: &Plan) -> Result<Slots> {
 fn open_one(open: &Open) -> Result<Option<OwnedFd>> {
     match &open.what {
         OpenWhat::Tree { path, recursive, propagation } => {
-            let shown = path.to_string_lossy();
-            let tree =
-                mount::clone_tree(path, *recursive).map_err(os(&open.at, format!("open_tree {shown:?}")))?;
-            if *propagation != 0 {
-                mount::set_attr(&tree, Attr::default(), *propagation, true)
-                    .map_err(os(&open.at, format!("mount_setattr of the copy of {shown:?}")))?;
-            }
+            open_tree(&open.at, path, *recursive, *propagation).map(Some)
+        }
+        OpenWhat::MappedTree { path, recursive, propagation, maps, deep } => {
+            let tree = open_tree(&open.at, path, *recursive, *propagation)?;
+            let namespace = idmaps::namespace(maps)?;
+            mount::set_idmap(&tree, namespace, *deep).map_err(|e| {
+                let e = Error::os(&open.at, "mount_setattr MOUNT_ATTR_IDMAP", e as i32);
+                if e.kind == Kind::Os(libc::EINVAL) {
+                    e.hint("its file system cannot be id-mapped")
+                } else {
+                    e
+                }
+            })?;
             Ok(Some(tree))
         }
         OpenWhat::Namespace { path, kind } => {
@@ -60,6 +66,16 @@ fn open_one(open: &Open) -> Result<Option<OwnedFd>> {
         }
         _ => Ok(None),
     }
+}
+
+fn open_tree(at: &str, path: &CStr, recursive: bool, propagation: u64) -> Result<OwnedFd> {
+    let shown = path.to_string_lossy();
+    let tree = mount::clone_tree(path, recursive).map_err(os(at, format!("open_tree {shown:?}")))?;
+    if propagation != 0 {
+        mount::set_attr(&tree, Attr::default(), propagation, true)
+            .map_err(os(at, format!("mount_setattr of the copy of {shown:?}")))?;
+    }
+    Ok(tree)
 }
 
 /// Opens what exists only now: the container's cgroups, FIFOs and files for its state.

@@ -1,7 +1,7 @@
 //! config.md#mounts: one entry, onto the descriptor of its target.
 
 use super::{Done, During, Fault, Init};
-use crate::plan::step::{Attr, CgroupV1Mount, Mount, MountWhat, Tree};
+use crate::plan::step::{Attr, CgroupV1Mount, Mount, MountWhat, OnProc, Tree};
 use crate::sys::{Errno, Sys, cred, fd, mount, path};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
@@ -11,6 +11,10 @@ const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
 const MOUNT_ATTR_NOEXEC: u64 = 8;
 
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// The root of every procfs (linux/proc_ns.h).
+const PROC_ROOT_INO: u64 = 1;
+
 type Params = [(CString, Option<CString>)];
 
 impl Init<'_> {
@@ -18,6 +22,7 @@ impl Init<'_> {
         match &m.what {
             MountWhat::Bind(tree) => self.bind(m, tree),
             MountWhat::New { .. } => self.mount_new(m),
+            MountWhat::Remount { params } => self.remount(m, params),
             MountWhat::CgroupV1 { hierarchies, links, read_only } => {
                 self.mount_cgroup_v1(m, hierarchies, links, *read_only)
             }
@@ -28,17 +33,27 @@ impl Init<'_> {
         let fd = self.tree(tree)?;
         let directory = is_directory(&fd)?;
         // Attributes first, while nobody can reach it: a read-only bind is never writable, not even for a moment.
-        if !m.attr.is_empty() {
-            mount::set_attr(&fd, m.attr, 0, false).during("mount_setattr")?;
-        }
-        if !m.rattr.is_empty() {
-            mount::set_attr(&fd, m.rattr, 0, true).during("mount_setattr AT_RECURSIVE")?;
-        }
+        set_attrs(m, &fd)?;
         let target = self.find_or_make(&m.target, directory, m.strict_target)?;
         self.attach(m, &fd, &target)
     }
 
     fn attach(&mut self, m: &Mount, fd: &OwnedFd, target: &OwnedFd) -> Done {
+        match m.proc {
+            OnProc::Never if is_procfs(target)? => {
+                return Err(Fault {
+                    call: "the mount point lies on a procfs: move_mount",
+                    errno: Errno::EPERM,
+                });
+            }
+            OnProc::Whole if !is_procfs(fd)? || fd::stat(fd).during("fstat")?.st_ino != PROC_ROOT_INO => {
+                return Err(Fault {
+                    call: "only a whole procfs may cover /proc: move_mount",
+                    errno: Errno::EPERM,
+                });
+            }
+            _ => {}
+        }
         mount::attach(fd, target).during("move_mount")?;
         for (flag, recursive) in &m.propagation {
             mount::set_attr(fd, Attr::default(), *flag, *recursive)
@@ -51,7 +66,7 @@ impl Init<'_> {
         let MountWhat::New { fstype, source, params, copy_up, inherit_mode, fallback } = &m.what else {
             return Err(Fault { call: "mount", errno: Errno::EINVAL });
         };
-        let target = self.find_or_make(&m.target, true, m.strict_target)?;
+        let (target, made) = self.find_or_make_dir(&m.target, m.strict_target)?;
         let fd = match (self.new_instance(fstype, source, params, m.attr.set), fallback) {
             (Err(fault), Some(tree)) if cred::is_denied(fault.errno) => {
                 let fd = self.tree(tree)?;
@@ -61,10 +76,9 @@ impl Init<'_> {
             }
             (other, _) => other?,
         };
-        if *inherit_mode {
+        if *inherit_mode && !made {
             let st = fd::stat(&target).during("fstat of the mount point")?;
             path::chmod(&fd, c".", st.st_mode & 0o7777).during("fchmodat of the mount")?;
-            path::chown(&fd, c".", st.st_uid, st.st_gid).during("fchownat of the mount")?;
         }
         if *copy_up {
             let from = path::open(&target, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, path::NO_LINKS)
@@ -77,9 +91,35 @@ impl Init<'_> {
         self.attach(m, &fd, &target)
     }
 
+    fn remount(&mut self, m: &Mount, params: &Params) -> Done {
+        let links = if m.strict_target { libc::RESOLVE_NO_SYMLINKS } else { 0 };
+        let fd = path::open(self.root()?, &m.target, libc::O_PATH, 0, path::IN_ROOT | links)
+            .during("openat2 of the mount point")?;
+        set_attrs(m, &fd)?;
+        if !params.is_empty() {
+            let fs = mount::fs_pick(&fd).during("fspick")?;
+            let set = params.iter().try_for_each(|(key, value)| mount::fs_set(&fs, key, value.as_deref()));
+            if let Err(errno) = set.and_then(|()| mount::fs_reconfigure(&fs)) {
+                self.note_log(&fs);
+                return Err(Fault { call: "fsconfig", errno });
+            }
+        }
+        for (flag, recursive) in &m.propagation {
+            mount::set_attr(&fd, Attr::default(), *flag, *recursive)
+                .during("mount_setattr of the propagation")?;
+        }
+        Ok(())
+    }
+
     /// fsopen(2), every parameter, fsmount(2): the mount has its attributes before anybody sees it.
     fn new_instance(&mut self, fstype: &CStr, source: &CStr, params: &Params, attr: u64) -> Done<OwnedFd> {
-        let fs = mount::fs_open(fstype).during("fsopen")?;
+        let fs = match mount::fs_open(fstype) {
+            Err(Errno::ENODEV) => {
+                let call = "fsopen: the kernel has no such type (is its module loaded?)";
+                return Err(Fault { call, errno: Errno::ENODEV });
+            }
+            other => other.during("fsopen")?,
+        };
         if let Err(errno) = configure(&fs, source, params) {
             self.note_log(&fs);
             return Err(Fault { call: "fsconfig", errno });
@@ -141,6 +181,39 @@ fn configure(fs: &OwnedFd, source: &CStr, params: &Params) -> Sys {
         mount::fs_set(fs, key, value.as_deref())?;
     }
     mount::fs_create(fs)
+}
+
+/// What was asked to be set and cleared, on a mount that nobody can reach yet.
+fn set_attrs(m: &Mount, fd: &OwnedFd) -> Done {
+    for (attr, recursive) in [(m.attr, false), (m.rattr, true)] {
+        if !attr.is_empty() {
+            mount::set_attr(fd, attr, 0, recursive).map_err(|e| locked(fd, attr, e, recursive))?;
+        }
+    }
+    Ok(())
+}
+
+/// In a user namespace flags of the host's mount are locked (mount_namespaces(7)): says which one was to be cleared.
+fn locked(fd: &OwnedFd, attr: Attr, errno: Errno, recursive: bool) -> Fault {
+    if errno == Errno::EPERM {
+        for (clear, call) in [
+            (MOUNT_ATTR_RDONLY, "clear ro, which the user namespace above has locked: mount_setattr"),
+            (MOUNT_ATTR_NOSUID, "clear nosuid, which the user namespace above has locked: mount_setattr"),
+            (MOUNT_ATTR_NODEV, "clear nodev, which the user namespace above has locked: mount_setattr"),
+            (MOUNT_ATTR_NOEXEC, "clear noexec, which the user namespace above has locked: mount_setattr"),
+        ] {
+            let alone = Attr { set: 0, clear };
+            if attr.clear & clear != 0 && mount::set_attr(fd, alone, 0, recursive) == Err(Errno::EPERM) {
+                return Fault { call, errno };
+            }
+        }
+    }
+    let call = if recursive { "mount_setattr AT_RECURSIVE" } else { "mount_setattr" };
+    Fault { call, errno }
+}
+
+fn is_procfs(fd: &OwnedFd) -> Done<bool> {
+    Ok(fd::fs_magic(fd).during("fstatfs")? == PROC_SUPER_MAGIC)
 }
 
 pub(super) fn is_directory(fd: &OwnedFd) -> Done<bool> {

@@ -6,7 +6,6 @@ use crate::sys::{Errno, fd, mount, path};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
-const MS_PRIVATE: u64 = libc::MS_PRIVATE;
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// Our copy of the host's mount table stops sending events to the host.
@@ -21,9 +20,10 @@ impl Init<'_> {
         self.cover_root(fd)
     }
 
-    /// pivot_root(2) refuses a shared mount, and mounts of the host must not show up in the rootfs.
+    /// Nothing that is mounted in the rootfs may appear on the host, and pivot_root(2) refuses a shared mount. What the
+    /// host mounts below it comes in, unless linux.rootfsPropagation made the tree private.
     fn cover_root(&mut self, fd: OwnedFd) -> Done {
-        mount::set_attr(&fd, Attr::default(), MS_PRIVATE, false).during("mount_setattr of the rootfs")?;
+        mount::set_attr(&fd, Attr::default(), libc::MS_SLAVE, true).during("mount_setattr of the rootfs")?;
         mount::attach_path(&fd, c"/").during("move_mount of the rootfs")?;
         self.root = Some(fd);
         Ok(())
@@ -97,23 +97,32 @@ impl Init<'_> {
     /// Opens `target` inside the rootfs, and makes it and its missing parents first when it is not there: one component
     /// at a time, never following a link in what we made (CVE-2024-45310).
     pub(super) fn find_or_make(&self, target: &CStr, directory: bool, strict: bool) -> Done<OwnedFd> {
+        if directory {
+            return Ok(self.find_or_make_dir(target, strict)?.0);
+        }
         let links = if strict { libc::RESOLVE_NO_SYMLINKS } else { 0 };
-        let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
-        match path::open(self.root()?, target, flags, 0, path::IN_ROOT | links) {
-            Err(Errno::ENOENT) => self.make(target, directory, strict),
+        match path::open(self.root()?, target, libc::O_PATH, 0, path::IN_ROOT | links) {
+            Err(Errno::ENOENT) => self.make_file(target, strict),
             other => other.during("openat2 of the mount point"),
         }
     }
 
-    fn make(&self, target: &CStr, directory: bool, strict: bool) -> Done<OwnedFd> {
+    /// The directory `target`, and whether it was made for this.
+    pub(super) fn find_or_make_dir(&self, target: &CStr, strict: bool) -> Done<(OwnedFd, bool)> {
+        let links = if strict { libc::RESOLVE_NO_SYMLINKS } else { 0 };
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        match path::open(self.root()?, target, flags, 0, path::IN_ROOT | links) {
+            Err(Errno::ENOENT) => Ok((self.make_dirs(target, strict)?, true)),
+            other => Ok((other.during("openat2 of the mount point")?, false)),
+        }
+    }
+
+    fn make_file(&self, target: &CStr, strict: bool) -> Done<OwnedFd> {
         let (mut dir_buf, mut name_buf) = (path::Buf::new(), path::Buf::new());
-        let Some((parent, name)) = path::split(target, &mut dir_buf, &mut name_buf).during("mkdirat")? else {
-            return Err(Fault { call: "mkdirat", errno: Errno::ENOENT });
+        let Some((parent, name)) = path::split(target, &mut dir_buf, &mut name_buf).during("openat")? else {
+            return Err(Fault { call: "openat of the mount point", errno: Errno::ENOENT });
         };
         let dir = self.make_dirs(parent, strict)?;
-        if directory {
-            return make_dir(&dir, name);
-        }
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
         match fd::openat(&dir, name, flags, 0o755) {
             Ok(_) | Err(Errno::EEXIST) => {}

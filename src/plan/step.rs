@@ -3,6 +3,7 @@
 //! A [`Step`] is an [`Act`] and the property of the specification that asked for it. Descriptors that the parent
 //! opens before the clone are named by their [`Slot`].
 
+use super::idmap::Maps;
 use std::ffi::CString;
 use std::fmt;
 
@@ -22,6 +23,8 @@ pub struct Open {
 pub enum OpenWhat {
     /// open_tree(2) with OPEN_TREE_CLONE: a detached copy of the mount at `path`, out of reach of later renames.
     Tree { path: CString, recursive: bool, propagation: u64 },
+    /// The same, id-mapped (mount_setattr(2) MOUNT_ATTR_IDMAP) by these mappings, `deep` with all that is below it.
+    MappedTree { path: CString, recursive: bool, propagation: u64, maps: Maps, deep: bool },
     /// The same for a directory that exists only once the container's cgroup was made.
     CgroupTree { path: CString },
     /// A namespace file; `kind` is its CLONE_NEW* flag, checked by NS_GET_NSTYPE.
@@ -65,6 +68,7 @@ pub struct Mount {
     pub what: MountWhat,
     /// No component of the target may be a link: proc, sysfs and what lies below them (CVE-2019-19921).
     pub strict_target: bool,
+    pub proc: OnProc,
     /// Attributes of the mount itself (MOUNT_ATTR_*).
     pub attr: Attr,
     /// Attributes of the mount and everything below it (`rro` and its like).
@@ -73,9 +77,26 @@ pub struct Mount {
     pub propagation: Vec<(u64, bool)>,
 }
 
+/// What a mount may do to a procfs of the container (CVE-2019-16884): files that a program or we ourselves trust are
+/// there. The target counts as it was found, whatever its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnProc {
+    /// It must not lie on one.
+    #[default]
+    Never,
+    /// It covers /proc: it must be a procfs, from its root on.
+    Whole,
+    /// It covers one of the files that may be.
+    File,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountWhat {
     Bind(Tree),
+    /// `remount`: new attributes, and data, of what is mounted at the target.
+    Remount {
+        params: Vec<(CString, Option<CString>)>,
+    },
     /// A new instance: fsopen(2) of `fstype`, every parameter by fsconfig(2) in order, then fsmount(2).
     New {
         fstype: CString,

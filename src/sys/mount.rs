@@ -26,6 +26,10 @@ const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
+const FSPICK_CLOEXEC: u32 = 1;
+const FSPICK_EMPTY_PATH: u32 = 8;
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
 /// open_tree(2) with OPEN_TREE_CLONE: a detached copy of the mount at `path`.
 pub fn clone_tree(path: &CStr, recursive: bool) -> Sys<OwnedFd> {
@@ -45,16 +49,24 @@ fn clone_tree_raw(dir: RawFd, path: &CStr, recursive: bool, more: u32) -> Sys<Ow
 
 /// mount_setattr(2) on the mount at `fd`, and on all below it when `recursive`.
 pub fn set_attr(fd: impl AsFd, attr: Attr, propagation: u64, recursive: bool) -> Sys {
-    set_attr_raw(fd.as_fd().as_raw_fd(), c"", attr, propagation, recursive, libc::AT_EMPTY_PATH as u32)
+    let arg = MountAttr { attr_set: attr.set, attr_clr: attr.clear, propagation, userns_fd: 0 };
+    set_attr_raw(fd.as_fd().as_raw_fd(), c"", &arg, recursive, libc::AT_EMPTY_PATH as u32)
+}
+
+/// mount_setattr(2) MOUNT_ATTR_IDMAP on a detached mount, by the maps of a user namespace.
+pub fn set_idmap(fd: impl AsFd, user_namespace: impl AsFd, recursive: bool) -> Sys {
+    let userns_fd = user_namespace.as_fd().as_raw_fd() as u64;
+    let arg = MountAttr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_attr_raw(fd.as_fd().as_raw_fd(), c"", &arg, recursive, libc::AT_EMPTY_PATH as u32)
 }
 
 /// mount_setattr(2) on a path, relative to the working directory.
 pub fn set_attr_path(path: &CStr, attr: Attr, propagation: u64, recursive: bool) -> Sys {
-    set_attr_raw(libc::AT_FDCWD, path, attr, propagation, recursive, 0)
+    let arg = MountAttr { attr_set: attr.set, attr_clr: attr.clear, propagation, userns_fd: 0 };
+    set_attr_raw(libc::AT_FDCWD, path, &arg, recursive, 0)
 }
 
-fn set_attr_raw(dir: RawFd, path: &CStr, attr: Attr, propagation: u64, recursive: bool, more: u32) -> Sys {
-    let arg = MountAttr { attr_set: attr.set, attr_clr: attr.clear, propagation, userns_fd: 0 };
+fn set_attr_raw(dir: RawFd, path: &CStr, arg: &MountAttr, recursive: bool, more: u32) -> Sys {
     let flags = more | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: path and `arg` outlive the call, and the size passed is that of `arg`.
     check(unsafe {
@@ -63,7 +75,7 @@ fn set_attr_raw(dir: RawFd, path: &CStr, attr: Attr, propagation: u64, recursive
             dir,
             path.as_ptr(),
             flags,
-            &arg as *const MountAttr,
+            arg as *const MountAttr,
             size_of::<MountAttr>(),
         )
     })
@@ -109,6 +121,20 @@ pub fn fs_create(fs: impl AsFd) -> Sys {
     let (fs, none) = (fs.as_fd().as_raw_fd(), std::ptr::null::<libc::c_char>());
     // SAFETY: this command takes null for key and value.
     check(unsafe { libc::syscall(libc::SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, none, none, 0) }).map(drop)
+}
+
+/// fspick(2): the superblock of the mount at `fd`.
+pub fn fs_pick(fd: impl AsFd) -> Sys<OwnedFd> {
+    let (fd, flags) = (fd.as_fd().as_raw_fd(), FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+    // SAFETY: a C string.
+    owned(check(unsafe { libc::syscall(libc::SYS_fspick, fd, c"".as_ptr(), flags) }))
+}
+
+/// fsconfig(2): give the superblock its new parameters.
+pub fn fs_reconfigure(fs: impl AsFd) -> Sys {
+    let (fs, none) = (fs.as_fd().as_raw_fd(), std::ptr::null::<libc::c_char>());
+    // SAFETY: this command takes null for key and value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, fs, FSCONFIG_CMD_RECONFIGURE, none, none, 0) }).map(drop)
 }
 
 /// fsmount(2) with attributes (MOUNT_ATTR_*).
