@@ -26,7 +26,25 @@ fn os<W: Into<String>>(at: &str, what: W) -> impl FnOnce(Errno) -> Error + use<W
 
 /// Opens what only the host can tell: bind sources and namespaces. Nothing was touched yet.
 pub fn open_early(plan: &Plan) -> Result<Slots> {
-    plan.opens.iter().map(open_one).collect()
+    let slots = plan.opens.iter().map(open_one).collect::<Result<Slots>>()?;
+    for open in &plan.opens {
+        if let OpenWhat::NotOurs { namespace, kind } = open.what {
+            not_ours(&open.at, slots[namespace].as_ref(), kind)?;
+        }
+    }
+    Ok(slots)
+}
+
+/// What is set in a namespace that is joined must not be set on the host (runtime-spec config-linux.md#sysctl).
+fn not_ours(at: &str, joined: Option<&OwnedFd>, kind: i32) -> Result<()> {
+    let file = format!("/proc/self/ns/{}", crate::plan::spawn::file_of(kind));
+    let ours = nix::sys::stat::stat(file.as_str()).map_err(os(at, format!("stat {file:?}")))?;
+    let theirs = joined.map(fd::stat).transpose().map_err(os(at, "fstat of the namespace"))?;
+    if theirs.is_some_and(|t| (t.st_dev, t.st_ino) == (ours.st_dev, ours.st_ino)) {
+        let name = crate::plan::spawn::name_of(kind);
+        return Err(Error::invalid(at, format!("the {name} namespace that is joined is the runtime's own")));
+    }
+    Ok(())
 }
 
 fn open_one(open: &Open) -> Result<Option<OwnedFd>> {
@@ -51,11 +69,11 @@ fn open_one(open: &Open) -> Result<Option<OwnedFd>> {
             let shown = path.to_string_lossy();
             let file = fd::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0)
                 .map_err(os(&open.at, format!("open {shown:?}")))?;
-            let wanted = crate::plan::spawn::file_of(*kind);
+            let wanted = crate::plan::spawn::name_of(*kind);
             match ns::kind(&file) {
                 Ok(k) if k == *kind => Ok(Some(file)),
                 Ok(k) => {
-                    let is = crate::plan::spawn::file_of(k);
+                    let is = crate::plan::spawn::name_of(k);
                     Err(Error::invalid(
                         &open.at,
                         format!("{shown:?} is a {is} namespace, not a {wanted} namespace"),

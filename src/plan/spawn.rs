@@ -118,6 +118,8 @@ pub fn shape(d: &mut Draft) -> Result<Shape> {
             s.join.push((slot, *flag));
         }
     }
+    // All others first: in the user namespace we have lost the rights over those that the host owns.
+    s.join.sort_by_key(|j| j.1 == NEWUSER);
     s.clone = ns.new & !(NEWCGROUP | NEWTIME);
     let others_joined = s.join.iter().any(|j| j.1 != NEWUSER) || s.join_pid.is_some();
     let user_joined = ns.is_joined(NEWUSER);
@@ -127,7 +129,12 @@ pub fn shape(d: &mut Draft) -> Result<Shape> {
     Ok(s)
 }
 
-/// The `user` namespace's file of a process, for messages.
+/// The name of a kind in config.json.
+pub fn name_of(kind: i32) -> &'static str {
+    KINDS.iter().find(|k| k.1 == kind).map_or("?", |k| k.0)
+}
+
+/// The name of a kind below /proc/PID/ns.
 pub fn file_of(kind: i32) -> &'static str {
     KINDS.iter().find(|k| k.1 == kind).map_or("?", |k| k.2)
 }

@@ -29,6 +29,8 @@ pub enum OpenWhat {
     CgroupTree { path: CString },
     /// A namespace file; `kind` is its CLONE_NEW* flag, checked by NS_GET_NSTYPE.
     Namespace { path: CString, kind: i32 },
+    /// Nothing to open, but a check: the namespace of this slot is not the one that the runtime is in.
+    NotOurs { namespace: Slot, kind: i32 },
     /// An anonymous file which the parent fills with the container's state (runtime.md#state) of this status once
     /// the pid is known: standard input of hooks that init runs.
     State { status: &'static str },
