@@ -5,11 +5,14 @@ use crate::error::{Error, Result};
 use crate::plan::Facts;
 use crate::sys::cred;
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 /// Highest capability of the oldest kernel we run on (5.10): CAP_CHECKPOINT_RESTORE.
 const LAST_CAP: u32 = 40;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_SYS_RESOURCE: u32 = 24;
+const CAP_MKNOD: u32 = 27;
 
 /// The facts for this document; without cgroups it is as if the host had none.
 pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
@@ -28,11 +31,14 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
     let labelled = process.is_some_and(|p| p.apparmor_profile.is_some() || p.selinux_label.is_some())
         || config.linux.as_ref().is_some_and(|l| l.mount_label.is_some());
     let limited = process.is_some_and(|p| p.rlimits.is_some()) && effective & (1 << CAP_SYS_RESOURCE) == 0;
+    let mknod = effective & (1 << CAP_MKNOD) != 0 && in_initial_user_namespace();
     let flag = |file: &str| fs::read(file).is_ok_and(|t| t.first() == Some(&b'Y'));
     Ok(Facts {
         euid: id("Uid:"),
         egid: id("Gid:"),
         privileged: effective & (1 << CAP_SYS_ADMIN) != 0,
+        mknod,
+        nodes: if mknod && !has_user_namespace(config) { Vec::new() } else { nodes(config) },
         bounding: mask("CapBnd:"),
         last_cap: LAST_CAP,
         apparmor: labelled && flag("/sys/module/apparmor/parameters/enabled"),
@@ -41,6 +47,50 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
             if limited { cred::limit(n as u32).map_or(u64::MAX, |l| l.1) } else { u64::MAX }
         }),
         cgroups: if with_cgroups { crate::cgroup::probe()? } else { Default::default() },
+    })
+}
+
+fn has_user_namespace(config: &Config) -> bool {
+    let list = config.linux.as_ref().and_then(|l| l.namespaces.as_deref()).unwrap_or_default();
+    list.iter().any(|n| n.kind.as_deref() == Some("user"))
+}
+
+/// Type and numbers of a device, and a node for it.
+type Node = ((char, u32, u32), String);
+
+/// The host's nodes for `linux.devices`: the path inside when it is that device here too, else any in /dev.
+fn nodes(config: &Config) -> Vec<Node> {
+    let mut found = Vec::new();
+    for d in config.linux.as_ref().and_then(|l| l.devices.as_deref()).unwrap_or_default() {
+        let kind = if d.kind.as_deref() == Some("b") { 'b' } else { 'c' };
+        let (Some(Ok(major)), Some(Ok(minor))) = (d.major.map(u32::try_from), d.minor.map(u32::try_from))
+        else {
+            continue;
+        };
+        let wanted = (kind, major, minor);
+        let inside = Path::new(d.path.as_deref().unwrap_or_default());
+        let same = fs::symlink_metadata(inside).is_ok_and(|m| number(&m) == Some(wanted));
+        let path = if same { Some(inside.to_path_buf()) } else { search(Path::new("/dev"), wanted, 4) };
+        found.extend(path.and_then(|p| p.into_os_string().into_string().ok()).map(|p| (wanted, p)));
+    }
+    found
+}
+
+fn number(m: &fs::Metadata) -> Option<(char, u32, u32)> {
+    let kind = match m.file_type() {
+        t if t.is_char_device() => 'c',
+        t if t.is_block_device() => 'b',
+        _ => return None,
+    };
+    Some((kind, libc::major(m.rdev()), libc::minor(m.rdev())))
+}
+
+fn search(dir: &Path, wanted: (char, u32, u32), depth: u32) -> Option<PathBuf> {
+    let entries: Vec<_> = fs::read_dir(dir).ok()?.flatten().collect();
+    let is_it = |e: &&fs::DirEntry| e.metadata().is_ok_and(|m| number(&m) == Some(wanted));
+    entries.iter().find(is_it).map(fs::DirEntry::path).or_else(|| {
+        let dirs = entries.iter().filter(|e| depth > 0 && e.file_type().is_ok_and(|t| t.is_dir()));
+        dirs.filter_map(|e| search(&e.path(), wanted, depth - 1)).next()
     })
 }
 

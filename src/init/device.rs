@@ -10,24 +10,19 @@ impl Init<'_> {
     /// Made by name in a directory that was opened, with its mode whatever the umask; what exists must be this very
     /// device (config-linux.md: "MUST generate an error").
     pub(super) fn device(&mut self, d: &Device) -> Done {
-        if let Some(tree) = &d.bind {
-            let from = self.tree(tree)?;
-            check_node(&from, d)?;
-            let target = self.find_or_make(&d.path, false, false)?;
-            return mount::attach(&from, &target).during("move_mount");
-        }
         let (mut dir_buf, mut name_buf) = (path::Buf::new(), path::Buf::new());
         let Some((parent, name)) = path::split(&d.path, &mut dir_buf, &mut name_buf).during("mknodat")?
         else {
             return Err(Fault { call: "mknodat", errno: Errno::EISDIR });
         };
         let dir = self.make_dirs(parent, false)?;
+        if let Some(tree) = &d.bind {
+            let from = self.tree(tree)?;
+            check_node(&from, d)?;
+            return mount::attach(&from, mount_point(&dir, name, d)?).during("move_mount");
+        }
         match path::mknod(&dir, name, d.kind | d.mode, libc::makedev(d.major, d.minor)) {
-            Err(Errno::EEXIST) => {
-                let there = path::open(&dir, name, libc::O_PATH | libc::O_NOFOLLOW, 0, path::NO_FOLLOW)
-                    .during("openat2")?;
-                return check_node(&there, d);
-            }
+            Err(Errno::EEXIST) => return check_node(&open_node(&dir, name)?, d),
             other => other.during("mknodat")?,
         }
         if (d.uid, d.gid) != (0, 0) {
@@ -36,10 +31,10 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// A link that is there already stays, unless it must be replaced (ptmx of an image).
+    /// `only_if` is a file of the container that must be there. A link that is there already stays, unless it must be replaced (ptmx of an image).
     pub(super) fn symlink(&mut self, to: &CStr, at: &CStr, only_if: Option<&CStr>, replace: bool) -> Done {
         if let Some(file) = only_if {
-            if path::stat(file).is_err() {
+            if path::open(self.root()?, file, libc::O_PATH, 0, path::IN_ROOT).is_err() {
                 return Ok(());
             }
         }
@@ -57,6 +52,26 @@ impl Init<'_> {
             other => other.during("symlinkat"),
         }
     }
+}
+
+fn open_node(dir: &OwnedFd, name: &CStr) -> Done<OwnedFd> {
+    path::open(dir, name, libc::O_PATH | libc::O_NOFOLLOW, 0, path::NO_FOLLOW).during("openat2")
+}
+
+/// Never a link, which could lead the mount elsewhere: a new file, an empty one (of a run before), or the device.
+fn mount_point(dir: &OwnedFd, name: &CStr, d: &Device) -> Done<OwnedFd> {
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+    match fd::openat(dir, name, flags, 0o644) {
+        Ok(_) => return open_node(dir, name),
+        Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(Fault { call: "openat O_CREAT|O_EXCL", errno }),
+    }
+    let there = open_node(dir, name)?;
+    let st = fd::stat(&there).during("fstat")?;
+    if st.st_mode & libc::S_IFMT != libc::S_IFREG || st.st_size != 0 {
+        check_node(&there, d)?;
+    }
+    Ok(there)
 }
 
 /// Type and number of a node, whoever made it (CVE-2025-31133).

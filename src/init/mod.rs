@@ -241,11 +241,18 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
-    /// Joins in order. Before the user namespace is joined we may lack rights over the others, or have them only
-    /// then: what is refused at first is tried again at the end.
+    /// Joins in order, the user namespace last. Over some of the others we may have rights only then: what is refused at
+    /// first is tried again at the end.
     fn join_namespaces(&mut self, list: &[(usize, i32)]) -> Done {
         let mut refused = 0u64;
         for (n, (slot, kind)) in list.iter().enumerate() {
+            if *kind == crate::plan::spawn::NEWUSER {
+                // It may deny setgroups(2): our caller's groups must not come along (user_namespaces(7)).
+                match cred::set_groups(&[]) {
+                    Err(Errno::EPERM) => {} // an ordinary user cannot, and has no right to lose
+                    other => other.during("setgroups")?,
+                }
+            }
             match ns::enter(self.slot(*slot)?, *kind) {
                 Err(Errno::EPERM) if n < 64 => refused |= 1 << n,
                 other => other.during("setns")?,

@@ -37,6 +37,10 @@ pub struct Facts {
     pub privileged: bool,
     /// The capabilities that can be given: our bounding set.
     pub bounding: u64,
+    /// mknod(2) of devices is allowed: CAP_MKNOD in the initial user namespace.
+    pub mknod: bool,
+    /// Nodes of the host's /dev for devices of the document, by type and numbers; asked only where they are bound.
+    pub nodes: Vec<((char, u32, u32), String)>,
     /// Highest capability number of the kernel.
     pub last_cap: u32,
     pub apparmor: bool,

@@ -25,6 +25,8 @@ pub fn sample() -> Sample {
             euid: 0,
             egid: 0,
             privileged: true,
+            mknod: true,
+            nodes: Vec::new(),
             bounding: (1 << 41) - 1,
             last_cap: 40,
             apparmor: false,
