@@ -163,6 +163,9 @@ struct SchedAttr {
     runtime: u64,
     deadline: u64,
     period: u64,
+    /// Zero: the specification has flags for the clamps, but no values; without these fields the flags are refused.
+    util_min: u32,
+    util_max: u32,
 }
 
 /// sched_setattr(2) of this process.
@@ -176,6 +179,8 @@ pub fn set_scheduler(s: &Scheduler) -> Sys {
         runtime: s.runtime,
         deadline: s.deadline,
         period: s.period,
+        util_min: 0,
+        util_max: 0,
     };
     // SAFETY: the structure carries its own size and outlives the call.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr, 0) }).map(drop)
