@@ -4,6 +4,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// `overlay.json` of a bundle: the parts of its rootfs, written by `imgtool unpack`. All paths absolute.
@@ -39,20 +41,24 @@ impl Bundle {
         let at = |p: &Path| p.to_string_lossy().into_owned();
         let path = fs::canonicalize(path).map_err(|e| Error::io(at(path), "open the bundle", &e))?;
         let name = path.join(file);
-        let size = fs::metadata(&name).map_err(|e| Error::io(at(&name), "open", &e))?;
-        if !size.is_file() {
-            return Err(Error::invalid(at(&name), "is not a regular file"));
-        }
-        if size.len() > MAX_CONFIG {
-            return Err(Error::invalid(
-                at(&name),
-                format!("has {} bytes, at most {MAX_CONFIG} are read", size.len()),
-            ));
-        }
-        let text = fs::read(&name).map_err(|e| Error::io(at(&name), "read", &e))?;
-        let config = parse(&text, &at(&name))?;
+        let config = parse(&read(&name)?, &at(&name))?;
         let overlay = Self::overlay(&path, &config)?;
+        Self::check_root(&path, &config)?;
         Ok(Self { path, config, overlay })
+    }
+
+    /// A rootfs that is none is told before anything is made; that it is named at all is a rule of the plan.
+    fn check_root(bundle: &Path, config: &Config) -> Result<()> {
+        let Some(root) = config.root.as_ref().and_then(|r| r.path.as_deref()).filter(|r| !r.is_empty())
+        else {
+            return Ok(());
+        };
+        let root = bundle.join(root);
+        let about = fs::metadata(&root).map_err(|e| Error::io("root.path", format!("stat {root:?}"), &e))?;
+        if about.is_dir() {
+            return Ok(());
+        }
+        Err(Error::invalid("root.path", format!("{root:?} is not a directory")))
     }
 
     /// The overlay description counts only while the rootfs is an empty directory: mounted, it is used as it is.
@@ -73,12 +79,27 @@ impl Bundle {
     }
 }
 
+/// A regular file of bounded size; opening a FIFO must not wait for a writer.
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let at = file.to_string_lossy();
+    let (mut options, mut text) = (fs::OpenOptions::new(), Vec::new());
+    let mut open = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(file)
+        .map_err(|e| Error::io(&*at, "open", &e))?;
+    if !open.metadata().is_ok_and(|m| m.is_file()) {
+        return Err(Error::invalid(at, "is not a regular file"));
+    }
+    open.by_ref().take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(|e| Error::io(&*at, "read", &e))?;
+    if text.len() as u64 > MAX_CONFIG {
+        return Err(Error::invalid(at, format!("is larger than {MAX_CONFIG} bytes")));
+    }
+    Ok(text)
+}
+
 /// Parses config.json; an error names file, line and property. The second, slower parse runs only for the message.
 pub fn parse(text: &[u8], at: &str) -> Result<Config> {
-    if text.trim_ascii_start().first() == Some(&b'[') {
-        // serde takes a list for a struct of optional fields.
-        return Err(Error::invalid(at, "is a JSON array, expected an object"));
-    }
     if let Ok(config) = serde_json::from_slice(text) {
         return Ok(config);
     }
@@ -115,7 +136,12 @@ mod tests {
             ),
             ("{", "EOF while parsing an object at line 1 column 1"),
             ("{} x", "has more behind the document's end"),
-            ("[]", "expected an object"),
+            ("[]", "invalid type: sequence, expected an object at line 1 column 0"),
+            (r#"{"process":[]}"#, "process: invalid type: sequence, expected an object at line 1"),
+            (r#"{"mounts":[["/a"]]}"#, "mounts[0]: invalid type: sequence, expected an object"),
+            (r#"{"mounts":[null]}"#, "mounts[0]: invalid type: null, expected an object"),
+            (r#"{"linux":{"resources":{"memory":[1]}}}"#, "linux.resources.memory: invalid type: sequence"),
+            (r#"{"annotations":{"a":1}}"#, "annotations.a: invalid type: integer `1`, expected a string"),
         ] {
             let e = parse(text.as_bytes(), "config.json").unwrap_err().to_string();
             assert!(e.starts_with("config.json: ") && e.contains(words), "{text}: {e}");
