@@ -1,87 +1,175 @@
-//! createContainer and startContainer hooks, run by init itself (config.md#posix-platform-hooks).
+//! Hooks (config.md#posix-platform-hooks): a hook's process and the wait for it, which the runtime shares with init;
+//! and createContainer and startContainer, run by init itself.
 
 use super::{Done, During, Fault, Init};
 use crate::plan::step::InsideHook;
-use crate::sys::{Errno, clone, fd, signal};
-use std::os::fd::{AsRawFd, OwnedFd};
+use crate::sys::{Errno, Sys, clone, fd, path, signal};
+use std::ffi::{CStr, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+/// A hook, ready for execve(2).
+pub struct Job<'a> {
+    pub path: &'a CStr,
+    pub argv: &'a [*const c_char],
+    pub envp: &'a [*const c_char],
+    /// A file with the state, read from its start.
+    pub state: BorrowedFd<'a>,
+    pub cwd: Option<&'a CStr>,
+    /// Milliseconds.
+    pub timeout: Option<u64>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It never ran.
+    NoExec(Errno),
+    Exit(clone::Exit),
+    Timeout,
+}
+
+/// Runs a hook and waits for it alone: a grandchild that keeps its output open does not hold us up, but at the timeout
+/// its whole group is killed. The start of what it printed goes to `output`, as many bytes as the answer says.
+pub fn run(job: &Job, output: &mut [u8]) -> Done<(End, usize)> {
+    let (out, into) = fd::pipe().during("pipe2")?;
+    let (failed, fail) = fd::pipe().during("pipe2")?;
+    match clone::clone(0, None, false).during("clone3")? {
+        clone::Side::Child => {
+            let errno = become_hook(job, &into).unwrap_or_else(|e| e);
+            let _ = fd::write(&fail, &(errno as i32).to_ne_bytes()); // the status is left to tell
+            clone::exit(127)
+        }
+        clone::Side::Parent { pid, pidfd } => {
+            drop((into, fail));
+            let mut errno = [0; 4];
+            let no_exec = fd::read(&failed, &mut errno).is_ok_and(|n| n == 4); // else execve closed it
+            let (end, len) = attend(job, pid, &pidfd, &out, output)?;
+            let errno = Errno::from_raw(i32::from_ne_bytes(errno));
+            Ok((if no_exec { End::NoExec(errno) } else { end }, len))
+        }
+    }
+}
+
+/// In the hook's process: a group of its own, the state on standard input, its output to us, nothing else open.
+fn become_hook(job: &Job, into: &OwnedFd) -> Sys<Errno> {
+    clone::new_group()?;
+    fd::rewind(job.state)?;
+    fd::dup_to(job.state.as_raw_fd(), 0)?;
+    fd::dup_to(into.as_raw_fd(), 1)?;
+    fd::dup_to(into.as_raw_fd(), 2)?;
+    fd::cloexec_from(3)?;
+    signal::reset()?;
+    if let Some(dir) = job.cwd {
+        path::chdir(dir)?;
+    }
+    Ok(clone::exec(job.path, job.argv, job.envp))
+}
+
+fn attend(job: &Job, pid: i32, pidfd: &OwnedFd, out: &OwnedFd, output: &mut [u8]) -> Done<(End, usize)> {
+    let end = job.timeout.map(|ms| Instant::now() + Duration::from_millis(ms));
+    let mut len = 0;
+    let mut open = libc::POLLIN;
+    let mut spare = 64; // reads after its end: a grandchild may print for ever
+    let mut ended = false;
+    loop {
+        let left = match end {
+            _ if ended => 0,
+            Some(e) => {
+                i32::try_from(e.saturating_duration_since(Instant::now()).as_millis() + 1).unwrap_or(i32::MAX)
+            }
+            None => -1,
+        };
+        let [gone, readable] =
+            match fd::poll([(pidfd.as_raw_fd(), libc::POLLIN), (out.as_raw_fd(), open)], left) {
+                Err(Errno::EINTR) => continue,
+                other => other.during("poll of the hook")?,
+            };
+        ended |= gone != 0;
+        if readable & libc::POLLIN != 0 {
+            let mut more = [0; 1024];
+            let n = fd::read(out, &mut more).during("read from the hook")?.min(output.len() - len);
+            output[len..len + n].copy_from_slice(&more[..n]);
+            len += n;
+        } else if readable != 0 {
+            open = 0;
+        }
+        spare -= i32::from(ended);
+        if ended && (readable & libc::POLLIN == 0 || spare == 0) {
+            break;
+        }
+        if !ended && end.is_some_and(|e| e <= Instant::now()) {
+            let _ = clone::kill_group(pid, libc::SIGKILL); // gone already is as good
+            let _ = clone::wait(pid, true);
+            return Ok((End::Timeout, len));
+        }
+    }
+    let exit = clone::wait(pid, true).during("waitpid of the hook")?;
+    Ok((End::Exit(exit.unwrap_or(clone::Exit::Code(0))), len))
+}
 
 impl Init<'_> {
     pub(super) fn hook(&mut self, hook: &InsideHook) -> Done {
         let index = self.hooks_run + usize::from(self.program.is_some());
         self.hooks_run += 1;
-        let (out, into) = fd::pipe().during("pipe2")?;
-        let state = self.slot(hook.state)?.as_raw_fd();
-        match clone::clone(0, None, false).during("clone3")? {
-            clone::Side::Child => self.exec_hook(hook, index, state, &into),
-            clone::Side::Parent { pid, pidfd } => {
-                drop(into);
-                self.await_hook(hook, pid, &pidfd, &out)
-            }
-        }
-    }
-
-    /// In the hook's process: a group of its own, the state on standard input, its output to us.
-    fn exec_hook(&self, hook: &InsideHook, index: usize, state: i32, into: &OwnedFd) -> ! {
-        let ready = clone::new_group()
-            .and_then(|()| fd::rewind(fd::borrow(state)))
-            .and_then(|()| fd::dup_to(state, 0))
-            .and_then(|()| fd::dup_to(into.as_raw_fd(), 1))
-            .and_then(|()| fd::dup_to(into.as_raw_fd(), 2))
-            .and_then(|()| fd::cloexec_from(3))
-            .and_then(|()| signal::reset());
-        if let (Ok(()), Some(t)) = (ready, self.tables.get(index)) {
+        let mut output = [0; 900];
+        let (end, len) = {
+            let tables = self.tables.get(index).ok_or(Fault { call: "execve", errno: Errno::EINVAL })?;
             // One null too many at the end of the environment does no harm.
-            clone::exec(&hook.path, &t.argv, &t.envp);
+            let (argv, envp) = (&tables.argv[..], &tables.envp[..]);
+            let state = self.slot(hook.state)?;
+            let job = Job { path: &hook.path, argv, envp, state, cwd: None, timeout: hook.timeout };
+            run(&job, &mut output)?
+        };
+        let mut number = [0; 10];
+        let (words, number, errno): (&[u8], &[u8], _) = match end {
+            End::Exit(clone::Exit::Code(0)) => return Ok(()),
+            End::Exit(clone::Exit::Code(c)) => {
+                (b"exited with status ", decimal(c, &mut number), Errno::UnknownErrno)
+            }
+            End::Exit(clone::Exit::Signal(s)) => {
+                (b"killed by signal ", decimal(s, &mut number), Errno::UnknownErrno)
+            }
+            End::Timeout => (b"timed out", b"", Errno::UnknownErrno),
+            End::NoExec(errno) => (b"execve", b"", errno),
+        };
+        self.detail_len = 0;
+        for part in [b"\"" as &[u8], hook.path.to_bytes(), b"\": ", words, number] {
+            self.add_detail(part);
         }
-        clone::exit(127)
+        if len > 0 {
+            self.add_detail(b": ");
+            self.add_detail(&output[..len]);
+        }
+        Err(Fault { call: "hook", errno })
     }
 
-    /// Waits for the hook alone: a grandchild that keeps the pipe open does not hold us up. At the timeout its whole
-    /// group is killed.
-    fn await_hook(&mut self, hook: &InsideHook, pid: i32, pidfd: &OwnedFd, out: &OwnedFd) -> Done {
-        let end = hook.timeout.map(|ms| Instant::now() + Duration::from_millis(ms));
-        let mut output = [0; 1024];
-        let mut kept = 0;
-        let mut open = libc::POLLIN;
-        loop {
-            let left = end.map_or(-1, |e| {
-                i32::try_from(e.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(i32::MAX)
-            });
-            let watch = [(pidfd.as_raw_fd(), libc::POLLIN), (out.as_raw_fd(), open)];
-            let [ended, readable] = match fd::poll(watch, left) {
-                Err(Errno::EINTR) => continue,
-                other => other.during("poll of the hook")?,
-            };
-            if readable & libc::POLLIN != 0 {
-                let mut more = [0; 1024];
-                let n = fd::read(out, &mut more).during("read from the hook")?;
-                let take = n.min(output.len() - kept);
-                output[kept..kept + take].copy_from_slice(&more[..take]);
-                kept += take;
-            } else if readable != 0 {
-                open = 0;
-            }
-            if ended != 0 {
-                break;
-            }
-            if left == 0 && end.is_some_and(|e| e <= Instant::now()) {
-                let _ = clone::kill_group(pid, libc::SIGKILL); // gone already is as good
-                let _ = clone::wait(pid, true);
-                self.set_detail(&output[..kept]);
-                return Err(Fault { call: "timeout of the hook", errno: Errno::ETIMEDOUT });
-            }
+    fn add_detail(&mut self, bytes: &[u8]) {
+        let n = bytes.len().min(self.detail.len() - self.detail_len);
+        self.detail[self.detail_len..self.detail_len + n].copy_from_slice(&bytes[..n]);
+        self.detail_len += n;
+    }
+}
+
+/// The digits of a number that is not negative.
+fn decimal(mut value: i32, buf: &mut [u8; 10]) -> &[u8] {
+    let mut at = buf.len();
+    loop {
+        at -= 1;
+        buf[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return &buf[at..];
         }
-        match clone::wait(pid, true).during("waitpid of the hook")? {
-            Some(clone::Exit::Code(0)) => Ok(()),
-            Some(clone::Exit::Code(127)) if kept == 0 => {
-                Err(Fault { call: "execve of the hook", errno: Errno::ENOENT })
-            }
-            _ => {
-                let text = output[..kept].strip_suffix(b"\n").unwrap_or(&output[..kept]);
-                self.set_detail(text);
-                Err(Fault { call: "the hook failed", errno: Errno::UnknownErrno })
-            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn decimals_of_statuses() {
+        for n in [0, 1, 9, 10, 255, i32::MAX] {
+            assert_eq!(super::decimal(n, &mut [0; 10]), n.to_string().as_bytes());
         }
     }
 }

@@ -8,7 +8,7 @@ mod console;
 mod copy;
 mod device;
 mod exec;
-mod hook;
+pub mod hook;
 mod ids;
 mod mount;
 mod paths;
