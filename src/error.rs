@@ -57,6 +57,11 @@ impl Error {
         Self::new(Kind::Os(errno), at, what)
     }
 
+    /// As [`Error::os`]; without an errno, zero, a broken rule.
+    pub fn errno_or_rule(at: impl Into<String>, what: impl Into<String>, errno: i32) -> Self {
+        if errno == 0 { Self::invalid(at, what) } else { Self::os(at, what, errno) }
+    }
+
     /// As [`Error::os`], from an `io::Error`; one without an errno becomes `Invalid` with its text.
     pub fn io(at: impl Into<String>, what: impl Into<String>, e: &std::io::Error) -> Self {
         match e.raw_os_error() {

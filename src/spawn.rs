@@ -363,12 +363,13 @@ fn clone_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> crate::sys::Sys
 pub fn failure(m: &Message, step: Option<(String, &Act)>, program: &str) -> Error {
     let mut parts = m.text.split('\0');
     let (at, call) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let detail = parts.next().unwrap_or_default().trim();
+    let detail = parts.next().unwrap_or_default().trim_end_matches('\n');
     let errno = m.head.errno;
     match step.as_ref().map(|s| s.1) {
         Some(Act::FindProgram) => return not_found(program, call, errno),
-        Some(Act::Exec) => return exec_failed(program, errno),
-        None if call == "execve" => return exec_failed(program, errno),
+        Some(Act::Exec) => return exec_failed(program, errno, detail),
+        None if call == "execve" => return exec_failed(program, errno, detail),
+        _ if call == "hook" => return Error::errno_or_rule(at, detail, errno), // its words are whole
         _ => {}
     }
     let words = match &step {
@@ -378,10 +379,7 @@ pub fn failure(m: &Message, step: Option<(String, &Act)>, program: &str) -> Erro
         None => String::new(),
     };
     let what: Vec<&str> = [words.as_str(), call, detail].into_iter().filter(|s| !s.is_empty()).collect();
-    if errno == 0 {
-        return Error::invalid(at, what.join(": "));
-    }
-    Error::os(at, what.join(": "), errno)
+    Error::errno_or_rule(at, what.join(": "), errno)
 }
 
 /// Engines turn these words into exit codes 126 and 127.
@@ -395,13 +393,20 @@ fn not_found(program: &str, call: &str, errno: i32) -> Error {
     }
 }
 
-fn exec_failed(program: &str, errno: i32) -> Error {
+fn exec_failed(program: &str, errno: i32, interpreter: &str) -> Error {
     let e = Error::os("process.args[0]", format!("exec: {program:?}: execve"), errno);
     match errno {
-        libc::ENOENT => e.hint("the file is there: its interpreter (after #!) or its ELF loader is not"),
+        libc::ENOENT if interpreter.ends_with('\r') => {
+            e.hint(format!("its first line names {interpreter:?}: the script has the line ends of DOS"))
+        }
+        libc::ENOENT if !interpreter.is_empty() => {
+            e.hint(format!("the interpreter {interpreter:?} of its first line is missing"))
+        }
+        libc::ENOENT => e.hint("the file is there, but the loader that it was linked for is missing"),
         libc::ENOEXEC => {
             e.hint("it is neither a program of this machine's architecture nor a script with #!")
         }
+        libc::EACCES => e.hint("its interpreter may not be executed"),
         _ => e,
     }
 }

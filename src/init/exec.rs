@@ -55,7 +55,24 @@ impl Init<'_> {
         }
         let path =
             program.candidates.get(self.chosen).ok_or(Fault { call: "execve", errno: Errno::ENOENT })?;
-        Err(Fault { call: "execve", errno: clone::exec(path, &tables.argv, &tables.envp) })
+        let errno = clone::exec(path, &tables.argv, &tables.envp);
+        if errno == Errno::ENOENT {
+            self.find_interpreter(path);
+        }
+        Err(Fault { call: "execve", errno })
+    }
+
+    /// What execve(2) misses is not the file itself, which was found, but what stands after its `#!`: the detail.
+    fn find_interpreter(&mut self, script: &CStr) {
+        let mut buf = [0; 256];
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let n = fd::open(script, flags, 0).and_then(|f| fd::read(&f, &mut buf)).unwrap_or(0);
+        if let Some(rest) = buf[..n].strip_prefix(b"#!") {
+            let line = rest.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii_start();
+            // Not trimmed at its end: a carriage return there is the very mistake.
+            let name = line.split(|b| matches!(b, b' ' | b'\t')).next().unwrap_or_default();
+            self.set_detail(name);
+        }
     }
 
     /// HOME from the container's /etc/passwd: a regular file, read in pieces; `/` when it has no answer.
@@ -111,6 +128,7 @@ fn home_of(line: &[u8], uid: u32) -> Option<&[u8]> {
 fn executable(file: &CStr) -> Result<(), Errno> {
     match path::stat(file) {
         Ok(st) if st.st_mode & libc::S_IFMT == libc::S_IFDIR => return Err(Errno::EISDIR),
+        Ok(st) if st.st_mode & libc::S_IFMT != libc::S_IFREG => return Err(Errno::EACCES), // as execve(2) will
         Err(e @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ELOOP | Errno::ENAMETOOLONG)) => {
             return Err(e);
         }
