@@ -89,8 +89,11 @@ fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
     Plan::for_create(&bundle.config, &facts, &request)
 }
 
-/// sd_listen_fds(3): the caller passes so many descriptors after 2.
+/// sd_listen_fds(3): the caller passes so many descriptors after 2, unless they were meant for another process.
 fn listen_fds() -> Result<u32> {
+    if std::env::var("LISTEN_PID").is_ok_and(|pid| pid != std::process::id().to_string()) {
+        return Ok(0);
+    }
     match std::env::var("LISTEN_FDS") {
         Err(_) => Ok(0),
         Ok(n) => n.parse().map_err(|_| Error::invalid("LISTEN_FDS", format!("{n:?} is not a number"))),

@@ -65,7 +65,12 @@ fn program(d: &mut Draft, p: &config::Process) -> Result<Program> {
         .enumerate()
         .map(|(n, a)| cstring(&format!("process.args[{n}]"), a))
         .collect::<Result<Vec<_>>>()?;
-    let env = environment(d, p.env.as_deref().unwrap_or_default())?;
+    // sd_listen_fds(3): the program is told of the descriptors that the caller hands through us.
+    let listen = match d.request.listen_fds {
+        0 => Vec::new(),
+        n => vec![format!("LISTEN_FDS={n}"), "LISTEN_PID=1".to_string()],
+    };
+    let env = environment(d, p.env.iter().flatten().chain(&listen));
     let path = env.iter().find_map(|(_, e)| e.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     let candidates = candidates(name, path)?;
     let has_home = env.iter().any(|(_, e)| e.starts_with("HOME="));
@@ -81,10 +86,10 @@ fn program(d: &mut Draft, p: &config::Process) -> Result<Program> {
 
 /// As given, but of a variable that is set twice the last value counts, in the place of the first: programs differ in
 /// which of two they see. An empty HOME counts as none.
-fn environment<'a>(d: &mut Draft, env: &'a [String]) -> Result<Vec<(usize, &'a str)>> {
-    let mut out: Vec<(usize, &str)> = Vec::with_capacity(env.len());
-    let mut places = HashMap::with_capacity(env.len());
-    for (n, entry) in env.iter().map(String::as_str).enumerate() {
+fn environment<'a>(d: &mut Draft, env: impl Iterator<Item = &'a String>) -> Vec<(usize, &'a str)> {
+    let mut out: Vec<(usize, &str)> = Vec::new();
+    let mut places = HashMap::new();
+    for (n, entry) in env.map(String::as_str).enumerate() {
         let Some((key, _)) = entry.split_once('=') else {
             d.warn(&format!("process.env[{n}]"), format!("{entry:?} has no \"=\", kept as it is"));
             out.push((n, entry));
@@ -99,7 +104,7 @@ fn environment<'a>(d: &mut Draft, env: &'a [String]) -> Result<Vec<(usize, &'a s
         }
     }
     out.retain(|(_, e)| *e != "HOME=");
-    Ok(out)
+    out
 }
 
 /// As execvp(3): with a slash the name is a path, an empty element of PATH is the working directory.
