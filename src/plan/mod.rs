@@ -8,6 +8,8 @@ pub mod cgroup;
 pub mod devices;
 pub mod document;
 pub mod explain;
+#[cfg(test)]
+mod golden;
 pub mod hooks;
 pub mod idmap;
 pub mod mounts;

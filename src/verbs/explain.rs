@@ -3,9 +3,8 @@
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::host;
-use crate::plan::{Plan, Request, order, spawn};
-use std::fmt::Write as _;
-use std::io::Write as _;
+use crate::plan::{Plan, Request, explain, spawn};
+use std::io::Write;
 use std::path::Path;
 
 pub fn explain(path: &Path, config: Option<&Path>) -> Result<()> {
@@ -22,19 +21,6 @@ pub fn explain(path: &Path, config: Option<&Path>) -> Result<()> {
         overlay: bundle.overlay.clone(),
         ..Request::default()
     };
-    let text = text(&Plan::for_create(&bundle.config, &facts, &request)?);
+    let text = explain::text(&Plan::for_create(&bundle.config, &facts, &request)?);
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
-}
-
-/// The plan, one line for each thing that is done; golden plans hold this text.
-pub fn text(plan: &Plan) -> String {
-    let mut out = String::new();
-    for w in &plan.warnings {
-        let _ = writeln!(out, "warning: {w}"); // a String takes everything
-    }
-    let _ = writeln!(out, "{}", order::describe(&plan.shape));
-    for step in &plan.steps {
-        let _ = writeln!(out, "{step}");
-    }
-    out
 }
