@@ -185,6 +185,10 @@ fn user(f: &mut Formatter<'_>, uid: u32, gid: u32, groups: Option<&[u32]>) -> fm
 fn mount(f: &mut Formatter<'_>, m: &Mount) -> fmt::Result {
     match &m.what {
         MountWhat::Bind(tree) => bind(f, "bind", tree)?,
+        MountWhat::Remount { params } => {
+            f.write_str("remount")?;
+            parameters(f, params)?;
+        }
         MountWhat::New { fstype, source, params, copy_up, inherit_mode, fallback } => {
             write!(f, "mount {}", plain(fstype))?;
             if f.alternate() && source != fstype {
@@ -416,6 +420,13 @@ impl fmt::Display for Opened<'_> {
                 write!(f, "open_tree {path:?}{}", if *recursive { " with all below" } else { "" })?;
                 f.write_str(&list_of((*flag != 0).then(|| propagation(*flag, true))))
             }
+            OpenWhat::MappedTree { path, recursive, deep, .. } => {
+                write!(f, "open_tree {path:?}{}", if *recursive { " with all below" } else { "" })?;
+                f.write_str(if *deep { ", ids mapped all the way" } else { ", ids mapped" })
+            }
+            OpenWhat::NotOurs { namespace, kind } => {
+                write!(f, "make sure that {} is not our own {} namespace", Slot(*namespace), kinds(*kind))
+            }
             OpenWhat::CgroupTree { path } => write!(f, "open_tree {path:?}, once it is made"),
             OpenWhat::Namespace { path, kind } => write!(f, "open the {} namespace {path:?}", kinds(*kind)),
             OpenWhat::State { status } => write!(f, "a file with the state of status {status}"),
@@ -486,6 +497,7 @@ mod tests {
                 fallback: None,
             },
             strict_target: false,
+            proc: Default::default(),
             attr: Attr { set: 0xe, clear: 0x1 },
             rattr: Attr { set: 0x10, clear: 0x70 },
             propagation: vec![(libc::MS_SLAVE, true)],

@@ -44,7 +44,8 @@ fn plan(name: &str, document: &Value, gate: bool) -> Plan {
     let request = Request {
         id: "box".into(),
         bundle: "/bundle".into(),
-        console_socket: gate.then(|| "/console".into()),
+        foreground: !gate,
+        console_socket: (gate && document["process"]["terminal"] == true).then(|| "/console".into()),
         gate,
         ..Request::default()
     };
