@@ -1,44 +1,291 @@
-//! stand-in
-use crate::error::Result;
-use crate::plan::cgroup::*;
+//! The container's cgroup in every hierarchy: made, joined, frozen, killed, removed.
+
+mod create;
+mod dir;
+mod probe;
+mod v2;
+
+pub use probe::probe;
+
+use crate::error::{Error, Kind, Result};
+use crate::plan::cgroup::CgroupPlan;
+use crate::sys::{Errno, Sys};
+use dir::{Dir, cstring};
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Recorded {}
-pub struct Cgroup;
-pub fn probe() -> Result<Hierarchies> {
-    Ok(Hierarchies::default())
+use std::time::{Duration, Instant};
+
+/// What delete must know, on record before anything is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Recorded {
+    pub places: Vec<Place>,
 }
+
+/// The container's cgroup in one hierarchy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Place {
+    pub mount: String,
+    /// Below the mount, without a leading slash.
+    pub path: String,
+    pub v2: bool,
+    /// It has the v1 freezer.
+    pub freezer: bool,
+    /// So many parts of the path were there before us; they stay (runtime.md#delete: what create did not make must not
+    /// be deleted).
+    pub found: usize,
+}
+
+impl Place {
+    fn of(mount: &str, path: &str, v2: bool, freezer: bool) -> Place {
+        let parts = path.split('/').count();
+        let there = |n: &usize| std::path::Path::new(&format!("{mount}/{}", prefix(path, *n))).exists();
+        let found = (1..=parts).take_while(there).count();
+        Place { mount: mount.into(), path: path.into(), v2, freezer, found }
+    }
+
+    fn parts(&self) -> usize {
+        self.path.split('/').count()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.mount, self.path)
+    }
+
+    fn open(&self) -> Sys<Dir> {
+        Dir::open(&self.name())
+    }
+}
+
+/// The first `parts` parts of a path.
+fn prefix(path: &str, parts: usize) -> &str {
+    path.match_indices('/').nth(parts - 1).map_or(path, |(at, _)| &path[..at])
+}
+
+/// The container's cgroup, in all hierarchies.
+#[derive(Debug, Default)]
+pub struct Cgroup {
+    places: Vec<Place>,
+    /// `tasks` of each v1 place.
+    tasks: RefCell<Vec<OwnedFd>>,
+    /// The v2 place, to be born in.
+    born_in: RefCell<Option<OwnedFd>>,
+    /// Undo on drop.
+    undo: bool,
+}
+
+const SIGKILL: i32 = libc::SIGKILL;
+/// How long a freezer may take; what is stuck in the kernel does not freeze.
+const FREEZE: Duration = Duration::from_millis(500);
+
 impl Cgroup {
-    pub fn recorded(_p: &CgroupPlan) -> Recorded {
-        Recorded {}
+    /// Where it will be, to be recorded before it is made.
+    pub fn recorded(plan: &CgroupPlan) -> Recorded {
+        let v1 = plan.v1.iter().map(|p| {
+            let freezer = p.controllers.iter().any(|c| c == "freezer");
+            Place::of(&p.mount, &p.path, false, freezer)
+        });
+        let v2 = plan.v2.iter().map(|p| Place::of(&p.mount, &p.path, true, false));
+        Recorded { places: v1.chain(v2).collect() }
     }
-    pub fn create(_p: &CgroupPlan) -> Result<Cgroup> {
-        Ok(Cgroup)
+
+    /// Makes it in every hierarchy and writes every limit; what was made is undone on an error and on drop.
+    pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
+        create::create(plan)
     }
-    pub fn keep(self) {}
-    pub fn open(_r: &Recorded) -> Cgroup {
-        Cgroup
+
+    /// Init is in it: it stays until `delete`.
+    pub fn keep(mut self) {
+        self.undo = false;
     }
+
+    pub fn open(recorded: &Recorded) -> Cgroup {
+        let mut cgroup = Cgroup::default();
+        cgroup.places.clone_from(&recorded.places);
+        cgroup
+    }
+
+    /// Hands over the `tasks` files of v1, to which init writes "0".
     pub fn join_fds(&self) -> Vec<OwnedFd> {
-        vec![]
+        self.tasks.take()
     }
+
+    /// Hands over the v2 cgroup, for CLONE_INTO_CGROUP.
     pub fn clone_fd(&self) -> Option<OwnedFd> {
-        None
+        self.born_in.take()
     }
+
+    /// Frozen, or about to be, by itself or by a cgroup above.
     pub fn is_frozen(&self) -> bool {
-        false
+        self.places.iter().any(|p| match p.open() {
+            Ok(d) if p.v2 => d.has_line("cgroup.events", "frozen 1") || d.has_line("cgroup.freeze", "1"),
+            Ok(d) if p.freezer => d.read("freezer.state").is_ok_and(|s| s.trim_end() != "THAWED"),
+            _ => false,
+        })
     }
+
+    /// A process is in it or below.
     pub fn populated(&self) -> bool {
-        false
+        let v2 = self.places.iter().find(|p| p.v2).and_then(|p| p.open().ok());
+        v2.is_some_and(|d| d.has_line("cgroup.events", "populated 1"))
+            || self.lister().is_some_and(|d| !d.pids().is_empty())
     }
+
+    /// The hierarchy in which processes are looked up, and frozen while they are.
+    fn lister(&self) -> Option<Dir> {
+        let by = |wanted: fn(&&Place) -> bool| self.places.iter().find(wanted);
+        by(|p| p.freezer).or_else(|| by(|p| !p.v2)).or_else(|| by(|p| p.v2))?.open().ok()
+    }
+
+    /// Thaws it and every cgroup below. One above is not ours to thaw.
     pub fn thaw(&self) -> Result<()> {
+        for p in self.places.iter().filter(|p| p.v2 || p.freezer) {
+            let Ok(dir) = p.open() else { continue }; // gone, so nothing is frozen
+            let (file, value) = if p.v2 { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
+            let mut failed = None;
+            dir.each(&mut |d| match d.write(file, value) {
+                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+                Err(e) => failed = Some(e),
+            });
+            if let Some(e) = failed {
+                return Err(Error::os(p.name(), format!("write {value:?} to {file}"), e as i32));
+            }
+        }
         Ok(())
     }
-    pub fn kill_all(&self, _s: i32) -> Result<()> {
+
+    /// Signals every process in it and below. SIGKILL leaves none alive, however fast they fork.
+    pub fn kill_all(&self, signal: i32) -> Result<()> {
+        let v2 = self.places.iter().find(|p| p.v2).and_then(|p| p.open().ok());
+        let at_once = signal == SIGKILL && v2.is_some_and(|d| d.write("cgroup.kill", "1").is_ok()); // since 5.14
+        let Some(dir) = self.lister() else { return Ok(()) };
+        // Only for SIGKILL: whoever ends us meanwhile must not leave a living container frozen.
+        if signal != SIGKILL || at_once {
+            dir.signal(signal);
+            return Ok(());
+        }
+        freeze(&dir);
+        dir.signal(SIGKILL);
+        self.thaw()
+    }
+
+    /// Removes it, with what the container made below it and the parents that we made; waits so long for processes to
+    /// end and then names them. `ours`: the container ran, so what is still in it is killed.
+    pub fn remove(&self, patience: Duration, ours: bool) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        for place in &self.places {
+            let mut pause = Duration::from_millis(1);
+            while !place.remove(ours)? {
+                if Instant::now() >= deadline {
+                    return Err(still_busy(place, patience));
+                }
+                if ours {
+                    self.thaw()?;
+                    self.kill_all(SIGKILL)?;
+                }
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+        }
         Ok(())
     }
-    pub fn remove(&self, _d: Duration) -> Result<()> {
-        Ok(())
+}
+
+impl Place {
+    /// One attempt: is it gone, or, where it was there before us, empty?
+    fn remove(&self, ours: bool) -> Result<bool> {
+        let failed = |e: Errno| Error::os(self.name(), "rmdir", e as i32);
+        let mount = match Dir::open(&self.mount) {
+            Ok(d) => d,
+            Err(Errno::ENOENT) => return Ok(true),
+            Err(e) => return Err(Error::os(&self.mount, "open", e as i32)),
+        };
+        let path = cstring(&self.path).map_err(failed)?;
+        if self.found == self.parts() {
+            return match mount.sub(&path) {
+                Ok(dir) if ours => Ok(dir.clear().map_err(failed)? && dir.pids().is_empty()),
+                _ => Ok(true),
+            };
+        }
+        match mount.unmake(&path) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) => {
+                match mount.sub(&path) {
+                    Ok(dir) => drop(dir.clear()), // what stays keeps the next call from succeeding
+                    Err(Errno::ENOENT) => return Ok(true),
+                    Err(e) => return Err(failed(e)),
+                }
+                match mount.unmake(&path) {
+                    Ok(()) | Err(Errno::ENOENT) => {}
+                    Err(Errno::EBUSY | Errno::ENOTEMPTY) => return Ok(false),
+                    Err(e) => return Err(failed(e)),
+                }
+            }
+            Err(e) => return Err(failed(e)),
+        }
+        for n in (self.found + 1..self.parts()).rev() {
+            let Ok(parent) = cstring(prefix(&self.path, n)) else { break };
+            if mount.unmake(&parent).is_err() {
+                break; // another container is in it
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn still_busy(place: &Place, patience: Duration) -> Error {
+    let dir = place.open();
+    let pids = dir.as_ref().map(Dir::pids).unwrap_or_default();
+    let what = match pids.is_empty() {
+        true => format!("is still in use after {} ms", patience.as_millis()),
+        false => format!(
+            "processes are left after {} ms of SIGKILL: {}",
+            patience.as_millis(),
+            dir::describe(&pids)
+        ),
+    };
+    let error = Error::new(Kind::WrongState, place.name(), what);
+    let frozen = dir.is_ok_and(|d| d.read("freezer.state").is_ok_and(|s| s.trim_end() != "THAWED"));
+    if frozen { error.hint("a cgroup above is frozen, and nothing frozen can die") } else { error }
+}
+
+/// Best effort: a process that does not freeze is signalled all the same.
+fn freeze(dir: &Dir) {
+    let (file, value) = if dir.write("freezer.state", "FROZEN").is_ok() {
+        ("freezer.state", "FROZEN")
+    } else {
+        ("cgroup.events", "frozen 1")
+    };
+    if file == "cgroup.events" && dir.write("cgroup.freeze", "1").is_err() {
+        return;
+    }
+    let deadline = Instant::now() + FREEZE;
+    while !dir.has_line(file, value) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if self.undo {
+            self.tasks.take();
+            self.born_in.take();
+            // No process got in. The error that brought us here matters more than what stays.
+            let _ = self.places.iter().try_for_each(|p| p.remove(false).map(drop));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes() {
+        for (n, p) in [(1, "a"), (2, "a/bc"), (3, "a/bc/d")] {
+            assert_eq!(prefix("a/bc/d", n), p);
+        }
     }
 }

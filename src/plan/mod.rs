@@ -157,8 +157,15 @@ impl Plan {
         let cgroup_path = cgroup::path(path, &request.id)?;
         let mounts = mounts::plan(&mut d, &cgroup_path)?;
         let devices = devices::plan(&mut d, mounts.dev_is_bind)?;
-        let cgroup =
-            cgroup::plan(resources, path, &request.id, &devices.nodes, &host.cgroups, &mut d.warnings)?;
+        let cgroup = cgroup::plan(
+            resources,
+            path,
+            &request.id,
+            &devices.nodes,
+            &host.cgroups,
+            host.euid != 0,
+            &mut d.warnings,
+        )?;
         let paths = paths::plan(&mut d)?;
         let mut parts = order::Parts {
             shape,

@@ -62,7 +62,17 @@ pub fn make(
     }
     before_clone(&plan)?;
     let container = root.reserve(record(&bundle, order, &plan))?;
-    match build(order, &plan, &container, slots) {
+    let cgroup = match Cgroup::create(&plan.cgroup) {
+        Ok(cgroup) => cgroup,
+        Err(e) => {
+            // It has undone itself, and what is in a cgroup that was refused is not ours to kill.
+            if let Err(e) = container.remove() {
+                tracing::warn!("{e}");
+            }
+            return Err(e);
+        }
+    };
+    match build(order, &plan, &container, cgroup, slots) {
         Ok(child) => Ok(Made { container, child, plan }),
         Err(e) => {
             undo(&container);
@@ -128,8 +138,13 @@ fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
     }
 }
 
-fn build(order: &Order, plan: &Plan, container: &Container, mut slots: spawn::Slots) -> Result<Child> {
-    let cgroup = Cgroup::create(&plan.cgroup)?;
+fn build(
+    order: &Order,
+    plan: &Plan,
+    container: &Container,
+    cgroup: Cgroup,
+    mut slots: spawn::Slots,
+) -> Result<Child> {
     spawn::open_late(plan, container, &mut slots)?;
     let (mut child, slots) = spawn::clone_init(plan, slots, &cgroup, container)?;
     cgroup.keep();
@@ -185,9 +200,13 @@ fn undo(container: &Container) {
 /// Ends what is left of a container whose init is dead or dying, frees all that create made, runs the poststop hooks.
 pub fn remove(container: &Container) -> Result<()> {
     let cgroup = container.cgroup();
-    cgroup.thaw()?; // nothing that is frozen can die
-    cgroup.kill_all(libc::SIGKILL)?;
-    cgroup.remove(PATIENCE)?;
+    // Without an init on record nothing of ours ever ran in it: whatever is there belongs to somebody else.
+    let ours = container.init().is_some();
+    if ours {
+        cgroup.thaw()?; // nothing that is frozen can die
+        cgroup.kill_all(libc::SIGKILL)?;
+    }
+    cgroup.remove(PATIENCE, ours)?;
     container.remove()?;
     let state = container.state("stopped", 0).to_string();
     hooks::run_lenient("poststop", &container.record.hooks.poststop, state.as_bytes());

@@ -1,0 +1,247 @@
+//! A new cgroup: directories, controllers, limits.
+
+use super::dir::{Dir, cstring, describe};
+use super::{Cgroup, Place, prefix, v2};
+use crate::error::{Error, Kind, Result};
+use crate::plan::cgroup::{CgroupPlan, Need, V1, V2, Write};
+use crate::sys::{Errno, Sys};
+
+const AT: &str = "linux.cgroupsPath";
+
+pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
+    let mut cgroup = Cgroup::default();
+    cgroup.undo = true;
+    let places = Cgroup::recorded(plan).places;
+    for (n, place) in places.into_iter().enumerate() {
+        let fit = match plan.v1.get(n) {
+            Some(v1) => make_v1(&mut cgroup, v1, &place),
+            None => plan.v2.as_ref().map_or(Ok(()), |v2| make_v2(&mut cgroup, v2, &place)),
+        };
+        if let Err(refusal) = fit {
+            give_up(plan, n, &place, refusal)?;
+        }
+    }
+    Ok(cgroup)
+}
+
+/// Why a place cannot be had.
+enum Refusal {
+    /// mkdir(2) of the cgroup itself.
+    Mkdir(Errno),
+    Error(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(e: Error) -> Self {
+        Refusal::Error(e)
+    }
+}
+
+/// A cgroup that may not be made is done without, by whoever cannot have one: unless a limit needs it. Devices need
+/// none: outside of the host's user namespace nobody can make or open one that was not given.
+fn give_up(plan: &CgroupPlan, n: usize, place: &Place, refusal: Refusal) -> Result<()> {
+    let errno = match refusal {
+        Refusal::Error(e) => return Err(e),
+        Refusal::Mkdir(e) => e,
+    };
+    let name = place.name();
+    let first = match plan.v1.get(n) {
+        Some(v1) => v1.writes.iter().find(|w| !w.file.starts_with("devices.")),
+        None => plan.v2.as_ref().and_then(|v2| v2.writes.first()),
+    };
+    if matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS) && is_confined() {
+        let Some(write) = first else {
+            tracing::debug!("{name}: mkdir: {errno}; the container goes on without, since no limit needs it");
+            return Ok(());
+        };
+        return Err(Error::os(&write.at, format!("mkdir {name}"), errno as i32)
+            .hint("a limit needs a cgroup that was delegated to this user"));
+    }
+    Err(Error::os(AT, format!("mkdir {name}"), errno as i32))
+}
+
+/// Not the host's root.
+fn is_confined() -> bool {
+    !nix::unistd::geteuid().is_root() || !crate::host::in_initial_user_namespace()
+}
+
+fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal> {
+    let has = |c: &str| plan.controllers.iter().any(|p| p == c);
+    let mut inherit = |parent: &Dir, child: &Dir| match has("cpuset") {
+        true => {
+            inherit_cpuset(parent, child).map_err(|e| Error::os(AT, "copy of the parent's cpuset", e as i32))
+        }
+        false => Ok(()),
+    };
+    let dir = make(place, &mut |_, _| Ok(()), &mut inherit)?;
+    cgroup.places.push(place.clone());
+    fit(place, &dir)?;
+    for write in &plan.writes {
+        apply(&dir, write)?;
+    }
+    let tasks = dir.file("tasks", libc::O_WRONLY);
+    let tasks = tasks.map_err(|e| Error::os(AT, format!("open {}/tasks", place.name()), e as i32))?;
+    cgroup.tasks.borrow_mut().push(tasks);
+    Ok(())
+}
+
+fn make_v2(cgroup: &mut Cgroup, plan: &V2, place: &Place) -> Result<(), Refusal> {
+    let dir = make(place, &mut |parent, name| v2::hand_down(parent, name, plan), &mut |_, _| Ok(()))?;
+    cgroup.places.push(place.clone());
+    fit(place, &dir)?;
+    v2::check_type(&dir, &place.name())?;
+    for write in &plan.writes {
+        apply(&dir, write)?;
+    }
+    if let Some(program) = &plan.devices {
+        match v2::attach(&dir, program) {
+            Err(e) if e.errno() == Some(libc::EPERM) && is_confined() => {
+                tracing::debug!("{e}; a user namespace has no devices but those it is given");
+            }
+            other => other?,
+        }
+    }
+    *cgroup.born_in.borrow_mut() = Some(dir.0);
+    Ok(())
+}
+
+/// Makes every part of the path. `above` is called with each parent before its child is made, `below` with both after.
+fn make(
+    place: &Place,
+    above: &mut dyn FnMut(&Dir, &str) -> Result<()>,
+    below: &mut dyn FnMut(&Dir, &Dir) -> Result<()>,
+) -> Result<Dir, Refusal> {
+    // A parent that was there may go with the last container in it.
+    for _ in 0..8 {
+        let made = try_make(place, above, below);
+        if made.is_err() {
+            undo(place);
+        }
+        match made {
+            Err(Refusal::Mkdir(Errno::ENOENT | Errno::ENODEV)) => {}
+            other => return other,
+        }
+    }
+    Err(Refusal::Mkdir(Errno::ENOENT))
+}
+
+fn try_make(
+    place: &Place,
+    above: &mut dyn FnMut(&Dir, &str) -> Result<()>,
+    below: &mut dyn FnMut(&Dir, &Dir) -> Result<()>,
+) -> Result<Dir, Refusal> {
+    let mut dir = Dir::open(&place.mount).map_err(|e| Error::os(&place.mount, "open", e as i32))?;
+    for (n, part) in place.path.split('/').enumerate() {
+        let above_name = match n {
+            0 => place.mount.clone(),
+            n => format!("{}/{}", place.mount, prefix(&place.path, n)),
+        };
+        let name = cstring(part).map_err(Refusal::Mkdir)?;
+        above(&dir, &above_name)?;
+        if n >= place.found {
+            match dir.make(&name) {
+                Err(Errno::EEXIST) => {}
+                other => other.map_err(Refusal::Mkdir)?,
+            }
+        }
+        let child = dir.sub(&name).map_err(Refusal::Mkdir)?;
+        below(&dir, &child)?;
+        dir = child;
+    }
+    Ok(dir)
+}
+
+/// Removes the parts that were made.
+fn undo(place: &Place) {
+    let Ok(mount) = Dir::open(&place.mount) else { return };
+    for n in (place.found + 1..=place.parts()).rev() {
+        let _ = cstring(prefix(&place.path, n)).and_then(|p| mount.unmake(&p)); // the error before matters more
+    }
+}
+
+/// config-linux.md#control-groups: not frozen, and, for a new container, empty.
+fn fit(place: &Place, dir: &Dir) -> Result<()> {
+    let unfit = |what: String| Err(Error::new(Kind::WrongState, AT, format!("{} {what}", place.name())));
+    if place.found == place.parts() {
+        let pids = dir.pids();
+        if !pids.is_empty() {
+            return unfit(format!("is not empty: {}", describe(&pids)));
+        }
+    }
+    // A new one below the root has nobody above who could freeze it.
+    if place.found > 0 {
+        let frozen = match place.v2 {
+            true => dir.has_line("cgroup.events", "frozen 1") || dir.has_line("cgroup.freeze", "1"),
+            false => place.freezer && dir.read("freezer.state").is_ok_and(|s| s.trim_end() != "THAWED"),
+        };
+        if frozen {
+            return unfit("is frozen".into());
+        }
+    }
+    Ok(())
+}
+
+/// A new cpuset has no CPU and no memory node, and takes no process until it has.
+fn inherit_cpuset(parent: &Dir, child: &Dir) -> Sys {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if child.read(file)?.trim().is_empty() {
+            child.write(file, parent.read(file)?.trim_end())?;
+        }
+    }
+    Ok(())
+}
+
+fn apply(dir: &Dir, w: &Write) -> Result<()> {
+    let (file, value, errno) = match dir.write(&w.file, &w.value) {
+        Ok(()) => return Ok(()),
+        Err(Errno::ENOENT) if w.need == Need::IfThere => return Ok(()),
+        Err(Errno::EPERM) if w.need == Need::IfPermitted => {
+            tracing::debug!("{}: not permitted by the cgroup above", w);
+            return Ok(());
+        }
+        Err(e) => match (e, &w.or) {
+            (Errno::ENOENT, Some((file, value))) => match dir.write(file, value) {
+                Ok(()) => return Ok(()),
+                Err(e) => (file, value, e),
+            },
+            _ => (&w.file, &w.value, e),
+        },
+    };
+    let error = Error::os(&w.at, format!("write {value:?} to {file}"), errno as i32);
+    Err(match hint(dir, file, errno) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    })
+}
+
+/// What the kernel's word means here.
+fn hint(dir: &Dir, file: &str, errno: Errno) -> Option<String> {
+    let is = |prefix: &str| file.starts_with(prefix);
+    Some(match errno {
+        // open(2) of a new file in cgroupfs is refused with EACCES
+        Errno::ENOENT | Errno::EACCES if is("hugetlb.") => format!("this host has {}", page_sizes(dir)),
+        Errno::ENOENT if is("memory.memsw") || is("memory.swap") => "the kernel does not account swap".into(),
+        Errno::ENOENT if is("blkio.") || is("io.") => {
+            "no I/O scheduler or cost model here takes weights".into()
+        }
+        Errno::ENOENT => "this kernel has no such limit".into(),
+        Errno::EBUSY if is("memory.") => "more than that is in use".into(),
+        Errno::EINVAL | Errno::EACCES | Errno::ERANGE | Errno::ENOSPC if is("cpuset.") => {
+            "the cgroup above must have them, online".into()
+        }
+        Errno::ENODEV if is("blkio.") || is("io.") => "there is no block device of this number".into(),
+        Errno::EPERM if is("devices.") => "a cgroup cannot allow what the one above refuses".into(),
+        _ => return None,
+    })
+}
+
+fn page_sizes(dir: &Dir) -> String {
+    let names = dir.names(false).unwrap_or_default();
+    let mut sizes: Vec<_> = names
+        .iter()
+        .filter_map(|n| Some(n.to_str().ok()?.strip_prefix("hugetlb.")?.split_once('.')?.0.to_string()))
+        .collect();
+    sizes.sort();
+    sizes.dedup();
+    sizes.join(", ")
+}

@@ -1,0 +1,111 @@
+//! How the host's cgroups are laid out.
+
+use crate::error::{Error, Result};
+use crate::plan::cgroup::{Hierarchies, Hierarchy, Unified};
+use std::fs;
+
+const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// /proc/self/cgroup says which hierarchies there are, statfs(2) whether they are where they always are; only those
+/// that are elsewhere cost a look at mountinfo, which grows with the host's mounts.
+pub fn probe() -> Result<Hierarchies> {
+    let file = "/proc/self/cgroup";
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Hierarchies::default()), // no CONFIG_CGROUPS
+        Err(e) => return Err(Error::io(file, "read", &e)),
+    };
+    let mut h = Hierarchies::default();
+    let mut mounts = None;
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(list), Some(own)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let own = own.to_string();
+        if list.is_empty() {
+            h.v2 = [ROOT.to_string(), format!("{ROOT}/unified")]
+                .into_iter()
+                .find(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
+                .or_else(|| mounts.get_or_insert_with(mountinfo).find(""))
+                .map(|mount| {
+                    let file = fs::read_to_string(format!("{mount}/cgroup.controllers")).unwrap_or_default();
+                    Unified {
+                        controllers: file.split_ascii_whitespace().map(String::from).collect(),
+                        mount,
+                        own,
+                    }
+                });
+        } else {
+            let usual = format!("{ROOT}/{}", list.strip_prefix("name=").unwrap_or(list));
+            let mount = match magic(&usual) {
+                Some(CGROUP_SUPER_MAGIC) => Some(usual),
+                _ => mounts.get_or_insert_with(mountinfo).find(list),
+            };
+            // A hierarchy that is nowhere mounted cannot be used, by whatever limits are in it.
+            if let Some(mount) = mount {
+                h.v1.push(Hierarchy { mount, controllers: list.split(',').map(String::from).collect(), own });
+            }
+        }
+    }
+    Ok(h)
+}
+
+fn magic(path: &str) -> Option<i64> {
+    nix::sys::statfs::statfs(path).ok().map(|s| s.filesystem_type().0)
+}
+
+struct Mounts(String);
+
+fn mountinfo() -> Mounts {
+    Mounts(fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+}
+
+impl Mounts {
+    /// Where the hierarchy with these controllers is mounted; the last mount covers earlier ones. Empty is v2.
+    fn find(&self, controllers: &str) -> Option<String> {
+        self.0.lines().rev().find_map(|line| {
+            let (head, tail) = line.split_once(" - ")?;
+            let mut tail = tail.split(' ');
+            let (kind, options) = (tail.next()?, tail.nth(1)?);
+            let has = |c: &str| options.split(',').any(|o| o == c);
+            let is_it = match controllers {
+                "" => kind == "cgroup2",
+                list => kind == "cgroup" && list.split(',').all(has),
+            };
+            is_it.then(|| unescape(head.split(' ').nth(4).unwrap_or_default()))
+        })
+    }
+}
+
+/// Space, tab, newline and backslash stand as three octal digits (proc(5)).
+fn unescape(path: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_string(), |p, (from, to)| p.replace(from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_in_unusual_places_are_found() {
+        let m = Mounts(
+            "30 25 0:26 / /cg/two rw - cgroup2 cgroup2 rw\n\
+             31 25 0:27 / /cg/a\\040b rw,nosuid shared:9 - cgroup cgroup rw,cpuacct,cpu\n\
+             32 25 0:28 / /cg/sys rw - cgroup none rw,xattr,name=systemd\n"
+                .into(),
+        );
+        for (list, mount) in [
+            ("", Some("/cg/two")),
+            ("cpu,cpuacct", Some("/cg/a b")),
+            ("name=systemd", Some("/cg/sys")),
+            ("pids", None),
+        ] {
+            assert_eq!(m.find(list).as_deref(), mount, "{list}");
+        }
+    }
+}
