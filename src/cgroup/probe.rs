@@ -29,7 +29,12 @@ pub fn probe() -> Result<Hierarchies> {
             h.v2 = [ROOT.to_string(), format!("{ROOT}/unified")]
                 .into_iter()
                 .find(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
-                .or_else(|| mounts.get_or_insert_with(mountinfo).find(""))
+                .or_else(|| {
+                    mounts
+                        .get_or_insert_with(mountinfo)
+                        .find("")
+                        .filter(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
+                })
                 .map(|mount| {
                     let file = fs::read_to_string(format!("{mount}/cgroup.controllers")).unwrap_or_default();
                     Unified {
@@ -42,9 +47,12 @@ pub fn probe() -> Result<Hierarchies> {
             let usual = format!("{ROOT}/{}", list.strip_prefix("name=").unwrap_or(list));
             let mount = match magic(&usual) {
                 Some(CGROUP_SUPER_MAGIC) => Some(usual),
-                _ => mounts.get_or_insert_with(mountinfo).find(list),
+                _ => {
+                    let found = mounts.get_or_insert_with(mountinfo).find(list);
+                    found.filter(|m| magic(m) == Some(CGROUP_SUPER_MAGIC)) // not covered by another mount
+                }
             };
-            // A hierarchy that is nowhere mounted cannot be used, by whatever limits are in it.
+            // One that is nowhere mounted cannot be used.
             if let Some(mount) = mount {
                 h.v1.push(Hierarchy { mount, controllers: list.split(',').map(String::from).collect(), own });
             }

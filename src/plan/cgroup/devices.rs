@@ -29,7 +29,7 @@ pub struct Rule {
 }
 
 /// The user's rules in order, then what every container may: mknod(2) of anything, which opens nothing; the default
-/// devices; console, ptmx and pty slaves; and tun, which runc has had for years but for one release, and VPN images
+/// devices; ptmx and pty slaves; and tun, which runc has had for years but for one release, and VPN images
 /// expect.
 pub fn rules(list: Option<&[DeviceRule]>, nodes: &[(char, u32, u32)]) -> Result<Vec<Rule>> {
     let mut rules: Vec<_> =
@@ -39,7 +39,7 @@ pub fn rules(list: Option<&[DeviceRule]>, nodes: &[(char, u32, u32)]) -> Result<
     rules.push(own('c', None, None, MKNOD));
     rules.push(own('b', None, None, MKNOD));
     rules.extend(nodes.iter().map(|&(kind, major, minor)| own(kind, Some(major), Some(minor), ALL)));
-    for (major, minor) in [(5, Some(1)), (136, None), (5, Some(2)), (10, Some(200))] {
+    for (major, minor) in [(136, None), (5, Some(2)), (10, Some(200))] {
         rules.push(own('c', Some(major), minor, ALL));
     }
     Ok(rules)
