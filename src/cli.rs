@@ -361,7 +361,7 @@ fn usage(args: &[OsString], e: &clap::Error) -> Stop {
 }
 
 /// The first paragraph of the parser's message on one line: logs and shims take lines.
-fn one_line(verb: &str, e: &clap::Error) -> Error {
+pub fn one_line(verb: &str, e: &clap::Error) -> Error {
     let text = e.to_string();
     let first = text.split("\n\n").next().unwrap_or_default();
     let words: Vec<&str> = first.split_whitespace().collect();

@@ -1,1 +1,24 @@
-//! `imgtool`: layered images to bundles and back.
+//! `imgtool`: images of layers to bundles. No verb reaches this room; what it leaves for them is `overlay.json`.
+//!
+//! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
+//! ([`layer`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]); [`bundle`]
+//! stacks them ([`stack`], [`overlay`]) and writes config.json ([`user`]); [`collect`] removes, [`inspect`] shows.
+
+pub mod archive;
+pub mod bundle;
+pub mod cli;
+pub mod collect;
+pub mod digest;
+pub mod fixup;
+pub mod import;
+pub mod inspect;
+pub mod layer;
+pub mod layout;
+pub mod limits;
+pub mod manifest;
+pub mod overlay;
+pub mod platform;
+pub mod stack;
+pub mod store;
+pub mod user;
+pub mod view;

@@ -42,8 +42,8 @@ pub fn dispatch(request: Request) -> Result<u8> {
 }
 
 /// The seam to the image tool, whose code no other verb reaches.
-fn imgtool(_args: Vec<std::ffi::OsString>) -> Result<u8> {
-    Err(Error::unsupported("imgtool", "is not there yet"))
+fn imgtool(args: Vec<std::ffi::OsString>) -> Result<u8> {
+    crate::image::cli::run(args)
 }
 
 /// The state root; without `--root` it is the user's own directory.

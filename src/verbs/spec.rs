@@ -31,7 +31,7 @@ fn write_new(path: &Path, text: &[u8]) -> Result<()> {
 }
 
 /// The document as runc prints it: indented by tabs, one newline at the end.
-fn to_json(config: &Config) -> Result<Vec<u8>> {
+pub fn to_json(config: &Config) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(4096);
     let format = serde_json::ser::PrettyFormatter::with_indent(b"\t");
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, format);

@@ -1,0 +1,232 @@
+//! Where an image comes from: a directory, or an archive of one, as files by name.
+
+use super::layer::compress::{Packing, inflate};
+use super::layer::entry::{Kind, join, split};
+use super::layer::read::Reader;
+use super::limits::Limits;
+use super::store::{Store, Work};
+use crate::error::{Error, Result};
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The files of a source.
+pub enum Files {
+    Dir(OwnedFd),
+    Tar {
+        file: Arc<File>,
+        index: HashMap<Vec<u8>, Place>,
+        /// Holds the inflated archive.
+        _work: Option<Work>,
+    },
+}
+
+pub enum Place {
+    /// Offset and length in the archive.
+    At(u64, u64),
+    /// `docker save` links equal layers to each other.
+    Link(Vec<u8>),
+}
+
+/// A file of the source, or a part of the archive.
+pub struct Piece {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+}
+
+impl Piece {
+    pub fn size(&self) -> u64 {
+        self.end - self.at
+    }
+
+    /// All of it, when it has at most `max` bytes.
+    pub fn all(mut self, name: &str, max: u64) -> Result<Vec<u8>> {
+        if self.size() > max {
+            return Err(Error::invalid(name, format!("has {} bytes, at most {max} are read", self.size())));
+        }
+        let mut out = Vec::new();
+        self.read_to_end(&mut out).map_err(|e| Error::io(name, "read", &e))?;
+        Ok(out)
+    }
+
+    /// How it is packed.
+    pub fn packing(&self) -> Result<Packing> {
+        let mut head = [0; 4];
+        let n = self.file.read_at(&mut head, self.at).map_err(|e| Error::io("layer", "read", &e))?;
+        Ok(Packing::sniff(&head[..n.min(self.size() as usize)]))
+    }
+}
+
+impl Read for Piece {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buf.len());
+        let n = self.file.read_at(&mut buf[..left], self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Files {
+    /// Opens a directory or an archive, plain or packed, from a file or, with `-`, from standard input. What cannot be
+    /// read at any place is first written into the store's `tmp/`.
+    pub fn open(source: &Path, store: &Store, limits: &Limits) -> Result<Self> {
+        let at = source.display().to_string();
+        let failed = |what: &str| {
+            let at = at.clone();
+            let what = what.to_string();
+            move |e: io::Error| Error::io(at, what, &e)
+        };
+        if source == Path::new("-") {
+            return Self::spool(io::stdin(), store, limits).map_err(|e| inside("standard input", e));
+        }
+        let meta = std::fs::metadata(source).map_err(failed("open"))?;
+        if meta.is_dir() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let dir = fs::open(source, flags, Mode::empty())
+                .map_err(|e| Error::os(&at, "open", e.raw_os_error()))?;
+            return Ok(Files::Dir(dir));
+        }
+        let file = File::open(source).map_err(failed("open"))?;
+        let mut head = BufReader::with_capacity(16, &file);
+        let plain = Packing::sniff(head.fill_buf().map_err(failed("read"))?) == Packing::Plain;
+        if meta.is_file() && plain {
+            return Self::index(file, None, limits).map_err(|e| inside(&at, e));
+        }
+        // A pipe cannot be read again from its start.
+        if meta.is_file() {
+            Self::spool(File::open(source).map_err(failed("open"))?, store, limits)
+                .map_err(|e| inside(&at, e))
+        } else {
+            let head = head.buffer().to_vec();
+            Self::spool(io::Cursor::new(head).chain(file), store, limits).map_err(|e| inside(&at, e))
+        }
+    }
+
+    fn spool(packed: impl Read + Send, store: &Store, limits: &Limits) -> Result<Self> {
+        let failed = |e: io::Error| Error::io("", "inflate", &e);
+        let work = store.work()?;
+        let path = work.path.join("archive");
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
+        let (_, plain) = inflate(BufReader::with_capacity(256 << 10, packed)).map_err(failed)?;
+        let max = limits.bytes.saturating_mul(2); // an image has several layers
+        let n = io::copy(&mut plain.take(max), &mut file).map_err(failed)?;
+        if n == max {
+            return Err(Error::invalid("", format!("inflates to more than {max} bytes"))
+                .hint("raise --max-layer-bytes"));
+        }
+        Self::index(file, Some(work), limits)
+    }
+
+    fn index(file: File, work: Option<Work>, limits: &Limits) -> Result<Self> {
+        let file = Arc::new(file);
+        let whole = Piece { file: file.clone(), at: 0, end: u64::MAX };
+        let limits = Limits { bytes: u64::MAX, ..limits.clone() };
+        let mut reader =
+            Reader::new(Count { inner: BufReader::with_capacity(64 << 10, whole), at: 0 }, limits);
+        let mut index = HashMap::new();
+        while let Some(entry) = reader.next_entry()? {
+            let place = match entry.kind {
+                Kind::File { size, sparse: None } => Place::At(reader.stream().at, size),
+                Kind::Link(target) => Place::Link(target),
+                Kind::Symlink(target) => match resolve(split(&entry.path).0, &target) {
+                    Some(target) => Place::Link(target),
+                    None => continue,
+                },
+                _ => continue,
+            };
+            index.insert(entry.path, place);
+        }
+        Ok(Files::Tar { file, index, _work: work })
+    }
+
+    /// The file of this name, `None` when there is none. Only regular files count, and none outside the source.
+    pub fn get(&self, name: &str) -> Result<Option<Piece>> {
+        match self {
+            Files::Dir(dir) => {
+                // Not to wait for a FIFO's writer.
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+                let fd = match fs::openat2(dir, name, flags, Mode::empty(), resolve) {
+                    Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+                    other => other.map_err(|e| Error::os(name, "open", e.raw_os_error()))?,
+                };
+                let file = File::from(fd);
+                let meta = file.metadata().map_err(|e| Error::io(name, "stat", &e))?;
+                if !meta.is_file() {
+                    return Err(Error::invalid(name, "is not a regular file"));
+                }
+                Ok(Some(Piece { file: Arc::new(file), at: 0, end: meta.len() }))
+            }
+            Files::Tar { file, index, .. } => {
+                let mut name = name.as_bytes();
+                for _ in 0..8 {
+                    match index.get(name) {
+                        None => return Ok(None),
+                        Some(Place::At(at, size)) => {
+                            return Ok(Some(Piece { file: file.clone(), at: *at, end: at + size }));
+                        }
+                        Some(Place::Link(target)) => name = target,
+                    }
+                }
+                Err(Error::invalid(String::from_utf8_lossy(name), "is a link to too many links"))
+            }
+        }
+    }
+
+    /// As [`Files::get`], for what must be there.
+    pub fn need(&self, name: &str) -> Result<Piece> {
+        self.get(name)?.ok_or_else(|| Error::new(crate::error::Kind::NotFound, name, "is missing"))
+    }
+}
+
+/// The target of a link in the directory `dir` of the archive; `None` when it leads out.
+fn resolve(dir: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+    let mut at = dir.to_vec();
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if at.is_empty() => return None,
+            b".." => at = split(&at).0.to_vec(),
+            p => at = join(&at, p),
+        }
+    }
+    (target.first() != Some(&b'/')).then_some(at)
+}
+
+/// Puts where something failed in front of the error's own place.
+pub fn inside(outer: &str, mut e: Error) -> Error {
+    e.at = if e.at.is_empty() { outer.to_string() } else { format!("{outer}: {}", e.at) };
+    e
+}
+
+/// Counts what was taken from a buffered reader.
+pub struct Count<R> {
+    inner: R,
+    at: u64,
+}
+
+impl<R: BufRead> Read for Count<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Count<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.at += n as u64;
+        self.inner.consume(n);
+    }
+}

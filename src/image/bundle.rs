@@ -1,0 +1,235 @@
+//! An image to a bundle: config.json, `overlay.json`, and the mount.
+
+use super::digest::Digest;
+use super::fixup::copy_metadata;
+use super::import::fixups;
+use super::stack::Stack;
+use super::store::{Store, remove_path};
+use super::view::{View, at as look};
+use super::{manifest, overlay, user, view};
+use crate::bundle::Overlay;
+use crate::config::{Config, Mount};
+use crate::error::{Error, Kind, Result};
+use crate::verbs::spec;
+use oci_spec::image::ImageConfiguration;
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// How a bundle is made.
+pub struct Order<'a> {
+    pub image: &'a str,
+    pub bundle: &'a Path,
+    pub mount: bool,
+    pub readonly: bool,
+}
+
+/// Makes a bundle at a path where there is nothing, or an empty directory.
+pub fn unpack(store: &Store, order: &Order) -> Result<()> {
+    let (_, digest) = store.find(order.image)?;
+    let (config, diff_ids) = load(store, &digest)?;
+    fixups(store, &diff_ids)?; // an import that was killed may have left some out
+    let stack = Stack::of(store, &diff_ids)?;
+    if stack.lowers.len() >= overlay::MAX_LOWERS {
+        let what = format!("has {} layers, overlayfs stacks {}", stack.lowers.len(), overlay::MAX_LOWERS);
+        return Err(Error::unsupported(order.image, what));
+    }
+    let document = document(&config, &View::open(&stack.lowers)?, order)?;
+    let (path, made) = directory(order.bundle)?;
+    store.add_bundle(&path, &digest)?;
+    fill(&path, &stack, &document, order).inspect_err(|_| {
+        // The error is the one to tell; what stays here is seen by its user.
+        let _ = if made { remove_path(&path) } else { empty(&path) };
+        store.forget_bundle(&path);
+    })
+}
+
+/// The configuration of an image and its layers.
+pub fn load(store: &Store, digest: &Digest) -> Result<(ImageConfiguration, Vec<Digest>)> {
+    let at = digest.to_string();
+    let bytes = store.blob(digest)?;
+    let m: oci_spec::image::ImageManifest =
+        serde_json::from_slice(&bytes).map_err(|e| Error::invalid(&at, e.to_string()))?;
+    manifest::config(&at, &store.blob(&manifest::digest(m.config())?)?)
+}
+
+/// The bundle's directory, and whether it is new.
+fn directory(path: &Path) -> Result<(PathBuf, bool)> {
+    let at = path.display().to_string();
+    let failed = |what: &'static str| {
+        let at = at.clone();
+        move |e: std::io::Error| Error::io(at, what, &e)
+    };
+    let made = match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
+        other => other.map(|()| true).map_err(failed("make"))?,
+    };
+    if !made && std::fs::read_dir(path).map_err(failed("open"))?.next().is_some() {
+        return Err(Error::new(Kind::Exists, at, "is not empty"));
+    }
+    Ok((std::fs::canonicalize(path).map_err(failed("resolve"))?, made))
+}
+
+/// Takes back what [`fill`] made in a directory that was there before.
+fn empty(path: &Path) -> Result<()> {
+    for name in ["config.json", "overlay.json", "rootfs", "upper", "work"] {
+        remove_path(&path.join(name))?;
+    }
+    Ok(())
+}
+
+fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<()> {
+    let make = |name: &str, mode: u32| -> Result<PathBuf> {
+        let dir = path.join(name);
+        let at = dir.display().to_string();
+        std::fs::DirBuilder::new().mode(mode).create(&dir).map_err(|e| Error::io(&at, "make", &e))?;
+        Ok(dir)
+    };
+    make("rootfs", 0o755)?;
+    let upper = make("upper", 0o755)?;
+    // The upper directory is the root of the mount: overlayfs shows its metadata, not that of the layers.
+    let to = view::open(&upper)?;
+    let from = stack
+        .root
+        .as_deref()
+        .map(view::open)
+        .transpose()?
+        .map(|root| look(&root, b""))
+        .transpose()?
+        .flatten();
+    match from {
+        Some(from) => {
+            copy_metadata(&from, &to).map_err(|e| view::failed(b"upper", "copy the metadata", e))?
+        }
+        None => std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755))
+            .map_err(|e| Error::io(upper.display().to_string(), "chmod", &e))?,
+    }
+    let text = |p: &Path| {
+        p.to_str().map(str::to_string).ok_or_else(|| Error::invalid(p.display().to_string(), "is not UTF-8"))
+    };
+    let mut o =
+        Overlay { lower: stack.lowers.iter().map(|l| text(l)).collect::<Result<_>>()?, ..Overlay::default() };
+    if order.readonly {
+        // Two lower directories are the least without an upper one.
+        o.lower.insert(0, text(&upper)?);
+    } else {
+        o.upper = Some(text(&upper)?);
+        o.work = Some(text(&make("work", 0o700)?)?);
+    }
+    if o.lower.is_empty() {
+        return Err(Error::invalid(order.image, "has no layers"));
+    }
+    if !rustix::process::geteuid().is_root() {
+        o.options.push("userxattr".into());
+    }
+    write(
+        &path.join("overlay.json"),
+        &serde_json::to_vec_pretty(&o).map_err(|e| Error::invalid("overlay.json", e.to_string()))?,
+    )?;
+    if order.mount {
+        overlay::mount(&o, &path.join("rootfs"))?;
+    }
+    // Last: a bundle with a document is whole.
+    let written = spec::to_json(document).and_then(|json| write(&path.join("config.json"), &json));
+    if written.is_err() && order.mount {
+        let _ = overlay::unmount(&path.join("rootfs")); // before it is removed with the bundle
+    }
+    written
+}
+
+fn write(path: &Path, text: &[u8]) -> Result<()> {
+    std::fs::write(path, text).map_err(|e| Error::io(path.display().to_string(), "write", &e))
+}
+
+/// The overlay description of a bundle.
+fn description(bundle: &Path) -> Result<(PathBuf, Overlay)> {
+    let path =
+        std::fs::canonicalize(bundle).map_err(|e| Error::io(bundle.display().to_string(), "open", &e))?;
+    let file = path.join("overlay.json");
+    let at = file.display().to_string();
+    let text = std::fs::read(&file)
+        .map_err(|e| Error::io(&at, "read", &e).hint("is it a bundle of imgtool unpack?"))?;
+    let o = serde_json::from_slice(&text)
+        .map_err(|e| Error::invalid(at, format!("is no overlay description: {e}")))?;
+    Ok((path.join("rootfs"), o))
+}
+
+pub fn mount(bundle: &Path) -> Result<()> {
+    let (rootfs, o) = description(bundle)?;
+    overlay::mount(&o, &rootfs)
+}
+
+pub fn unmount(bundle: &Path) -> Result<()> {
+    overlay::unmount(&description(bundle)?.0)
+}
+
+/// config.json of an image (image-spec conversion.md) on top of what `spec` writes.
+fn document(image: &ImageConfiguration, view: &View, order: &Order) -> Result<Config> {
+    let mut c = spec::default_config(None);
+    let none = oci_spec::image::Config::default();
+    let from = image.config().as_ref().unwrap_or(&none);
+    let process = c.process.get_or_insert_default();
+    process.terminal = Some(false);
+    let words = |w: &Option<Vec<String>>| w.clone().unwrap_or_default();
+    let args = [words(from.entrypoint()), words(from.cmd())].concat();
+    if args.is_empty() {
+        tracing::warn!("{}: has neither Entrypoint nor Cmd, process.args is [\"sh\"]", order.image);
+    } else {
+        process.args = Some(args);
+    }
+    let path = process.env.take().unwrap_or_default().into_iter().find(|e| e.starts_with("PATH="));
+    let mut env = words(from.env());
+    if !env.iter().any(|e| e.starts_with("PATH=")) {
+        env.splice(0..0, path);
+    }
+    process.env = Some(env);
+    let cwd = from.working_dir().as_deref().filter(|d| !d.is_empty()).unwrap_or("/");
+    process.cwd = Some(if cwd.starts_with('/') { cwd.to_string() } else { format!("/{cwd}") });
+    process.user = Some(user::resolve(view, from.user().as_deref().unwrap_or_default())?);
+    if let Some(root) = &mut c.root {
+        root.readonly = Some(order.readonly);
+    }
+    c.mounts.get_or_insert_default().extend(volumes(&words(from.volumes()))?);
+    c.annotations = Some(annotations(image, from));
+    Ok(c)
+}
+
+/// Data of a volume is kept out of the rootfs: a tmpfs that starts with what the image has there.
+fn volumes(paths: &[String]) -> Result<Vec<Mount>> {
+    let mut paths: Vec<&String> = paths.iter().collect();
+    paths.sort(); // a volume inside another one is mounted after it
+    let volume = |p: &String| {
+        if !p.starts_with('/') || p.split('/').any(|c| c == "..") || p.trim_matches('/').is_empty() {
+            return Err(Error::invalid("config.Volumes", format!("{p:?} is not a path below /")));
+        }
+        let options = ["nosuid", "nodev", "tmpcopyup"].map(String::from).to_vec();
+        Ok(Mount {
+            destination: Some(p.clone()),
+            kind: Some("tmpfs".into()),
+            source: Some("tmpfs".into()),
+            options: Some(options),
+            ..Mount::default()
+        })
+    };
+    paths.into_iter().map(volume).collect()
+}
+
+fn annotations(image: &ImageConfiguration, from: &oci_spec::image::Config) -> BTreeMap<String, String> {
+    let mut ports = from.exposed_ports().clone().unwrap_or_default();
+    ports.sort();
+    let ports = (!ports.is_empty()).then(|| ports.join(","));
+    let all = [
+        ("os", Some(image.os().to_string())),
+        ("architecture", Some(image.architecture().to_string())),
+        ("variant", image.variant().clone()),
+        ("os.version", image.os_version().clone()),
+        ("author", image.author().clone()),
+        ("created", image.created().clone()),
+        ("stopSignal", from.stop_signal().clone()),
+        ("exposedPorts", ports),
+    ];
+    let own = all.into_iter().filter_map(|(k, v)| Some((format!("org.opencontainers.image.{k}"), v?)));
+    let labels = from.labels().clone().unwrap_or_default();
+    // A label of the same key counts more.
+    own.filter(|(_, v)| !v.is_empty()).chain(labels).collect()
+}

@@ -1,0 +1,143 @@
+//! The command line of `imgtool`.
+
+use super::limits::Limits;
+use super::platform::Platform;
+use super::store::Store;
+use super::{bundle, collect, import, inspect};
+use crate::error::{Error, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Import, unpack, mount and remove images
+#[derive(Parser)]
+#[command(name = "orlop imgtool")]
+struct Line {
+    /// Directory of the store (default: $ORLOP_STORE, /var/lib/orlop for root, $XDG_DATA_HOME/orlop for others)
+    #[arg(long, global = true, value_name = "DIR")]
+    store: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Import the images of an OCI layout or of docker save: a directory, an archive, or - for standard input
+    Import {
+        source: PathBuf,
+        /// Name of the image, or which of several to import
+        name: Option<String>,
+        /// Platform to choose, os/arch[/variant] (default: that of this machine)
+        #[arg(long)]
+        platform: Option<String>,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// List images
+    List {
+        #[arg(short, long, value_enum, default_value = "table")]
+        format: Format,
+    },
+    /// Print what is known of an image as JSON
+    Inspect { image: String },
+    /// Make a bundle of an image
+    Unpack {
+        image: String,
+        bundle: PathBuf,
+        /// Mount the rootfs (the default)
+        #[arg(long, overrides_with = "no_mount")]
+        mount: bool,
+        /// Leave the mount to the runtime, which makes it for as long as the container lives
+        #[arg(long)]
+        no_mount: bool,
+        /// Make the rootfs read-only
+        #[arg(long)]
+        rootfs_readonly: bool,
+    },
+    /// Mount the rootfs of a bundle
+    Mount { bundle: PathBuf },
+    /// Unmount the rootfs of a bundle
+    Umount { bundle: PathBuf },
+    /// Remove an image, and what no other image and no bundle uses
+    Rm { image: String },
+}
+
+/// Carries out `imgtool` with these arguments.
+pub fn run(args: Vec<OsString>) -> Result<u8> {
+    let line = match Line::try_parse_from([OsString::from("orlop imgtool")].into_iter().chain(args)) {
+        Ok(line) => line,
+        Err(e) if !e.use_stderr() => {
+            print(&e.to_string())?;
+            return Ok(0);
+        }
+        Err(e) => return Err(crate::cli::one_line("imgtool", &e)),
+    };
+    raise_descriptors();
+    let dir = line.store.map_or_else(default_store, Ok)?;
+    let store = |exclusive| Store::open(&dir, exclusive);
+    match line.command {
+        Command::Import { source, name, platform, limits } => {
+            let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
+            let order = import::Order { source: &source, name: name.as_deref(), platform, limits };
+            let lines = import::import(&store(false)?, &order)?;
+            print(&lines.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect::<String>())?;
+        }
+        Command::List { format } => {
+            let rows = inspect::rows(&store(false)?)?;
+            match format {
+                Format::Table => print(&inspect::table(&rows))?,
+                Format::Json => json(&rows)?,
+            }
+        }
+        Command::Inspect { image } => json(&inspect::inspect(&store(false)?, &image)?)?,
+        Command::Unpack { image, bundle: path, mount: _, no_mount, rootfs_readonly: readonly } => {
+            let order = bundle::Order { image: &image, bundle: &path, mount: !no_mount, readonly };
+            bundle::unpack(&store(false)?, &order)?;
+        }
+        Command::Mount { bundle: path } => bundle::mount(&path)?,
+        Command::Umount { bundle: path } => bundle::unmount(&path)?,
+        Command::Rm { image } => {
+            let (names, removed) = collect::remove(&store(true)?, &image)?;
+            let (names, layers) = (names.join(" "), removed.layers);
+            print(&format!("{names}: removed, {layers} layers\n"))?;
+        }
+    }
+    Ok(0)
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::invalid("json", e.to_string()))?;
+    print(&format!("{text}\n"))
+}
+
+/// A descriptor for each layer of a tall image.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit); // most images need few
+}
+
+fn default_store() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    if let Some(dir) = std::env::var_os("ORLOP_STORE").filter(|d| !d.is_empty()) {
+        return Ok(dir.into());
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/orlop".into());
+    }
+    let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|h| h.join(".local/share")));
+    data.map(|d| d.join("orlop"))
+        .ok_or_else(|| Error::invalid("--store", "is not given, and neither XDG_DATA_HOME nor HOME is set"))
+}

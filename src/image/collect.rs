@@ -1,0 +1,61 @@
+//! What nobody uses is removed: names and bundles are the roots.
+
+use super::digest::Digest;
+use super::store::Store;
+use super::{bundle, manifest};
+use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+
+/// What a sweep removed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Removed {
+    pub layers: u64,
+    pub blobs: u64,
+}
+
+/// Removes the name, and what nothing else uses. The store is locked exclusively.
+pub fn remove(store: &Store, image: &str) -> Result<(Vec<String>, Removed)> {
+    let (name, digest) = store.find(image)?;
+    // A digest means the image with all its names.
+    let names: Vec<String> = match image.strip_suffix(":latest").unwrap_or(image) {
+        word if name == word || name == image || name == format!("{word}:latest") => vec![name],
+        _ => store.refs()?.into_iter().filter(|r| r.1 == digest).map(|r| r.0).collect(),
+    };
+    for name in &names {
+        store.remove_ref(name)?;
+    }
+    Ok((names, sweep(store)?))
+}
+
+/// Removes blobs, layers and fixups that no name and no bundle needs.
+pub fn sweep(store: &Store) -> Result<Removed> {
+    let mut roots: BTreeSet<Digest> = store.refs()?.into_iter().map(|r| r.1).collect();
+    let mut bundles = BTreeSet::new();
+    for (file, record) in store.bundles()? {
+        // A bundle that was removed holds nothing; its file system may also just be away, so only a clear no counts.
+        let gone = std::fs::metadata(record.path.join("overlay.json")).is_err_and(|e| {
+            matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+        });
+        if !gone {
+            roots.insert(record.manifest);
+            bundles.extend(file.file_name().and_then(|n| n.to_str()).map(str::to_string));
+        }
+    }
+    let (mut blobs, mut layers, mut chains) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for root in roots {
+        blobs.insert(root.hex());
+        let m: oci_spec::image::ImageManifest = serde_json::from_slice(&store.blob(&root)?)
+            .map_err(|e| Error::invalid(root.to_string(), e.to_string()))?;
+        blobs.insert(manifest::digest(m.config())?.hex());
+        let mut chain = None;
+        for id in bundle::load(store, &root)?.1 {
+            layers.insert(id.hex());
+            let next = Digest::chain(chain.as_ref(), &id);
+            chains.insert(next.hex());
+            chain = Some(next);
+        }
+    }
+    store.sweep("bundles", &bundles)?;
+    store.sweep("fixups", &chains)?;
+    Ok(Removed { layers: store.sweep("layers", &layers)?, blobs: store.sweep("blobs/sha256", &blobs)? })
+}

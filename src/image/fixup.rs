@@ -1,0 +1,242 @@
+//! What a layer leaves to the layers below, settled in a small layer on top of it. Only here is the stack known: a
+//! layer itself is the same in every image.
+
+use super::layer::apply::Needs;
+use super::layer::dirs::{open_dir, remove_all};
+use super::layer::entry::{is_below, join, split};
+use super::view::{Found, View, at, failed, is_opaque, proc_path, read_dir};
+use crate::error::{Error, Result};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+
+/// Fills the empty directory `out` with the fixups of `layer` on top of `below`. Files are hard links to those of the
+/// layers: nothing is copied. False when nothing was to be done.
+pub fn build(out: OwnedFd, layer: &OwnedFd, below: &View, needs: &Needs) -> Result<bool> {
+    let implicit = needs.dirs.iter().map(|d| d.bytes()).collect();
+    let mut f = Fix { out, layer, below, implicit, made: BTreeMap::new(), moved: BTreeMap::new() };
+    for dir in &needs.dirs {
+        f.implicit_dir(dir.bytes())?;
+    }
+    for dir in &needs.whiteouts {
+        f.merged_dir(dir.bytes())?;
+    }
+    for (path, target) in &needs.links {
+        f.link(path.bytes(), target.bytes())?;
+    }
+    f.finish()
+}
+
+struct Fix<'a> {
+    out: OwnedFd,
+    layer: &'a OwnedFd,
+    below: &'a View,
+    implicit: BTreeSet<&'a [u8]>,
+    /// Directories made here, and whose metadata they get.
+    made: BTreeMap<Vec<u8>, Option<OwnedFd>>,
+    /// Directories of the layer that are links below, and where these lead.
+    moved: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Fix<'_> {
+    /// A directory without an entry is that of the layers below; where they have a link, the layer's files belong
+    /// behind it.
+    fn implicit_dir(&mut self, path: &[u8]) -> Result<()> {
+        if self.moved.keys().any(|m| is_below(path, m)) {
+            return Ok(());
+        }
+        let Some(found) = self.below.lookup(path)? else { return Ok(()) };
+        match found.kind() {
+            FileType::Directory => self.dir(path),
+            FileType::Symlink => {
+                let target = self.below.resolve(path, true)?;
+                if is_below(&target, path) {
+                    return Err(failed(path, "look up", Errno::LOOP));
+                }
+                self.put(&found.layer, path, path)?;
+                self.moved.insert(path.to_vec(), target.clone());
+                self.merge(path, &target)
+            }
+            // Something else below: the layer's directory replaces it.
+            _ => Ok(()),
+        }
+    }
+
+    /// Where nothing lies below a directory with whiteouts, an empty one here makes overlayfs merge, and so hide them.
+    fn merged_dir(&mut self, path: &[u8]) -> Result<()> {
+        if self.moved.keys().any(|m| path == m.as_slice() || is_below(path, m)) {
+            return Ok(());
+        }
+        match self.below.lookup(path)? {
+            Some(f) if f.kind() == FileType::Directory => Ok(()),
+            _ => self.dir(path),
+        }
+    }
+
+    /// A hard link to a file below.
+    fn link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        let (dir, name) = split(target);
+        let target = join(&self.below.resolve(dir, true)?, name);
+        let wrong = |what: &str| {
+            let place = format!("hard link {:?}", String::from_utf8_lossy(path));
+            Error::invalid(place, format!("{:?} {what}", String::from_utf8_lossy(&target)))
+        };
+        let moved = self.moved.iter().find(|(m, _)| is_below(path, m));
+        let place = match moved {
+            Some((from, to)) => join(to, &path[from.len() + 1..]),
+            None => path.to_vec(),
+        };
+        // A link before it may have made the target.
+        if at(&self.out, &target)?.is_some() {
+            let out = at(&self.out, b"")?.ok_or_else(|| wrong("is gone"))?;
+            return self.put(&out, &target, &place);
+        }
+        let found = self.below.lookup(&target)?.ok_or_else(|| wrong("is in no layer"))?;
+        if found.kind() == FileType::Directory {
+            return Err(wrong("is a directory"));
+        }
+        self.put(&found.layer, &target, &place)
+    }
+
+    /// Moves what the layer has at `from` to the directory `to`.
+    fn merge(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
+        if to.len() > 4095 {
+            return Err(failed(to, "mkdir", Errno::NAMETOOLONG));
+        }
+        self.dir(to)?;
+        for entry in read_dir(self.layer, from)? {
+            let entry = entry.map_err(|e| failed(from, "read", e))?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let (from, to) = (join(from, name), join(to, name));
+            let Some(fd) = at(self.layer, &from)? else { continue };
+            let stat = fs::fstat(&fd).map_err(|e| failed(&from, "fstat", e))?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                self.put(self.layer, &from, &to)?;
+                continue;
+            }
+            let below = self.below.lookup(&to)?.map(|f| f.kind());
+            if self.implicit.contains(&from[..]) && below == Some(FileType::Symlink) {
+                let behind = self.below.resolve(&to, true)?;
+                self.merge(&from, &behind)?;
+                continue;
+            }
+            if !self.implicit.contains(&from[..]) {
+                self.explicit_dir(&to, fd)?;
+            }
+            self.merge(&from, &to)?;
+        }
+        Ok(())
+    }
+
+    /// A moved directory that has an entry keeps its metadata, and hides what it hid.
+    fn explicit_dir(&mut self, path: &[u8], source: OwnedFd) -> Result<()> {
+        self.dir(split(path).0)?;
+        if !self.made.contains_key(path) {
+            let (parent, name) = self.parent(path)?;
+            fs::mkdirat(&parent, name, Mode::RWXU).map_err(|e| failed(path, "mkdirat", e))?;
+        }
+        if is_opaque(&source) {
+            let dir = open_dir(&self.out, path).map_err(|e| failed(path, "open", e))?;
+            let key = if rustix::process::geteuid().is_root() {
+                "trusted.overlay.opaque"
+            } else {
+                "user.overlay.opaque"
+            };
+            fs::fsetxattr(&dir, key, b"y", XattrFlags::empty()).map_err(|e| failed(path, "setxattr", e))?;
+        }
+        self.made.insert(path.to_vec(), Some(source));
+        Ok(())
+    }
+
+    /// A directory here and all above it, with the metadata that they have in the image.
+    fn dir(&mut self, path: &[u8]) -> Result<()> {
+        if path.is_empty() || self.made.contains_key(path) {
+            return Ok(());
+        }
+        self.dir(split(path).0)?;
+        let is_dir = |fd: &OwnedFd| {
+            fs::fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
+        };
+        let own = at(self.layer, path)?.filter(is_dir);
+        let below = || -> Result<Option<OwnedFd>> {
+            Ok(self.below.lookup(path)?.filter(|f| f.kind() == FileType::Directory).map(|f: Found| f.fd))
+        };
+        let source = match own {
+            Some(fd) if !self.implicit.contains(path) => Some(fd),
+            own => below()?.or(own),
+        };
+        let (parent, name) = self.parent(path)?;
+        fs::mkdirat(&parent, name, Mode::RWXU).map_err(|e| failed(path, "mkdirat", e))?;
+        self.made.insert(path.to_vec(), source);
+        Ok(())
+    }
+
+    fn parent<'p>(&self, path: &'p [u8]) -> Result<(OwnedFd, &'p [u8])> {
+        let (dir, name) = split(path);
+        Ok((open_dir(&self.out, dir).map_err(|e| failed(dir, "open", e))?, name))
+    }
+
+    /// Makes `to` here a hard link to `from` of a layer.
+    fn put(&mut self, layer: &OwnedFd, from: &[u8], to: &[u8]) -> Result<()> {
+        self.dir(split(to).0)?;
+        let (parent, name) = self.parent(to)?;
+        let link = || fs::linkat(layer, from, &parent, name, AtFlags::empty());
+        match link() {
+            Err(Errno::EXIST) => {
+                if self.made.contains_key(to) {
+                    return Err(failed(to, "replace a directory by a file", Errno::ISDIR));
+                }
+                remove_all(&parent, name).map_err(|e| failed(to, "remove", e))?;
+                link().map_err(|e| failed(to, "linkat", e))
+            }
+            other => other.map_err(|e| failed(to, "linkat", e)),
+        }
+    }
+
+    fn finish(self) -> Result<bool> {
+        for (path, source) in self.made.iter().rev() {
+            let dir = open_dir(&self.out, path).map_err(|e| failed(path, "open", e))?;
+            match source {
+                Some(source) => {
+                    copy_metadata(source, &dir).map_err(|e| failed(path, "copy the metadata", e))?
+                }
+                None => {
+                    fs::fchmod(&dir, Mode::from_raw_mode(0o755)).map_err(|e| failed(path, "fchmod", e))?
+                }
+            }
+        }
+        let empty = fs::Dir::read_from(&self.out)
+            .map_err(|e| failed(b"", "read", e))?
+            .all(|e| e.is_ok_and(|e| matches!(e.file_name().to_bytes(), b"." | b"..")));
+        Ok(!empty)
+    }
+}
+
+/// Owner, mode, attributes and time of a directory, `from` being an `O_PATH` descriptor.
+pub fn copy_metadata(from: &OwnedFd, to: &OwnedFd) -> std::result::Result<(), Errno> {
+    let stat = fs::fstat(from)?;
+    if rustix::process::geteuid().is_root() {
+        fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    }
+    fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    let source = proc_path(from);
+    let mut names = vec![0u8; 64 << 10];
+    let n = fs::listxattr(&source, &mut names[..])?;
+    for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+            continue;
+        }
+        let mut value = vec![0u8; 64 << 10];
+        let n = fs::getxattr(&source, name, &mut value[..])?;
+        match fs::fsetxattr(to, name, &value[..n], XattrFlags::empty()) {
+            Err(Errno::PERM | Errno::OPNOTSUPP) if !rustix::process::geteuid().is_root() => {}
+            other => other?,
+        }
+    }
+    let time = Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ };
+    fs::futimens(to, &Timestamps { last_access: time, last_modification: time })
+}

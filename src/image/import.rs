@@ -1,0 +1,191 @@
+//! A source's images into the store: layers side by side, then what each needs of those below it, then the names.
+
+use super::archive::{Files, inside};
+use super::digest::Digest;
+use super::layer::apply::apply;
+use super::layer::compress::through;
+use super::layout::{Image, images};
+use super::limits::Limits;
+use super::manifest::Layer;
+use super::platform::Platform;
+use super::stack::Stack;
+use super::store::{LayerMeta, Store};
+use super::view::View;
+use super::{fixup, view};
+use crate::error::{Error, Kind, Result};
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What to import, and as what.
+pub struct Order<'a> {
+    pub source: &'a Path,
+    pub name: Option<&'a str>,
+    pub platform: Platform,
+    pub limits: Limits,
+}
+
+/// Imports; the names with their manifests.
+pub fn import(store: &Store, order: &Order) -> Result<Vec<(String, Digest)>> {
+    let files = Files::open(order.source, store, &order.limits)?;
+    let source = order.source.display().to_string();
+    let found = images(&files, &order.platform, &order.limits).map_err(|e| inside(&source, e))?;
+    let named = name(found, order)?;
+    let mut out = Vec::new();
+    for (names, image) in named {
+        add(store, &files, &image, &order.limits).map_err(|e| inside(&source, e))?;
+        store.put_blob(&image.config)?;
+        let digest = store.put_blob(&image.manifest)?;
+        for name in names {
+            store.set_ref(&name, &digest)?;
+            out.push((name, digest));
+        }
+    }
+    Ok(out)
+}
+
+/// Chooses the images and their names.
+fn name(found: Vec<Image>, order: &Order) -> Result<Vec<(Vec<String>, Image)>> {
+    let at = order.source.display().to_string();
+    if let Some(wanted) = order.name {
+        let count = found.len();
+        let all: Vec<String> = found.iter().flat_map(|i| i.names.clone()).collect();
+        let mut found = found;
+        let place = match found.iter().position(|i| i.names.iter().any(|n| n == wanted)) {
+            Some(n) => n,
+            None if count == 1 => 0,
+            None => {
+                let what = format!("has {count} images, none of the name {wanted:?}: {}", all.join(", "));
+                return Err(Error::new(Kind::NotFound, at, what));
+            }
+        };
+        return Ok(vec![(vec![wanted.to_string()], found.swap_remove(place))]);
+    }
+    let single = found.len() == 1;
+    let stem = order.source.file_stem().and_then(|s| s.to_str()).filter(|s| *s != "-");
+    let named = |image: Image| match (&image.names[..], stem) {
+        ([], Some(stem)) if single => Ok((vec![stem.to_string()], image)),
+        ([], _) => {
+            Err(Error::invalid(&at, "has an image without a name").hint("give a name behind the source"))
+        }
+        _ => Ok((image.names.clone(), image)),
+    };
+    found.into_iter().map(named).collect()
+}
+
+/// Layers and fixups of an image.
+fn add(store: &Store, files: &Files, image: &Image, limits: &Limits) -> Result<()> {
+    // All of it is looked for first: an image with a missing blob is refused even when its layers are there.
+    for layer in &image.layers {
+        let piece = files.need(&layer.name)?;
+        if piece.size() != layer.size {
+            let what = format!("has {} bytes, its descriptor says {}", piece.size(), layer.size);
+            return Err(Error::invalid(layer.digest.to_string(), what));
+        }
+    }
+    in_parallel(&image.layers, |layer| {
+        add_layer(store, files, layer, limits).map_err(|e| inside(&format!("layer {}", layer.digest), e))
+    })?;
+    let ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id).collect();
+    fixups(store, &ids)
+}
+
+/// Runs `job` on every layer, each once, on as many threads as there are processors; the first error stops the rest.
+fn in_parallel(layers: &[Layer], job: impl Fn(&Layer) -> Result<()> + Sync) -> Result<()> {
+    let mut seen = HashSet::new();
+    let mut todo: Vec<&Layer> = layers.iter().filter(|l| seen.insert(l.diff_id)).collect();
+    todo.sort_by_key(|l| std::cmp::Reverse(l.size)); // the longest first, or it ends alone
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2).min(todo.len());
+    let work = || {
+        while let Some(layer) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(e) = job(layer) {
+                next.store(todo.len(), Ordering::Relaxed);
+                // A poisoned lock only means that another thread panicked while it held its own error.
+                failed.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(e);
+            }
+        }
+    };
+    std::thread::scope(|s| (0..threads).for_each(|_| drop(s.spawn(work))));
+    match failed.into_inner().unwrap_or_else(|p| p.into_inner()) {
+        Some(e) => Err(e),
+        None => Ok(()),
+    }
+}
+
+fn add_layer(store: &Store, files: &Files, layer: &Layer, limits: &Limits) -> Result<()> {
+    if store.layer_meta(&layer.diff_id)?.is_some() {
+        return Ok(());
+    }
+    let _lock = store.lock(&layer.diff_id.hex())?;
+    if store.layer_meta(&layer.diff_id)?.is_some() {
+        return Ok(()); // made while we waited
+    }
+    let work = store.work()?;
+    work.make("layer", 0o700)?;
+    let root = work.make("layer/fs", 0o755)?;
+    let (seen, applied) =
+        through(files.need(&layer.name)?, layer.size, limits, |stream| apply(stream, root, limits))?;
+    if (seen.size, seen.digest) != (layer.size, layer.digest) {
+        return Err(Error::invalid("", format!("its {} bytes have the digest {}", seen.size, seen.digest)));
+    }
+    if seen.diff_id != layer.diff_id {
+        return Err(Error::invalid(
+            "",
+            format!("has the diffID {}, expected {}", seen.diff_id, layer.diff_id),
+        ));
+    }
+    if layer.packing.is_some_and(|p| p != seen.packing) {
+        let what = format!("is packed as {}, which is not its media type", seen.packing.name());
+        return Err(Error::invalid("", what));
+    }
+    if applied.skipped > 0 {
+        tracing::warn!(
+            "layer {}: {} device nodes were left out, only root can make them",
+            layer.digest,
+            applied.skipped
+        );
+    }
+    let meta = LayerMeta {
+        applied,
+        diff_size: seen.diff_size,
+        blob: seen.digest,
+        blob_size: seen.size,
+        compression: seen.packing.name().into(),
+    };
+    let text = serde_json::to_vec(&meta).map_err(|e| Error::invalid("meta", e.to_string()))?;
+    let path = work.path.join("layer/meta");
+    std::fs::write(&path, text).map_err(|e| Error::io(path.display().to_string(), "write", &e))?;
+    store.commit(&work, "layer", &store.layer(&layer.diff_id))
+}
+
+/// Makes the missing fixups of a stack, bottom first: each is part of what the next one looks at.
+pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
+    let mut stack = Stack::default();
+    for id in diff_ids {
+        let meta = stack.meta(store, id)?;
+        let chain = Digest::chain(stack.chain.as_ref(), id);
+        let target = store.fixup(&chain);
+        if !meta.applied.needs.is_empty() && !target.exists() {
+            let _lock = store.lock(&format!("{}.fixup", chain.hex()))?;
+            if !target.exists() {
+                let below = if meta.applied.opaque { View::default() } else { View::open(&stack.lowers)? };
+                let work = store.work()?;
+                work.make("fixup", 0o700)?;
+                let out = work.make("fixup/fs", 0o755)?;
+                let layer = view::open(&store.layer(id).join("fs"))?;
+                if !fixup::build(out, &layer, &below, &meta.applied.needs)
+                    .map_err(|e| inside(&format!("layer {id}"), e))?
+                {
+                    let fs = work.path.join("fixup/fs");
+                    std::fs::remove_dir(&fs)
+                        .map_err(|e| Error::io(fs.display().to_string(), "remove", &e))?;
+                }
+                store.commit(&work, "fixup", &target)?;
+            }
+        }
+        stack.push(store, id, &meta);
+    }
+    Ok(())
+}

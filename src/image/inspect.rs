@@ -1,0 +1,129 @@
+//! What is in the store, for people and for programs.
+
+use super::digest::Digest;
+use super::store::Store;
+use super::{bundle, manifest};
+use crate::error::{Error, Result};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::Write;
+
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    pub name: String,
+    pub digest: Digest,
+    pub platform: String,
+    pub layers: usize,
+    /// Bytes of the tar streams.
+    pub size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+}
+
+pub fn rows(store: &Store) -> Result<Vec<Row>> {
+    let mut known: BTreeMap<Digest, Row> = BTreeMap::new();
+    let mut out = Vec::new();
+    for (name, digest) in store.refs()? {
+        let row = match known.entry(digest) {
+            Entry::Occupied(e) => e.into_mut(),
+            Entry::Vacant(e) => e.insert(row(store, digest)?),
+        };
+        out.push(Row { name, ..row.clone() });
+    }
+    Ok(out)
+}
+
+fn row(store: &Store, digest: Digest) -> Result<Row> {
+    let (c, ids) = bundle::load(store, &digest)?;
+    let mut size = 0;
+    for id in &ids {
+        size += store.layer_meta(id)?.map_or(0, |m| m.diff_size);
+    }
+    let platform = format!("{}/{}", c.os(), c.architecture());
+    Ok(Row { name: String::new(), digest, platform, layers: ids.len(), size, created: c.created().clone() })
+}
+
+/// Columns as wide as their widest cell.
+pub fn table(rows: &[Row]) -> String {
+    let mut lines = vec![["NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "CREATED"].map(String::from)];
+    lines.extend(rows.iter().map(|r| {
+        let created = r.created.clone().unwrap_or_default();
+        [
+            r.name.clone(),
+            r.digest.hex()[..12].into(),
+            r.platform.clone(),
+            r.layers.to_string(),
+            human(r.size),
+            created,
+        ]
+    }));
+    let width = |n: usize| lines.iter().map(|l| l[n].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let mut out = String::new();
+    for line in &lines {
+        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}")).collect();
+        // Values of an image: nothing of them reaches a terminal raw. A String takes everything.
+        let _ = writeln!(out, "{}", cells.join("   ").trim_end().replace(char::is_control, "?"));
+    }
+    out
+}
+
+fn human(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let step = (0..4).take_while(|n| bytes >> (10 * (n + 1)) > 0).count();
+    match step {
+        0 => format!("{bytes} B"),
+        _ => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * step)) as f64, units[step]),
+    }
+}
+
+/// Everything known of an image.
+pub fn inspect(store: &Store, image: &str) -> Result<Value> {
+    let (_, digest) = store.find(image)?;
+    let parse = |d: &Digest| -> Result<Value> {
+        serde_json::from_slice(&store.blob(d)?).map_err(|e| Error::invalid(d.to_string(), e.to_string()))
+    };
+    let document = parse(&digest)?;
+    let m: oci_spec::image::ImageManifest = serde_json::from_value(document.clone())
+        .map_err(|e| Error::invalid(digest.to_string(), e.to_string()))?;
+    let config = manifest::digest(m.config())?;
+    let (_, ids) = bundle::load(store, &digest)?;
+    let mut layers = Vec::new();
+    let mut chain = None;
+    for (id, d) in ids.iter().zip(m.layers()) {
+        let next = Digest::chain(chain.as_ref(), id);
+        let meta = store.layer_meta(id)?;
+        layers.push(json!({
+            "diffID": id, "chainID": next, "digest": d.digest().as_ref(), "mediaType": d.media_type().as_ref(),
+            "size": d.size(),
+            "uncompressedSize": meta.as_ref().map(|m| m.diff_size),
+            "fileBytes": meta.as_ref().map(|m| m.applied.bytes),
+            "entries": meta.as_ref().map(|m| m.applied.entries),
+            "compression": meta.as_ref().map(|m| &m.compression),
+        }));
+        chain = Some(next);
+    }
+    let names: Vec<String> = store.refs()?.into_iter().filter(|r| r.1 == digest).map(|r| r.0).collect();
+    let config_value = parse(&config)?;
+    Ok(json!({
+        "names": names, "digest": digest, "manifest": document, "configDigest": config,
+        "history": config_value.get("history").cloned().unwrap_or_default(), "config": config_value, "layers": layers,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (n, want) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 << 19, "1.5 MiB"), (5 << 40, "5.0 TiB")]
+        {
+            assert_eq!(human(n), want);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The bytes of a layer as they lie in an image, to the tar stream: read, hash, inflate, hash, all on a thread of its
+//! own, so that the files are made meanwhile.
+
+use crate::error::{Error, Result};
+use crate::image::digest::{Digest, HashRead};
+use crate::image::limits::{FREE_OUTPUT, Limits};
+use std::io::{self, BufRead, BufReader, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// How a layer is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    pub fn name(self) -> &'static str {
+        match self {
+            Packing::Plain => "none",
+            Packing::Gzip => "gzip",
+            Packing::Zstd => "zstd",
+        }
+    }
+
+    /// By the first bytes; a tar stream never starts with these (it would be a name of control bytes).
+    pub fn sniff(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Packing::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
+            // A skippable frame may come first: zstd:chunked and pzstd write them.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
+            _ => Packing::Plain,
+        }
+    }
+}
+
+/// Inflates `r` by its first bytes.
+pub fn inflate<'a>(r: impl BufRead + Send + 'a) -> io::Result<(Packing, Box<dyn Read + Send + 'a>)> {
+    let mut r = r;
+    let packing = Packing::sniff(r.fill_buf()?);
+    Ok((
+        packing,
+        match packing {
+            Packing::Plain => Box::new(r),
+            Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(r)),
+            Packing::Zstd => {
+                let mut d = zstd::stream::read::Decoder::with_buffer(r)?;
+                // 128 MiB of window: what `zstd -d` takes without being told.
+                d.window_log_max(27)?;
+                Box::new(d)
+            }
+        },
+    ))
+}
+
+/// What the packed stream turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub packing: Packing,
+    pub digest: Digest,
+    pub size: u64,
+    pub diff_id: Digest,
+    pub diff_size: u64,
+}
+
+const CHUNK: usize = 256 << 10;
+
+/// Runs `sink` on the tar stream of `blob`, which must be at most `size` bytes long; afterwards all of the blob was read
+/// and hashed, whatever stands behind the archive.
+pub fn through<T>(
+    blob: impl Read + Send,
+    size: u64,
+    limits: &Limits,
+    sink: impl FnOnce(&mut Stream) -> Result<T>,
+) -> Result<(Seen, T)> {
+    let (send, receive) = sync_channel(4);
+    std::thread::scope(|scope| {
+        let inflating = scope.spawn(move || produce(blob, size, limits, &send));
+        let mut stream = Stream { receive, chunk: Vec::new(), at: 0 };
+        let out = sink(&mut stream);
+        if out.is_ok() {
+            // Blocks behind the archive are part of both digests.
+            while stream.fill_buf().is_ok_and(|b| !b.is_empty()) {
+                let n = stream.chunk.len() - stream.at;
+                stream.consume(n);
+            }
+        }
+        drop(stream); // lets a blocked sender end
+        let seen = inflating.join().unwrap_or_else(|_| Err(Error::invalid("layer", "cannot be inflated")));
+        match (seen, out) {
+            // The cause, when the stream broke: the sink saw only its end.
+            (Err(e), _) | (_, Err(e)) => Err(e),
+            (Ok(None), Ok(_)) => Err(Error::invalid("layer", "was not read to its end")),
+            (Ok(Some(seen)), Ok(out)) => Ok((seen, out)),
+        }
+    })
+}
+
+/// Inflates and hashes into `send`; `None` when nobody reads on.
+fn produce(
+    blob: impl Read + Send,
+    size: u64,
+    limits: &Limits,
+    send: &SyncSender<Vec<u8>>,
+) -> Result<Option<Seen>> {
+    let at = |e: io::Error| Error::io("layer", "inflate", &e);
+    let mut packed = BufReader::with_capacity(CHUNK, HashRead::new(blob.take(size.saturating_add(1))));
+    let (packing, plain) = inflate(&mut packed).map_err(at)?;
+    let mut plain = HashRead::new(plain);
+    let allowed = FREE_OUTPUT.max(size.saturating_mul(limits.ratio));
+    loop {
+        let mut chunk = vec![0; CHUNK];
+        let mut len = 0;
+        while len < CHUNK {
+            match plain.read(&mut chunk[len..]) {
+                Ok(0) => break,
+                Ok(n) => len += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(at(e)),
+            }
+        }
+        if len == 0 {
+            break;
+        }
+        if plain.count > limits.bytes {
+            return Err(Error::invalid("layer", format!("inflates to more than {} bytes", limits.bytes))
+                .hint("raise --max-layer-bytes"));
+        }
+        if plain.count > allowed {
+            let what = format!("inflates to more than {} times its {size} bytes", limits.ratio);
+            return Err(Error::invalid("layer", what).hint("raise --max-ratio"));
+        }
+        chunk.truncate(len);
+        if send.send(chunk).is_err() {
+            return Ok(None);
+        }
+    }
+    let diff_size = plain.count;
+    let diff_id = plain.digest();
+    // Bytes behind the last frame belong to the blob's digest.
+    io::copy(&mut packed, &mut io::sink()).map_err(at)?;
+    let packed = packed.into_inner();
+    Ok(Some(Seen { packing, size: packed.count, digest: packed.digest(), diff_id, diff_size }))
+}
+
+/// The tar stream, in chunks from the inflating thread.
+pub struct Stream {
+    receive: Receiver<Vec<u8>>,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buf)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl BufRead for Stream {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.chunk.len() {
+            // A closed channel is the end, or an error that the sender returns.
+            self.chunk = self.receive.recv().unwrap_or_default();
+            self.at = 0;
+        }
+        Ok(&self.chunk[self.at..])
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.at = (self.at + n).min(self.chunk.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        e.write_all(data).unwrap();
+        e.finish().unwrap()
+    }
+
+    fn read(packed: &[u8], limits: &Limits) -> Result<(Seen, Vec<u8>)> {
+        through(packed, packed.len() as u64, limits, |s| {
+            let mut out = Vec::new();
+            s.take(1 << 30).read_to_end(&mut out).unwrap();
+            Ok(out)
+        })
+    }
+
+    #[test]
+    fn every_packing_gives_the_same_bytes_and_digests() {
+        let plain: Vec<u8> = (0..700_000u32).flat_map(|n| n.to_le_bytes()).collect();
+        let (a, b) = plain.split_at(1_000_003);
+        for (packing, packed) in [
+            (Packing::Plain, plain.clone()),
+            (Packing::Gzip, gzip(&plain)),
+            (Packing::Gzip, [gzip(a), gzip(b)].concat()),
+            (Packing::Zstd, zstd::encode_all(&plain[..], 1).unwrap()),
+            (Packing::Zstd, [zstd::encode_all(a, 1).unwrap(), zstd::encode_all(b, 1).unwrap()].concat()),
+        ] {
+            let (seen, out) = read(&packed, &Limits::default()).unwrap();
+            assert!(out == plain, "{packing:?}");
+            assert_eq!((seen.packing, seen.digest), (packing, Digest::of(&packed)));
+            assert_eq!((seen.size, seen.diff_id), (packed.len() as u64, Digest::of(&plain)));
+        }
+    }
+
+    #[test]
+    fn what_the_sink_leaves_is_hashed_too() {
+        let plain = vec![7; 3 << 20];
+        let (seen, ()) = through(&plain[..], plain.len() as u64, &Limits::default(), |_| Ok(())).unwrap();
+        assert_eq!(seen.diff_id, Digest::of(&plain));
+    }
+
+    #[test]
+    fn broken_streams_name_their_cause() {
+        let mut packed = gzip(&vec![1; 1 << 20]);
+        let len = packed.len();
+        assert!(read(&packed[..len - 9], &Limits::default()).is_err());
+        packed[len / 2] ^= 0x55;
+        assert!(read(&packed, &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn a_bomb_ends_at_its_limit() {
+        let bomb = zstd::encode_all(io::repeat(0).take(300 << 20), 1).unwrap();
+        let limits = Limits { ratio: 100, ..Limits::default() };
+        let e = read(&bomb, &limits).unwrap_err().to_string();
+        assert!(e.contains("100 times"), "{e}");
+        let limits = Limits { bytes: 1 << 20, ..Limits::default() };
+        let e = read(&bomb, &limits).unwrap_err().to_string();
+        assert!(e.contains("1048576 bytes"), "{e}");
+    }
+}

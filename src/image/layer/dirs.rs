@@ -1,0 +1,154 @@
+//! The directories of a layer in the making, by descriptor. Links are never followed by the kernel here: where the path
+//! of an entry leads through a link of the same layer, it is read and resolved as if the layer were `/`.
+
+use super::entry::{Meta, join, refuse, shown, split};
+use crate::error::{Error, Result};
+use crate::image::limits::Limits;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+/// A directory descriptor below `dir`, without following a link.
+pub fn open_dir(dir: &OwnedFd, path: &[u8]) -> std::result::Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { b"." } else { path };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    fs::openat2(dir, path, flags, Mode::empty(), resolve)
+}
+
+/// The error of a call on an entry.
+pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
+    Error::os(format!("entry {:?}", shown(path)), call, e.raw_os_error())
+}
+
+/// Links that a path may lead through, as in the kernel.
+const MAX_LINKS: usize = 40;
+/// Open descriptors that are kept.
+const KEPT: usize = 64;
+
+pub struct Tree {
+    root: OwnedFd,
+    /// Every directory by its path without links; `None` when no entry has told its metadata.
+    pub dirs: BTreeMap<Vec<u8>, Option<Meta>>,
+    open: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    limits: Limits,
+}
+
+impl Tree {
+    pub fn new(root: OwnedFd, limits: Limits) -> Self {
+        let dirs = BTreeMap::from([(Vec::new(), None)]);
+        Self { root, dirs, open: HashMap::new(), limits }
+    }
+
+    /// The descriptor of a directory of the layer.
+    pub fn open(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
+        if let Some(fd) = self.open.get(path) {
+            return Ok(fd.clone());
+        }
+        if self.open.len() >= KEPT {
+            self.open.clear();
+        }
+        let fd = Rc::new(open_dir(&self.root, path).map_err(|e| failed(path, "openat2", e))?);
+        self.open.insert(path.to_vec(), fd.clone());
+        Ok(fd)
+    }
+
+    /// The path without links of the directory `path`. With `make`, missing directories are made; without, they are
+    /// `None`, as is a path through something else.
+    pub fn locate(&mut self, path: &[u8], make: bool) -> Result<Option<Vec<u8>>> {
+        if self.dirs.contains_key(path) {
+            return Ok(Some(path.to_vec()));
+        }
+        let mut todo = parts(path);
+        let (mut at, mut links) = (Vec::new(), 0);
+        while let Some(part) = todo.pop() {
+            if part == b".." {
+                at = split(&at).0.to_vec();
+                continue;
+            }
+            let next = join(&at, &part);
+            if self.dirs.contains_key(&next) {
+                at = next;
+                continue;
+            }
+            let dir = self.open(&at)?;
+            match fs::statat(&*dir, &part[..], AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(st) if FileType::from_raw_mode(st.st_mode) == FileType::Symlink => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(failed(path, "look up", Errno::LOOP));
+                    }
+                    let target = fs::readlinkat(&*dir, &part[..], Vec::new())
+                        .map_err(|e| failed(&next, "readlinkat", e))?;
+                    if target.as_bytes().first() == Some(&b'/') {
+                        at.clear();
+                    }
+                    todo.extend(parts(target.as_bytes()));
+                }
+                Ok(_) if make => {
+                    return Err(refuse(path, format!("needs {:?} to be a directory", shown(&next))));
+                }
+                Err(Errno::NOENT) if make => {
+                    if next.len() > self.limits.path {
+                        return Err(failed(&next, "mkdirat", Errno::NAMETOOLONG));
+                    }
+                    fs::mkdirat(&*dir, &part[..], Mode::RWXU).map_err(|e| failed(&next, "mkdirat", e))?;
+                    self.dirs.insert(next.clone(), None);
+                    at = next;
+                }
+                Ok(_) | Err(Errno::NOENT) => return Ok(None),
+                Err(e) => return Err(failed(&next, "fstatat", e)),
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// The directory that holds `path`, made when it is missing: its path without links, its descriptor, the last name.
+    pub fn parent<'a>(&mut self, path: &'a [u8]) -> Result<(Vec<u8>, Rc<OwnedFd>, &'a [u8])> {
+        let (dir, name) = split(path);
+        let dir = self.locate(dir, true)?.unwrap_or_default();
+        let fd = self.open(&dir)?;
+        Ok((dir, fd, name))
+    }
+
+    /// Removes what is at `path`, a directory with all that is in it; whether it was one.
+    pub fn clear(&mut self, path: &[u8], dir: &OwnedFd, name: &[u8]) -> Result<bool> {
+        if self.dirs.remove(path).is_none() {
+            fs::unlinkat(dir, name, AtFlags::empty()).map_err(|e| failed(path, "unlinkat", e))?;
+            return Ok(false);
+        }
+        let start = join(path, b"");
+        let below = self.dirs.range(start.clone()..).map(|d| d.0).take_while(|d| d.starts_with(&start));
+        for d in below.cloned().collect::<Vec<_>>() {
+            self.dirs.remove(&d);
+        }
+        self.open.clear();
+        remove_all(dir, name).map_err(|e| failed(path, "remove", e))?;
+        Ok(true)
+    }
+}
+
+/// The parts of a path, last first; `..` only comes from targets of links.
+fn parts(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").map(<[u8]>::to_vec).rev().collect()
+}
+
+/// Removes a directory or file by its name below `dir`, never following a link or leaving the file system. Depth is
+/// bounded by that of entries, and so is the recursion.
+pub fn remove_all(dir: &OwnedFd, name: &[u8]) -> std::result::Result<(), Errno> {
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        other => return other,
+    }
+    let sub = open_dir(dir, name)?;
+    for entry in fs::Dir::read_from(&sub)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            remove_all(&sub, name)?;
+        }
+    }
+    fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+}

@@ -1,0 +1,165 @@
+//! Manifests, indexes and configurations, strictly: a document that two readers may take for two things is refused
+//! (CVE-2021-41190), and so is one whose size or digest is not that of its descriptor.
+
+use super::archive::Files;
+use super::digest::Digest;
+use super::layer::compress::Packing;
+use super::limits::Limits;
+use crate::error::{Error, Result};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+const MANIFESTS: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const INDEXES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+const CONFIGS: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+
+/// A document that a descriptor of an index points to.
+pub enum Document {
+    Index(Box<ImageIndex>),
+    Manifest(Box<ImageManifest>),
+}
+
+/// What tells documents apart.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Outline {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    manifests: Option<IgnoredAny>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
+}
+
+/// Parses what a descriptor calls a `media_type`; `None` for `index.json`, which has no descriptor.
+pub fn parse(at: &str, bytes: &[u8], media_type: Option<&str>) -> Result<Document> {
+    let json = |e: serde_json::Error| Error::invalid(at, e.to_string());
+    let o: Outline = serde_json::from_slice(bytes).map_err(json)?;
+    if o.schema_version != Some(2) {
+        return Err(Error::invalid(at, format!("schemaVersion {:?} is not 2", o.schema_version)));
+    }
+    if let (Some(inner), Some(outer)) = (o.media_type.as_deref(), media_type) {
+        if inner != outer {
+            return Err(Error::invalid(
+                at,
+                format!("is {inner:?} by its own word and {outer:?} by its descriptor"),
+            ));
+        }
+    }
+    let index = o.manifests.is_some();
+    let manifest = o.config.is_some() || o.layers.is_some() || o.fs_layers.is_some();
+    if index && manifest {
+        return Err(Error::invalid(at, "is both an index and a manifest"));
+    }
+    let kind = o.media_type.as_deref().or(media_type).unwrap_or(INDEXES[0]);
+    if INDEXES.contains(&kind) && index {
+        return serde_json::from_slice(bytes).map(|i| Document::Index(Box::new(i))).map_err(json);
+    }
+    if MANIFESTS.contains(&kind) && manifest {
+        return serde_json::from_slice(bytes).map(|m| Document::Manifest(Box::new(m))).map_err(json);
+    }
+    Err(Error::unsupported(at, format!("media type {kind:?} is not that of an image or its content is not")))
+}
+
+/// Whether a descriptor's media type is one of an index or a manifest of an image.
+pub fn is_known(media_type: &str) -> bool {
+    INDEXES.contains(&media_type) || MANIFESTS.contains(&media_type)
+}
+
+/// The digest of a descriptor.
+pub fn digest(d: &Descriptor) -> Result<Digest> {
+    Digest::parse("descriptor", d.digest().as_ref())
+}
+
+/// The name of a blob in a layout.
+pub fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// Reads a blob that is held in memory, and checks it against its descriptor.
+pub fn fetch(files: &Files, d: &Descriptor, max: u64) -> Result<Vec<u8>> {
+    let want = digest(d)?;
+    let bytes = files.need(&blob_name(&want))?.all(&want.to_string(), max)?;
+    if bytes.len() as u64 != d.size() {
+        let what = format!("has {} bytes, its descriptor says {}", bytes.len(), d.size());
+        return Err(Error::invalid(want.to_string(), what));
+    }
+    let found = Digest::of(&bytes);
+    if found != want {
+        return Err(Error::invalid(want.to_string(), format!("has the digest {found}")));
+    }
+    Ok(bytes)
+}
+
+/// A layer of a manifest.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Its file in the source.
+    pub name: String,
+    pub digest: Digest,
+    pub size: u64,
+    pub diff_id: Digest,
+    /// What the media type promises, `None` where nothing does.
+    pub packing: Option<Packing>,
+}
+
+/// The packing that a layer's media type promises.
+pub fn packing(media_type: &str) -> Result<Packing> {
+    let oci = media_type
+        .strip_prefix("application/vnd.oci.image.layer.v1.tar")
+        .or_else(|| media_type.strip_prefix("application/vnd.oci.image.layer.nondistributable.v1.tar"))
+        .or_else(|| media_type.strip_prefix("application/vnd.docker.image.rootfs.diff.tar"))
+        .or_else(|| media_type.strip_prefix("application/vnd.docker.image.rootfs.foreign.diff.tar"));
+    match oci {
+        Some("") => Ok(Packing::Plain),
+        Some("+gzip" | ".gzip") => Ok(Packing::Gzip),
+        Some("+zstd" | ".zstd") => Ok(Packing::Zstd),
+        Some(s) if s.contains("encrypted") => {
+            Err(Error::unsupported("layer", format!("{media_type:?} is encrypted, and there is no key")))
+        }
+        _ => Err(Error::unsupported("layer", format!("media type {media_type:?} is not that of a layer"))),
+    }
+}
+
+/// A configuration, and the diffIDs of its layers.
+pub fn config(at: &str, bytes: &[u8]) -> Result<(ImageConfiguration, Vec<Digest>)> {
+    let c: ImageConfiguration = serde_json::from_slice(bytes)
+        .map_err(|e| Error::invalid(at, format!("is no image configuration: {e}")))?;
+    if c.os().to_string() != "linux" {
+        return Err(Error::unsupported(at, format!("os {:?} is not linux", c.os().to_string())));
+    }
+    if c.rootfs().typ() != "layers" {
+        return Err(Error::unsupported(at, format!("rootfs.type {:?} is not layers", c.rootfs().typ())));
+    }
+    let ids =
+        c.rootfs().diff_ids().iter().map(|d| Digest::parse("rootfs.diff_ids", d)).collect::<Result<_>>()?;
+    Ok((c, ids))
+}
+
+/// The layers of a manifest with the diffIDs of its configuration.
+pub fn layers(m: &ImageManifest, diff_ids: &[Digest]) -> Result<Vec<Layer>> {
+    if m.layers().len() != diff_ids.len() {
+        let what =
+            format!("has {} layers, its configuration has {} diff_ids", m.layers().len(), diff_ids.len());
+        return Err(Error::invalid("manifest", what));
+    }
+    let layer = |(d, diff_id): (&Descriptor, &Digest)| {
+        let digest = digest(d)?;
+        let packing = Some(packing(d.media_type().as_ref())?);
+        Ok(Layer { name: blob_name(&digest), digest, size: d.size(), diff_id: *diff_id, packing })
+    };
+    m.layers().iter().zip(diff_ids).map(layer).collect()
+}
+
+/// Reads the configuration of a manifest.
+pub fn fetch_config(files: &Files, m: &ImageManifest, limits: &Limits) -> Result<Vec<u8>> {
+    let kind: &str = m.config().media_type().as_ref();
+    if !CONFIGS.contains(&kind) {
+        return Err(Error::unsupported("config", format!("media type {kind:?} is not that of an image")));
+    }
+    fetch(files, m.config(), limits.config)
+}

@@ -1,0 +1,141 @@
+//! The overlay mount of a bundle.
+
+use crate::bundle::Overlay;
+use crate::error::{Error, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// Most lower directories that the kernel stacks (OVL_MAX_STACK).
+pub const MAX_LOWERS: usize = 500;
+
+/// Mounts on the directory `target`.
+pub fn mount(o: &Overlay, target: &Path) -> Result<()> {
+    let at = target.display().to_string();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = rustix::fs::open(target, flags, Mode::empty())
+        .map_err(|e| Error::os(&at, "open", e.raw_os_error()))?;
+    if is_mounted(target)? {
+        return Err(Error::new(crate::error::Kind::Exists, at, "is mounted already"));
+    }
+    let fs = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(|e| Error::os(&at, "fsopen overlay", e.raw_os_error()))?;
+    match configure(&fs, o) {
+        Ok(()) => {}
+        // Before Linux 6.7 there is no `lowerdir+`.
+        Err((key, Errno::INVAL)) if key == "lowerdir+" && !has_log(&fs) => return mount_by_string(o, target),
+        Err((key, e)) => return Err(refused(&fs, &at, &format!("overlay: {key}"), e)),
+    }
+    mount::fsconfig_create(&fs).map_err(|e| refused(&fs, &at, "mount overlay", e))?;
+    let made = mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(|e| refused(&fs, &at, "fsmount overlay", e))?;
+    let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    mount::move_mount(&made, "", &place, "", both).map_err(|e| Error::os(&at, "move_mount", e.raw_os_error()))
+}
+
+fn configure(fs: &OwnedFd, o: &Overlay) -> std::result::Result<(), (String, Errno)> {
+    let set = |key: &str, value: &str| {
+        mount::fsconfig_set_string(fs.as_fd(), key, value).map_err(|e| (key.to_string(), e))
+    };
+    for lower in &o.lower {
+        set("lowerdir+", lower)?;
+    }
+    if let (Some(upper), Some(work)) = (&o.upper, &o.work) {
+        set("upperdir", upper)?;
+        set("workdir", work)?;
+    }
+    for option in &o.options {
+        match option.split_once('=') {
+            Some((key, value)) => set(key, value)?,
+            None => mount::fsconfig_set_flag(fs.as_fd(), option).map_err(|e| (option.clone(), e))?,
+        }
+    }
+    Ok(())
+}
+
+/// The messages of the kernel: each starts with a letter for its kind (fsopen(2)).
+fn log(fs: &OwnedFd) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut buf = [0; 1024];
+    while let Ok(n @ 1..) = rustix::io::read(fs, &mut buf) {
+        let text = String::from_utf8_lossy(&buf[..n]);
+        let text = text.trim_end();
+        out.push(text.get(2..).unwrap_or(text).to_string());
+    }
+    out
+}
+
+/// A kernel that knows a key says why it refuses the value.
+fn has_log(fs: &OwnedFd) -> bool {
+    log(fs).iter().any(|l| !l.contains("Unknown parameter"))
+}
+
+fn refused(fs: &OwnedFd, at: &str, call: &str, e: Errno) -> Error {
+    let error = Error::os(at, call, e.raw_os_error());
+    match &log(fs)[..] {
+        [] => error,
+        lines => error.hint(lines.join("; ")),
+    }
+}
+
+/// The way of older kernels: all layers in one page of options, which short links keep small.
+fn mount_by_string(o: &Overlay, target: &Path) -> Result<()> {
+    let at = target.display().to_string();
+    let io = |what: &'static str| {
+        let at = at.clone();
+        move |e: std::io::Error| Error::io(at, what, &e)
+    };
+    let links = target.with_file_name(format!(".lower-{}", std::process::id()));
+    std::fs::create_dir(&links).map_err(io("make links to the layers"))?;
+    let mounted = (|| {
+        let all = o.lower.iter().map(String::as_str);
+        for (n, dir) in all.chain(o.upper.as_deref()).chain(o.work.as_deref()).enumerate() {
+            std::os::unix::fs::symlink(dir, links.join(n.to_string()))
+                .map_err(io("make links to the layers"))?;
+        }
+        let count = o.lower.len();
+        let lowers: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+        let mut data = format!("lowerdir={}", lowers.join(":"));
+        if o.upper.is_some() && o.work.is_some() {
+            data.push_str(&format!(",upperdir={count},workdir={}", count + 1));
+        }
+        for option in &o.options {
+            data.push(',');
+            data.push_str(option);
+        }
+        let target = std::path::absolute(target).map_err(io("resolve"))?;
+        let here = std::env::current_dir().map_err(io("getcwd"))?;
+        std::env::set_current_dir(&links).map_err(io("chdir to the links"))?;
+        let data = std::ffi::CString::new(data).map_err(|e| Error::invalid(&at, e.to_string()))?;
+        let done =
+            mount::mount("overlay", &target, "overlay", mount::MountFlags::empty(), Some(data.as_c_str()));
+        std::env::set_current_dir(here).map_err(io("chdir back"))?;
+        done.map_err(|e| Error::os(&at, "mount overlay", e.raw_os_error()))
+    })();
+    // The kernel has resolved the links; left behind they do no harm.
+    let _ = std::fs::remove_dir_all(&links);
+    mounted
+}
+
+/// Whether something is mounted on a directory: its device is not that of its parent, or it is its own root.
+pub fn is_mounted(dir: &Path) -> Result<bool> {
+    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+    let at = dir.display().to_string();
+    let st = rustix::fs::statx(rustix::fs::CWD, dir, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
+        .map_err(|e| Error::os(at, "statx", e.raw_os_error()))?;
+    Ok(st.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Unmounts what is on `target`.
+pub fn unmount(target: &Path) -> Result<()> {
+    let at = target.display().to_string();
+    if !is_mounted(target)? {
+        return Err(Error::new(crate::error::Kind::WrongState, at, "is not mounted"));
+    }
+    mount::unmount(target, UnmountFlags::NOFOLLOW).map_err(|e| {
+        let error = Error::os(at, "umount", e.raw_os_error());
+        if e == Errno::BUSY { error.hint("a container or another process uses it") } else { error }
+    })
+}

@@ -1,0 +1,50 @@
+//! The layers of an image as overlayfs wants them.
+
+use super::digest::Digest;
+use super::store::{LayerMeta, Store};
+use crate::error::{Error, Kind, Result};
+use std::path::PathBuf;
+
+#[derive(Clone, Default)]
+pub struct Stack {
+    /// Topmost first; the fixup of a layer lies on the layer.
+    pub lowers: Vec<PathBuf>,
+    pub chain: Option<Digest>,
+    /// The layer whose root entry is that of the image.
+    pub root: Option<PathBuf>,
+}
+
+impl Stack {
+    pub fn of(store: &Store, diff_ids: &[Digest]) -> Result<Self> {
+        let mut stack = Self::default();
+        for id in diff_ids {
+            let meta = stack.meta(store, id)?;
+            stack.push(store, id, &meta);
+        }
+        Ok(stack)
+    }
+
+    pub fn meta(&self, store: &Store, id: &Digest) -> Result<LayerMeta> {
+        let gone = || Error::new(Kind::NotFound, format!("layer {id}"), "is not in the store");
+        store.layer_meta(id)?.ok_or_else(gone)
+    }
+
+    /// Puts a layer on top.
+    pub fn push(&mut self, store: &Store, id: &Digest, meta: &LayerMeta) {
+        let chain = Digest::chain(self.chain.as_ref(), id);
+        self.chain = Some(chain);
+        let fs = store.layer(id).join("fs");
+        if meta.applied.opaque {
+            // overlayfs takes no notice of an opaque root: what it hides is left out.
+            self.lowers.clear();
+        }
+        if meta.applied.root_listed {
+            self.root = Some(fs.clone());
+        }
+        self.lowers.insert(0, fs);
+        let fixup = store.fixup(&chain).join("fs");
+        if !meta.applied.needs.is_empty() && fixup.exists() {
+            self.lowers.insert(0, fixup);
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The store: layers, manifests and configurations by digest, names for images, and who uses what.
+//!
+//! Nothing is ever written where it is read: work happens in `tmp/`, is made durable and then renamed. A kill leaves
+//! litter there, whose lock nobody holds; the next command removes it.
+
+use super::digest::Digest;
+use super::layer::apply::Applied;
+use super::layer::dirs::{open_dir, remove_all};
+use crate::error::{Error, Kind, Result};
+use rustix::fs::{self, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+const FORMAT: &str = "orlop store 1\n";
+
+/// An open store, locked shared or exclusively for as long as it lives.
+pub struct Store {
+    dir: PathBuf,
+    _lock: File,
+}
+
+/// `layers/DIFFID/meta`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LayerMeta {
+    #[serde(flatten)]
+    pub applied: Applied,
+    /// Bytes of the tar stream.
+    pub diff_size: u64,
+    /// The blob that the layer came from.
+    pub blob: Digest,
+    pub blob_size: u64,
+    pub compression: String,
+}
+
+/// `bundles/HASH`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BundleRef {
+    pub path: PathBuf,
+    pub manifest: Digest,
+}
+
+fn error(path: &Path, what: &str, e: &std::io::Error) -> Error {
+    Error::io(path.display().to_string(), what, e)
+}
+
+fn os(path: &Path, what: &str, e: Errno) -> Error {
+    Error::os(path.display().to_string(), what, e.raw_os_error())
+}
+
+impl Store {
+    /// Opens the store at `dir`, made when it is missing. `exclusive` is for removing: nobody else reads or adds then.
+    pub fn open(dir: &Path, exclusive: bool) -> Result<Self> {
+        let dir = std::path::absolute(dir).map_err(|e| error(dir, "resolve", &e))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|e| error(&dir, "make", &e))?;
+        let meta = std::fs::metadata(&dir).map_err(|e| error(&dir, "stat", &e))?;
+        if meta.uid() != rustix::process::geteuid().as_raw() {
+            return Err(Error::invalid(dir.display().to_string(), "belongs to another user"));
+        }
+        Self::check_format(&dir)?;
+        if meta.mode() & 0o077 != 0 {
+            // Layers hold set-id programs and device nodes.
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
+                .map_err(|e| error(&dir, "chmod 0700", &e))?;
+        }
+        for sub in ["tmp", "blobs/sha256", "layers", "fixups", "refs", "bundles", "locks"] {
+            std::fs::create_dir_all(dir.join(sub)).map_err(|e| error(&dir.join(sub), "make", &e))?;
+        }
+        let lock = lock_file(&dir.join("lock"), exclusive)?;
+        let store = Self { dir, _lock: lock };
+        store.sweep_tmp()?;
+        Ok(store)
+    }
+
+    /// A directory with other things in it is not taken over.
+    fn check_format(dir: &Path) -> Result<()> {
+        let path = dir.join("format");
+        match std::fs::read_to_string(&path) {
+            Ok(text) if text == FORMAT => return Ok(()),
+            Ok(text) => {
+                return Err(Error::unsupported(
+                    path.display().to_string(),
+                    format!("{text:?} is not a known format"),
+                ));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(error(&path, "read", &e)),
+        }
+        let mut names = std::fs::read_dir(dir).map_err(|e| error(dir, "read", &e))?;
+        // Another first command may be a step ahead of us.
+        let foreign = names.any(|n| n.is_ok_and(|n| !n.file_name().as_bytes().starts_with(b"format")));
+        if foreign && !path.exists() {
+            return Err(Error::invalid(dir.display().to_string(), "is neither a store nor empty"));
+        }
+        let new = dir.join(format!("format.{}", std::process::id()));
+        std::fs::write(&new, FORMAT).map_err(|e| error(&new, "write", &e))?;
+        std::fs::rename(&new, &path).map_err(|e| error(&path, "rename", &e))
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The files of a layer.
+    pub fn layer(&self, diff_id: &Digest) -> PathBuf {
+        self.dir.join("layers").join(diff_id.hex())
+    }
+
+    pub fn fixup(&self, chain: &Digest) -> PathBuf {
+        self.dir.join("fixups").join(chain.hex())
+    }
+
+    /// `None` when the layer is not there.
+    pub fn layer_meta(&self, diff_id: &Digest) -> Result<Option<LayerMeta>> {
+        let path = self.layer(diff_id).join("meta");
+        match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|e| Error::invalid(path.display().to_string(), format!("is damaged: {e}"))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(error(&path, "read", &e)),
+        }
+    }
+
+    /// Locks one layer or fixup for making it. The caller looks again whether it is there: another may have made it.
+    pub fn lock(&self, name: &str) -> Result<NameLock> {
+        let path = self.dir.join("locks").join(name);
+        loop {
+            let file = lock_file(&path, true)?;
+            let held = file.metadata().map_err(|e| error(&path, "stat", &e))?;
+            // The one before us has removed the file it held.
+            if std::fs::metadata(&path).is_ok_and(|m| m.ino() == held.ino()) {
+                return Ok(NameLock { path, _file: file });
+            }
+        }
+    }
+
+    /// A directory of our own below `tmp/`.
+    pub fn work(&self) -> Result<Work> {
+        let tmp = self.dir.join("tmp");
+        loop {
+            let path = tmp.join(format!("{}-{:016x}", std::process::id(), random()?));
+            std::fs::create_dir(&path).map_err(|e| error(&path, "make", &e))?;
+            let Ok(fd) = fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            else {
+                continue;
+            };
+            // Between the two calls a sweep may have taken it for litter.
+            if fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
+                return Ok(Work { path, fd });
+            }
+        }
+    }
+
+    fn sweep_tmp(&self) -> Result<()> {
+        let tmp = self.dir.join("tmp");
+        for entry in std::fs::read_dir(&tmp).map_err(|e| error(&tmp, "read", &e))? {
+            let path = entry.map_err(|e| error(&tmp, "read", &e))?.path();
+            let Ok(fd) = fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+            else {
+                continue; // its owner has just removed or renamed it
+            };
+            if fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                remove_path(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what was written in `work` durable and gives it its name; one that is there already stays.
+    pub fn commit(&self, work: &Work, from: &str, to: &Path) -> Result<()> {
+        fs::syncfs(&work.fd).map_err(|e| os(&work.path, "syncfs", e))?;
+        match std::fs::rename(work.path.join(from), to) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOTEMPTY) || e.raw_os_error() == Some(libc::EEXIST) => {
+            }
+            other => other.map_err(|e| error(to, "rename", &e))?,
+        }
+        sync_parent(to)
+    }
+
+    /// Stores a manifest or configuration.
+    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        let path = self.dir.join("blobs/sha256").join(digest.hex());
+        if !path.exists() {
+            self.write(&path, bytes)?;
+        }
+        Ok(digest)
+    }
+
+    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let path = self.dir.join("blobs/sha256").join(digest.hex());
+        std::fs::read(&path).map_err(|e| error(&path, "read", &e))
+    }
+
+    /// Replaces a file of the store.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let work = self.work()?;
+        let new = work.path.join("file");
+        let written = File::create_new(&new).and_then(|mut f| {
+            f.write_all(bytes)?;
+            f.sync_all()
+        });
+        written.map_err(|e| error(&new, "write", &e))?;
+        std::fs::rename(&new, path).map_err(|e| error(path, "rename", &e))?;
+        sync_parent(path)
+    }
+
+    pub fn set_ref(&self, name: &str, manifest: &Digest) -> Result<()> {
+        self.write(&self.ref_path(name)?, format!("{manifest}\n").as_bytes())
+    }
+
+    pub fn remove_ref(&self, name: &str) -> Result<()> {
+        let path = self.ref_path(name)?;
+        std::fs::remove_file(&path).map_err(|e| error(&path, "remove", &e))?;
+        sync_parent(&path)
+    }
+
+    fn ref_path(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.dir.join("refs").join(encode(name)?))
+    }
+
+    /// All names with their manifests, sorted.
+    pub fn refs(&self) -> Result<Vec<(String, Digest)>> {
+        let dir = self.dir.join("refs");
+        let mut out = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
+            let path = entry.map_err(|e| error(&dir, "read", &e))?.path();
+            let text = std::fs::read_to_string(&path).map_err(|e| error(&path, "read", &e))?;
+            let name = decode(path.file_name().unwrap_or_default().as_bytes());
+            out.push((name, Digest::parse(&path.display().to_string(), text.trim_ascii_end())?));
+        }
+        out.sort();
+        Ok(out)
+    }
+
+    /// The image that `word` names: a name, a name without its tag `latest`, a digest or the start of one.
+    pub fn find(&self, word: &str) -> Result<(String, Digest)> {
+        let refs = self.refs()?;
+        let latest = format!("{word}:latest");
+        if let Some(found) = refs.iter().find(|r| r.0 == word).or(refs.iter().find(|r| r.0 == latest)) {
+            return Ok(found.clone());
+        }
+        let hex = word.strip_prefix("sha256:").unwrap_or(word);
+        let mut hits = refs.iter().filter(|r| hex.len() >= 4 && r.1.hex().starts_with(hex));
+        match (hits.next(), hits.next()) {
+            (Some(one), other) if other.is_none_or(|o| o.1 == one.1) => Ok(one.clone()),
+            (Some(_), _) => Err(Error::invalid(word, "is the start of several digests")),
+            (None, _) => Err(Error::new(Kind::NotFound, format!("image {word:?}"), "does not exist")
+                .hint("see orlop imgtool list")),
+        }
+    }
+
+    /// Records that the bundle at `path` (absolute) uses the image, before it does.
+    pub fn add_bundle(&self, path: &Path, manifest: &Digest) -> Result<()> {
+        let entry = BundleRef { path: path.to_path_buf(), manifest: *manifest };
+        let text = serde_json::to_vec(&entry).map_err(|e| Error::invalid("bundle", e.to_string()))?;
+        self.write(&self.bundle_path(path), &text)
+    }
+
+    pub fn forget_bundle(&self, path: &Path) {
+        // Left behind, the record goes with the next sweep: its bundle is not there.
+        let _ = std::fs::remove_file(self.bundle_path(path));
+    }
+
+    fn bundle_path(&self, path: &Path) -> PathBuf {
+        self.dir.join("bundles").join(Digest::of(path.as_os_str().as_bytes()).hex())
+    }
+
+    /// Every recorded bundle, with the file of its record.
+    pub fn bundles(&self) -> Result<Vec<(PathBuf, BundleRef)>> {
+        let dir = self.dir.join("bundles");
+        let mut out = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
+            let path = entry.map_err(|e| error(&dir, "read", &e))?.path();
+            let text = std::fs::read(&path).map_err(|e| error(&path, "read", &e))?;
+            let record = serde_json::from_slice(&text)
+                .map_err(|e| Error::invalid(path.display().to_string(), format!("is damaged: {e}")))?;
+            out.push((path, record));
+        }
+        Ok(out)
+    }
+
+    /// Removes what `keep` does not name from one of the store's directories: renamed first, so that nobody ever sees
+    /// half of it. The count.
+    pub fn sweep(&self, sub: &str, keep: &std::collections::BTreeSet<String>) -> Result<u64> {
+        let dir = self.dir.join(sub);
+        let work = self.work()?;
+        let mut removed = 0;
+        for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
+            let entry = entry.map_err(|e| error(&dir, "read", &e))?;
+            if entry.file_name().to_str().is_some_and(|n| keep.contains(n)) {
+                continue;
+            }
+            std::fs::rename(entry.path(), work.path.join(entry.file_name()))
+                .map_err(|e| error(&entry.path(), "rename", &e))?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+/// A lock on one name of the store; its file goes with it.
+pub struct NameLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for NameLock {
+    fn drop(&mut self) {
+        // Still locked: whoever waits for this file finds that it is gone, and tries again. Left, it does no harm.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A directory below `tmp/`, removed with what is left in it.
+pub struct Work {
+    pub path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Work {
+    /// Makes a subdirectory and opens it.
+    pub fn make(&self, name: &str, mode: u32) -> Result<OwnedFd> {
+        let path = self.path.join(name);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(&path);
+        made.map_err(|e| error(&path, "make", &e))?;
+        open_dir(&self.fd, name.as_bytes()).map_err(|e| os(&path, "open", e))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // What cannot be removed is litter that the next command tries again.
+        let _ = remove_path(&self.path);
+    }
+}
+
+/// Removes a file or a tree, whatever names its image gave it.
+pub fn remove_path(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = fs::open(parent, flags, Mode::empty()).map_err(|e| os(parent, "open", e))?;
+    match remove_all(&dir, name.as_bytes()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(os(path, "remove", e)),
+    }
+}
+
+/// fsync(2) of the directory that holds `path`: the name is there after a crash.
+pub fn sync_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    File::open(parent).and_then(|d| d.sync_all()).map_err(|e| error(parent, "fsync", &e))
+}
+
+fn lock_file(path: &Path, exclusive: bool) -> Result<File> {
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| error(path, "open", &e))?;
+    let how = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
+    loop {
+        match fs::flock(&file, how) {
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(os(path, "flock", e)),
+            Ok(()) => return Ok(file),
+        }
+    }
+}
+
+fn random() -> Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::os("", "getrandom", e.raw_os_error()))?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// A name of an image as a file name.
+fn encode(name: &str) -> Result<String> {
+    if name.is_empty() || name.chars().any(|c| c.is_control() || c.is_whitespace()) || name.starts_with('-') {
+        return Err(Error::invalid(format!("image name {name:?}"), "is empty, starts with - or has blanks"));
+    }
+    let mut out = String::new();
+    for (i, b) in name.bytes().enumerate() {
+        if b.is_ascii_alphanumeric() || b"_-".contains(&b) || b == b'.' && i > 0 {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    if out.len() > 255 {
+        return Err(Error::invalid(format!("image name {name:?}"), "is too long"));
+    }
+    Ok(out)
+}
+
+fn decode(file: &[u8]) -> String {
+    let mut out = Vec::new();
+    let mut i = 0;
+    while i < file.len() {
+        let hex = file.get(i + 1..i + 3).and_then(|h| std::str::from_utf8(h).ok());
+        match hex.filter(|_| file[i] == b'%').and_then(|h| u8::from_str_radix(h, 16).ok()) {
+            Some(b) => (out.push(b), i += 3).1,
+            None => (out.push(file[i]), i += 1).1,
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store of the test, removed at its end.
+    struct Temp(PathBuf);
+
+    impl Temp {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("orlop-store-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for Temp {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn names_become_file_names_and_come_back() {
+        for name in ["a", "docker.io/library/busybox:1.36", "..", ".x", "a%2Fb", "é@x+y"] {
+            let file = encode(name).unwrap();
+            assert!(!file.contains('/') && !file.starts_with('.'), "{file}");
+            assert_eq!(decode(file.as_bytes()), name);
+        }
+        for bad in ["", "a b", "a\n", "-x", &"x".repeat(300)] {
+            assert!(encode(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn litter_goes_and_work_in_progress_stays() {
+        let temp = Temp::new("litter");
+        let store = Store::open(&temp.0, false).unwrap();
+        let work = store.work().unwrap();
+        std::fs::create_dir_all(temp.0.join("tmp/1-dead/x/y")).unwrap();
+        let other = Store::open(&temp.0, false).unwrap();
+        assert!(work.path.exists());
+        assert!(!temp.0.join("tmp/1-dead").exists());
+        let path = work.path.clone();
+        drop((work, other));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_store_is_closed_to_others_and_takes_nothing_over() {
+        let temp = Temp::new("mode");
+        std::fs::create_dir_all(&temp.0).unwrap();
+        std::fs::write(temp.0.join("precious"), "").unwrap();
+        assert!(Store::open(&temp.0, false).is_err());
+        std::fs::remove_file(temp.0.join("precious")).unwrap();
+        drop(Store::open(&temp.0, false).unwrap());
+        assert_eq!(std::fs::metadata(&temp.0).unwrap().mode() & 0o777, 0o700);
+        std::fs::write(temp.0.join("format"), "orlop store 9\n").unwrap();
+        assert!(Store::open(&temp.0, false).is_err());
+    }
+
+    #[test]
+    fn images_are_found_by_name_and_digest() {
+        let temp = Temp::new("find");
+        let store = Store::open(&temp.0, false).unwrap();
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        store.set_ref("x/y:latest", &a).unwrap();
+        store.set_ref("z:1", &b).unwrap();
+        for (word, want) in
+            [("x/y:latest", a), ("x/y", a), ("z:1", b), (&b.hex()[..12], b), (&a.to_string(), a)]
+        {
+            assert_eq!(store.find(word).unwrap().1, want, "{word}");
+        }
+        assert_eq!(store.find("z").unwrap_err().kind, Kind::NotFound);
+        store.remove_ref("z:1").unwrap();
+        assert!(store.find("z:1").is_err());
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one() {
+        let temp = Temp::new("lock");
+        let store = Store::open(&temp.0, false).unwrap();
+        let held = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..8 {
+                s.spawn(|| {
+                    for _ in 0..50 {
+                        let _lock = store.lock("x").unwrap();
+                        assert_eq!(held.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,173 @@
+//! The merged tree of a stack of layers, looked at without mounting it.
+
+use super::layer::dirs::open_dir;
+use super::layer::entry::{join, split};
+use crate::error::{Error, Result};
+use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Directories of layers in overlay form, topmost first.
+#[derive(Clone, Default)]
+pub struct View {
+    pub layers: Vec<Rc<OwnedFd>>,
+}
+
+/// What a path is in the merged tree.
+pub struct Found {
+    pub layer: Rc<OwnedFd>,
+    /// An `O_PATH` descriptor of it.
+    pub fd: OwnedFd,
+    pub stat: Stat,
+}
+
+impl Found {
+    pub fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
+    }
+}
+
+impl View {
+    pub fn open(dirs: &[PathBuf]) -> Result<Self> {
+        let layers = dirs.iter().map(|d| open(d).map(Rc::new)).collect::<Result<_>>()?;
+        Ok(Self { layers })
+    }
+
+    /// Looks a clean path up without following a link at any place of it.
+    pub fn lookup(&self, path: &[u8]) -> Result<Option<Found>> {
+        let mut layers: Vec<&Rc<OwnedFd>> = self.layers.iter().collect();
+        let mut ends: Vec<usize> = (0..path.len()).filter(|i| path[*i] == b'/').collect();
+        ends.push(path.len());
+        for end in ends {
+            let prefix = &path[..end];
+            let mut holding = Vec::new();
+            for layer in layers {
+                let Some(fd) = at(layer, prefix)? else { continue };
+                let stat = fs::fstat(&fd).map_err(|e| failed(prefix, "fstat", e))?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    let opaque = !prefix.is_empty() && is_opaque(&fd);
+                    holding.push((layer, fd, stat));
+                    if opaque {
+                        break;
+                    }
+                    continue;
+                }
+                if !is_whiteout(&stat) && holding.is_empty() && end == path.len() {
+                    return Ok(Some(Found { layer: layer.clone(), fd, stat }));
+                }
+                break; // it hides what lies below
+            }
+            if end == path.len() {
+                let first = holding.into_iter().next();
+                return Ok(first.map(|(layer, fd, stat)| Found { layer: layer.clone(), fd, stat }));
+            }
+            layers = holding.into_iter().map(|h| h.0).collect();
+        }
+        Ok(None)
+    }
+
+    /// The path without links of `path`, as a process with this root would find it; `last` says whether a link as the
+    /// last part is followed too. What is missing is kept as it is written.
+    pub fn resolve(&self, path: &[u8], last: bool) -> Result<Vec<u8>> {
+        let parts = |p: &[u8]| -> Vec<Vec<u8>> {
+            p.split(|b| *b == b'/')
+                .filter(|p| !p.is_empty() && *p != b".")
+                .map(<[u8]>::to_vec)
+                .rev()
+                .collect()
+        };
+        let mut todo = parts(path);
+        let (mut at, mut links) = (Vec::new(), 0);
+        while let Some(part) = todo.pop() {
+            if part == b".." {
+                at = split(&at).0.to_vec();
+                continue;
+            }
+            let next = join(&at, &part);
+            let found = self.lookup(&next)?.filter(|f| f.kind() == FileType::Symlink);
+            let Some(found) = found.filter(|_| last || !todo.is_empty()) else {
+                at = next;
+                continue;
+            };
+            links += 1;
+            if links > 40 {
+                return Err(failed(path, "look up", Errno::LOOP));
+            }
+            let target =
+                fs::readlinkat(&found.fd, "", Vec::new()).map_err(|e| failed(&next, "readlinkat", e))?;
+            if target.as_bytes().first() == Some(&b'/') {
+                at.clear();
+            }
+            todo.extend(parts(target.as_bytes()));
+        }
+        Ok(at)
+    }
+
+    /// Reads a regular file of at most `max` bytes, links followed inside the tree; `None` when there is none. Nothing
+    /// else is ever opened: a FIFO would block, a device do worse (CVE-2024-9676).
+    pub fn read(&self, path: &[u8], max: u64) -> Result<Option<Vec<u8>>> {
+        let real = self.resolve(path, true)?;
+        let Some(found) = self.lookup(&real)? else { return Ok(None) };
+        let name = String::from_utf8_lossy(path).into_owned();
+        if found.kind() != FileType::RegularFile {
+            return Err(Error::invalid(format!("/{name} of the image"), "is not a regular file"));
+        }
+        if found.stat.st_size as u64 > max {
+            let what = format!("has {} bytes, at most {max} are read", found.stat.st_size);
+            return Err(Error::invalid(format!("/{name} of the image"), what));
+        }
+        std::fs::read(proc_path(&found.fd)).map(Some).map_err(|e| Error::io(name, "read", &e))
+    }
+}
+
+/// A descriptor's name in procfs: for what `O_PATH` descriptors are refused.
+pub fn proc_path(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+pub fn open(dir: &Path) -> Result<OwnedFd> {
+    fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::os(dir.display().to_string(), "open", e.raw_os_error()))
+}
+
+/// An `O_PATH` descriptor of what is at `path` in one layer.
+pub fn at(layer: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>> {
+    let path = if path.is_empty() { b"." } else { path };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match fs::openat2(layer, path, flags, Mode::empty(), resolve) {
+        // A link or file in the middle of the path: the layer has nothing there.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        other => other.map(Some).map_err(|e| failed(path, "openat2", e)),
+    }
+}
+
+pub fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+pub fn is_opaque(dir: &OwnedFd) -> bool {
+    let path = proc_path(dir);
+    ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|key| {
+        let mut value = [0; 1];
+        fs::getxattr(&path, *key, &mut value[..]).is_ok() && value == *b"y"
+    })
+}
+
+pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
+    Error::os(String::from_utf8_lossy(path), call, e.raw_os_error())
+}
+
+/// A directory of a layer, opened for reading.
+pub fn read_dir(layer: &OwnedFd, path: &[u8]) -> Result<fs::Dir> {
+    let fd = open_dir(layer, path).map_err(|e| failed(path, "open", e))?;
+    fs::Dir::new(fd).map_err(|e| failed(path, "read", e))
+}
+
+/// Bytes of a path.
+pub fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
