@@ -6,3 +6,6 @@ pub mod dirs;
 pub mod entry;
 pub mod pax;
 pub mod read;
+
+#[cfg(test)]
+mod tests;

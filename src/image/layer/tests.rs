@@ -1,0 +1,471 @@
+//! Archives by hand, honest and hostile, into a directory beside a canary.
+
+use super::apply::{Applied, apply};
+use super::read::Reader;
+use crate::error::Result;
+use crate::image::limits::Limits;
+use crate::image::view::{is_opaque, open};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A tar archive, header by header.
+#[derive(Default)]
+struct Tar(Vec<u8>);
+
+impl Tar {
+    fn entry(mut self, kind: u8, name: &str, link: &str, data: &[u8]) -> Self {
+        let mut h = tar::Header::new_ustar();
+        h.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        h.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+        h.as_mut_bytes()[156] = kind;
+        h.set_mode(0o640);
+        h.set_uid(0);
+        h.set_gid(0);
+        h.set_mtime(1_000_000_000);
+        h.set_size(data.len() as u64);
+        if kind == b'3' || kind == b'4' {
+            h.set_device_major(1).unwrap();
+            h.set_device_minor(name.len() as u32 - 1).unwrap();
+        }
+        h.set_cksum();
+        self.push(h.as_bytes());
+        self.push(data);
+        self
+    }
+
+    fn push(&mut self, data: &[u8]) {
+        self.0.extend_from_slice(data);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+    }
+
+    fn file(self, name: &str, data: &str) -> Self {
+        self.entry(b'0', name, "", data.as_bytes())
+    }
+
+    fn dir(self, name: &str) -> Self {
+        self.entry(b'5', name, "", b"")
+    }
+
+    fn symlink(self, name: &str, target: &str) -> Self {
+        self.entry(b'2', name, target, b"")
+    }
+
+    fn link(self, name: &str, target: &str) -> Self {
+        self.entry(b'1', name, target, b"")
+    }
+
+    /// An extended header for the next entry.
+    fn pax(self, records: &[(&str, &[u8])]) -> Self {
+        let mut data = Vec::new();
+        for (key, value) in records {
+            let rest = key.len() + value.len() + 3;
+            let mut n = rest + 1;
+            while n != rest + n.to_string().len() {
+                n = rest + n.to_string().len();
+            }
+            data.extend_from_slice(format!("{n} {key}=").as_bytes());
+            data.extend_from_slice(value);
+            data.push(b'\n');
+        }
+        self.entry(b'x', "pax", "", &data)
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(&[0; 1024]);
+        self.0
+    }
+}
+
+/// `fs` for the layer, beside a canary.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("orlop-layer-{}-{n}", std::process::id()));
+        fs::create_dir_all(dir.join("fs")).unwrap();
+        fs::write(dir.join("canary"), "alive").unwrap();
+        Self(dir)
+    }
+
+    fn apply(&self, tar: Vec<u8>) -> Result<Applied> {
+        let done = apply(&tar[..], open(&self.0.join("fs")).unwrap(), &Limits::default());
+        assert_eq!(fs::read(self.0.join("canary")).unwrap(), b"alive");
+        assert_eq!(fs::metadata(self.0.join("canary")).unwrap().nlink(), 1);
+        assert_eq!(fs::read_dir(&self.0).unwrap().count(), 2, "something was made beside the layer");
+        done
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join("fs").join(name)
+    }
+
+    fn meta(&self, name: &str) -> Metadata {
+        fs::symlink_metadata(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn is_whiteout(&self, name: &str) -> bool {
+        let m = self.meta(name);
+        m.file_type().is_char_device() && m.rdev() == 0
+    }
+
+    fn is_opaque(&self, name: &str) -> bool {
+        is_opaque(&open(&self.path(name)).unwrap())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn names(list: &[super::apply::Name]) -> Vec<String> {
+    list.iter().map(|n| String::from_utf8_lossy(n.bytes()).into_owned()).collect()
+}
+
+#[test]
+fn entries_become_files_with_their_metadata() {
+    let p = Place::new();
+    let tar = Tar::default()
+        .dir("d/")
+        .pax(&[("mtime", b"1234567890.123456789"), ("SCHILY.xattr.user.a", b"\n=\0")])
+        .file("d/f", "data")
+        .symlink("d/l", "f")
+        .link("d/h", "d/f")
+        .entry(b'6', "fifo", "", b"")
+        .end();
+    let a = p.apply(tar).unwrap();
+    assert_eq!((a.entries, a.bytes, a.root_listed), (5, 4, false));
+    let f = p.meta("d/f");
+    assert_eq!((f.mode(), f.mtime(), f.mtime_nsec()), (0o100640, 1_234_567_890, 123_456_789));
+    assert_eq!((f.nlink(), f.ino()), (2, p.meta("d/h").ino()));
+    assert_eq!(p.text("d/l"), "data");
+    assert_eq!(p.meta("d/l").mtime(), 1_000_000_000);
+    assert_eq!((p.meta("d").mode(), p.meta("d").mtime()), (0o40640, 1_000_000_000));
+    assert!(p.meta("fifo").file_type().is_fifo());
+    let mut value = [0; 8];
+    let n = rustix::fs::getxattr(p.path("d/f"), "user.a", &mut value[..]).unwrap();
+    assert_eq!(&value[..n], b"\n=\0");
+    assert!(a.needs.is_empty());
+}
+
+#[test]
+fn set_id_bits_survive_the_change_of_owner() {
+    let mut tar = Tar::default().pax(&[("uid", b"7"), ("gid", b"8")]).file("su", "x");
+    tar.0[1024 + 100..1024 + 108].copy_from_slice(b"0006755\0");
+    let mut h = tar::Header::from_byte_slice(&tar.0[1024..1536]).clone();
+    h.set_cksum();
+    tar.0[1024..1536].copy_from_slice(h.as_bytes());
+    let p = Place::new();
+    p.apply(tar.end()).unwrap();
+    assert_eq!(p.meta("su").mode() & 0o7777, 0o6755);
+    if rustix::process::geteuid().is_root() {
+        assert_eq!((p.meta("su").uid(), p.meta("su").gid()), (7, 8));
+    }
+}
+
+#[test]
+fn hostile_names_are_refused() {
+    for tar in [
+        Tar::default().file("../canary", "dead"),
+        Tar::default().file("a/../../canary", "dead"),
+        Tar::default().link("h", "../canary"),
+        Tar::default().file(".wh...", ""),
+        Tar::default().file("a/.wh..", ""),
+        Tar::default().file(".wh.", ""),
+        Tar::default().file(".wh.d/f", "x"),
+        Tar::default().entry(b'3', "c", "", b"").entry(b'9', "odd", "", b""),
+        Tar::default().file("f", "x").link("f", "f"),
+        Tar::default().dir("d").link("h", "d"),
+        Tar::default().file("f", "x").file("f/below", "x"),
+        Tar::default().symlink("a", "b").symlink("b", "a").file("a/f", "x"),
+        Tar::default().file("", "root as a file"),
+        Tar::default().dir("d").file("d/x", "1").link("d", "d/x"),
+        Tar::default().pax(&[("path", b"../canary")]).file("f", "dead"),
+        Tar::default().pax(&[("path", b"a\0b")]).file("f", "dead"),
+        Tar::default().pax(&[("linkpath", b"../canary")]).link("f", "x"),
+        Tar::default().pax(&[("uid", b"4294967295")]).file("f", ""),
+        Tar::default().pax(&[("path", b"f")]),
+    ] {
+        let p = Place::new();
+        assert!(p.apply(tar.end()).is_err());
+    }
+}
+
+#[test]
+fn links_never_lead_out() {
+    let p = Place::new();
+    let absolute = p.0.canonicalize().unwrap();
+    let absolute = absolute.to_str().unwrap();
+    for tar in [
+        Tar::default().symlink("l", absolute).file("l/canary", "dead"),
+        Tar::default().symlink("l", "..").file("l/canary", "dead"),
+        Tar::default().symlink("l", "../../../../..").file(&format!("l{absolute}/canary"), "dead"),
+        // written through a link of the same name
+        Tar::default().symlink("l", "../canary").file("l", "dead"),
+        Tar::default().symlink("l", "../canary").link("h", "l"),
+        Tar::default().symlink("l", "..").link("h", "l/canary"),
+        // metadata through a link
+        Tar::default().symlink("l", "..").dir("l"),
+        Tar::default().symlink("l", "../canary").entry(b'5', "l/.", "", b""),
+        Tar::default().symlink("l", "..").file("l/.wh.canary", ""),
+        Tar::default().symlink("l", "..").file("l/.wh..wh..opq", ""),
+        Tar::default().file("/canary", "x").file("//etc/x", "x"),
+    ] {
+        let q = Place::new();
+        q.apply(tar.end()).unwrap();
+        assert_eq!(fs::read(p.0.join("canary")).unwrap(), b"alive");
+        assert_eq!(fs::metadata(&p.0).unwrap().mode() & 0o7777, fs::metadata(&q.0).unwrap().mode() & 0o7777);
+    }
+}
+
+#[test]
+fn links_of_the_layer_are_followed_as_a_root_would() {
+    let p = Place::new();
+    let tar = Tar::default().dir("usr").dir("usr/lib").symlink("lib", "/usr/lib").symlink("x", "lib/..");
+    let a = p.apply(tar.file("lib/a", "1").file("x/b", "2").file("lib/new/c", "3").end()).unwrap();
+    assert_eq!(
+        (p.text("usr/lib/a"), p.text("usr/b"), p.text("usr/lib/new/c")),
+        ("1".into(), "2".into(), "3".into())
+    );
+    assert!(p.meta("lib").is_symlink());
+    assert_eq!(names(&a.needs.dirs), ["usr/lib/new"]);
+}
+
+#[test]
+fn the_last_of_equal_names_counts() {
+    let p = Place::new();
+    let tar = Tar::default()
+        .file("a", "old")
+        .link("kept", "a")
+        .file("a", "new")
+        .dir("d")
+        .file("d/x", "1")
+        .file("d/.wh.y", "")
+        .file("d", "file")
+        .file("e", "file")
+        .dir("e")
+        .dir("f")
+        .file("f/x", "1")
+        .dir("f")
+        .symlink("g", "f")
+        .dir("g");
+    p.apply(tar.end()).unwrap();
+    assert_eq!((p.text("a"), p.text("kept"), p.text("d")), ("new".into(), "old".into(), "file".into()));
+    assert!(p.meta("e").is_dir() && p.meta("g").is_dir());
+    assert_eq!(p.text("f/x"), "1");
+}
+
+#[test]
+fn whiteouts_do_not_depend_on_their_place() {
+    let before = Tar::default()
+        .file(".wh.d", "")
+        .file(".wh.f", "")
+        .file(".wh.gone", "")
+        .dir("d")
+        .file("d/x", "1")
+        .file("f", "1");
+    let after = Tar::default()
+        .dir("d")
+        .file("d/x", "1")
+        .file("f", "1")
+        .file(".wh.gone", "")
+        .file(".wh.f", "")
+        .file(".wh.d", "");
+    for tar in [before, after] {
+        let p = Place::new();
+        let a = p.apply(tar.end()).unwrap();
+        assert!(p.is_opaque("d") && p.is_whiteout("gone"));
+        assert_eq!((p.text("d/x"), p.text("f")), ("1".into(), "1".into()));
+        assert_eq!(p.meta("d").mtime(), 1_000_000_000);
+        assert!(a.needs.is_empty(), "{a:?}");
+    }
+}
+
+#[test]
+fn opaque_directories_hide_and_hold_no_whiteouts() {
+    let p = Place::new();
+    let tar =
+        Tar::default().file("d/.wh..wh..opq", "").file("d/.wh.x", "").file("d/e/.wh.y", "").file("d/k", "1");
+    let a = p.apply(tar.file("w/.wh.z", "").file(".wh..wh.plnk", "").end()).unwrap();
+    assert!(p.is_opaque("d") && !p.is_opaque("w") && p.is_whiteout("w/z"));
+    assert!(!p.path("d/x").exists() && fs::symlink_metadata(p.path("d/e/y")).is_err());
+    assert!(!p.path(".wh..wh.plnk").exists() && !p.path("d/.wh..wh..opq").exists());
+    // d itself is still that of the layers below; d/e is not.
+    assert_eq!(
+        (names(&a.needs.dirs), names(&a.needs.whiteouts)),
+        (vec!["d".into(), "w".into()], vec!["w".to_string()])
+    );
+    let p = Place::new();
+    assert!(p.apply(Tar::default().file(".wh..wh..opq", "").end()).unwrap().opaque);
+}
+
+#[test]
+fn what_is_not_in_the_layer_is_needed_of_those_below() {
+    let p = Place::new();
+    let tar = Tar::default()
+        .file("a/b/c", "1")
+        .link("h", "etc/passwd")
+        .link("late", "z")
+        .file("z", "1")
+        .link("i", "h");
+    let a = p.apply(tar.end()).unwrap();
+    assert_eq!(names(&a.needs.dirs), ["a", "a/b"]);
+    let links: Vec<_> =
+        a.needs.links.iter().map(|(p, t)| names(&[p.clone(), t.clone()]).join(" -> ")).collect();
+    assert_eq!(links, ["h -> etc/passwd", "i -> h"]);
+    assert_eq!(p.meta("late").ino(), p.meta("z").ino());
+    assert_eq!((p.meta("a").mode() & 0o7777, p.meta("a").mtime()), (0o755, 0));
+}
+
+#[test]
+fn an_image_does_not_speak_to_overlayfs() {
+    let p = Place::new();
+    let records: [(&str, &[u8]); 4] = [
+        ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
+        ("SCHILY.xattr.user.overlay.metacopy", b""),
+        ("SCHILY.xattr.user.fine", b"1"),
+    ];
+    p.apply(Tar::default().pax(&records).dir("d").pax(&records).file("f", "").end()).unwrap();
+    for name in ["d", "f"] {
+        let mut list = vec![0; 1024];
+        let n = rustix::fs::listxattr(p.path(name), &mut list[..]).unwrap();
+        let list = String::from_utf8_lossy(&list[..n]).into_owned();
+        assert!(list.contains("user.fine") && !list.contains("overlay"), "{list}");
+    }
+    let whiteout = Tar::default().entry(b'3', "c", "", b"");
+    let mut raw = whiteout.0;
+    raw[329..337].copy_from_slice(b"0000000\0");
+    let mut h = tar::Header::from_byte_slice(&raw[..512]).clone();
+    h.set_cksum();
+    raw[..512].copy_from_slice(h.as_bytes());
+    assert!(p.apply(Tar(raw).end()).unwrap_err().to_string().contains("0:0"));
+}
+
+#[test]
+fn devices_are_made_by_root_and_counted_by_others() {
+    let p = Place::new();
+    let a = p.apply(Tar::default().entry(b'3', "null", "", b"").entry(b'4', "ram", "", b"").end()).unwrap();
+    if rustix::process::geteuid().is_root() {
+        assert_eq!((p.meta("null").rdev(), p.meta("null").mode()), (libc::makedev(1, 3), 0o20640));
+        assert!(p.meta("ram").file_type().is_block_device());
+    } else {
+        assert_eq!(a.skipped, 2);
+    }
+}
+
+#[test]
+fn long_names_of_both_kinds_are_read() {
+    let long = format!("{}/{}", "d".repeat(150), "n".repeat(200));
+    let target = "t".repeat(180);
+    let p = Place::new();
+    let gnu = Tar::default()
+        .entry(b'K', "././@LongLink", "", format!("{target}\0").as_bytes())
+        .entry(b'L', "././@LongLink", "", format!("{long}\0").as_bytes())
+        .symlink("cut", "cut");
+    let both = gnu
+        .pax(&[("path", format!("{long}2").as_bytes())])
+        .entry(b'L', "", "", b"ignored\0")
+        .file("cut", "pax");
+    // Neither holds for the entry behind.
+    p.apply(both.file("plain", "1").end()).unwrap();
+    assert_eq!(fs::read_link(p.path(&long)).unwrap(), Path::new(&target));
+    assert_eq!((p.text(&format!("{long}2")), p.text("plain")), ("pax".into(), "1".into()));
+}
+
+#[test]
+fn sizes_have_one_reading() {
+    // A PAX size that differs from the header's: the file behind starts where PAX says (CVE-2025-62518).
+    let inner = Tar::default().file("hidden", "x").0;
+    let mut tar = Tar::default().pax(&[("size", inner.len().to_string().as_bytes())]).file("outer", "");
+    tar.push(&inner);
+    let p = Place::new();
+    p.apply(tar.file("behind", "1").end()).unwrap();
+    assert!(!p.path("hidden").exists());
+    assert_eq!(p.meta("outer").len(), inner.len() as u64);
+    assert_eq!(p.text("behind"), "1");
+    // Directories and links have no data, whatever their size says; a global header's size is nothing.
+    let p = Place::new();
+    let mut tar = Tar::default().entry(b'g', "global", "", b"16 path=hijack\n\n").dir("d");
+    let at = tar.0.len() - 512;
+    tar.0[at + 124..at + 136].copy_from_slice(b"00000001000\0");
+    let mut h = tar::Header::from_byte_slice(&tar.0[at..]).clone();
+    h.set_cksum();
+    tar.0[at..].copy_from_slice(h.as_bytes());
+    p.apply(tar.file("f", "1").end()).unwrap();
+    assert_eq!(p.text("f"), "1");
+    assert!(!p.path("hijack").exists());
+}
+
+#[test]
+fn sparse_files_keep_their_holes() {
+    let p = Place::new();
+    let map = "2\n8192\n3\n20000\n2\n";
+    let mut data = map.as_bytes().to_vec();
+    data.resize(512, 0);
+    data.extend_from_slice(b"abcde");
+    let one: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"one"),
+        ("GNU.sparse.realsize", b"1000000"),
+    ];
+    let old: [(&str, &[u8]); 3] =
+        [("GNU.sparse.size", b"9000"), ("GNU.sparse.map", b"0,1,8999,1"), ("GNU.sparse.name", b"old")];
+    p.apply(Tar::default().pax(&one).entry(b'0', "x/1", "", &data).pax(&old).file("x/2", "yz").end())
+        .unwrap();
+    let bytes = fs::read(p.path("one")).unwrap();
+    assert_eq!((bytes.len(), &bytes[8192..8195], &bytes[20000..20002]), (1_000_000, &b"abc"[..], &b"de"[..]));
+    assert!(p.meta("one").blocks() * 512 < 100_000);
+    let bytes = fs::read(p.path("old")).unwrap();
+    assert_eq!((bytes.len(), bytes[0], bytes[8999]), (9000, b'y', b'z'));
+    for bad in ["0,3", "5,2,0,0", "0,9001", "0,1,0,1", "18446744073709551615,2", "0,1"] {
+        let records: [(&str, &[u8]); 2] = [("GNU.sparse.size", b"9000"), ("GNU.sparse.map", bad.as_bytes())];
+        assert!(Place::new().apply(Tar::default().pax(&records).file("x", "yz").end()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn broken_archives_are_refused() {
+    let good = Tar::default().file("f", &"x".repeat(1000)).end();
+    for cut in [1, 511, 513, 1000, 1500] {
+        assert!(Place::new().apply(good[..cut].to_vec()).is_err(), "{cut}");
+    }
+    let mut flipped = good.clone();
+    flipped[0] ^= 1;
+    assert!(Place::new().apply(flipped).unwrap_err().to_string().contains("checksum"));
+    // Without the two blocks at the end, or with an archive behind them, which is not read.
+    Place::new().apply(good[..1536].to_vec()).unwrap();
+    let p = Place::new();
+    p.apply([good.clone(), Tar::default().file("second", "").end()].concat()).unwrap();
+    assert!(!p.path("second").exists());
+    assert!(Place::new().apply([&good[..1536], &[0; 512], &good[..]].concat()).is_err());
+}
+
+#[test]
+fn limits_hold() {
+    let tar = Tar::default().file("a", "12345").file("b", "12345").end();
+    let with = |limits: Limits| {
+        let mut r = Reader::new(&tar[..], limits);
+        while r.next_entry()?.is_some() {}
+        Ok::<_, crate::error::Error>(())
+    };
+    with(Limits { bytes: 10, entries: 2, ..Limits::default() }).unwrap();
+    assert!(with(Limits { bytes: 9, ..Limits::default() }).is_err());
+    assert!(with(Limits { entries: 1, ..Limits::default() }).is_err());
+    let mut huge = Tar::default().entry(b'x', "pax", "", b"");
+    huge.0[124..136].copy_from_slice(b"77777777777\0");
+    let mut h = tar::Header::from_byte_slice(&huge.0).clone();
+    h.set_cksum();
+    huge.0.copy_from_slice(h.as_bytes());
+    assert!(Place::new().apply(huge.0).unwrap_err().to_string().contains("at most"));
+}
