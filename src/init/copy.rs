@@ -52,12 +52,14 @@ fn entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: u32) -> Done {
             let target = CStr::from_bytes_until_nul(&buf[..n + 1])
                 .map_err(|_| Fault { call: "readlinkat of a covered link", errno: Errno::EINVAL })?;
             path::symlink(target, to, name).during("symlinkat of a copy")?;
-            return path::chown(to, name, st.st_uid, st.st_gid).during("fchownat of a copy");
+            path::chown(to, name, st.st_uid, st.st_gid).during("fchownat of a copy")?;
+            return path::set_times(to, name, &st).during("utimensat of a copy");
         }
         kind => path::mknod(to, name, kind | 0o600, st.st_rdev).during("mknodat of a copy")?,
     }
     path::chown(to, name, st.st_uid, st.st_gid).during("fchownat of a copy")?;
-    path::chmod(to, name, mode).during("fchmodat of a copy")
+    path::chmod(to, name, mode).during("fchmodat of a copy")?; // chown(2) takes set-id bits away
+    path::set_times(to, name, &st).during("utimensat of a copy")
 }
 
 fn open_dir(dir: &OwnedFd, name: &CStr) -> Done<OwnedFd> {

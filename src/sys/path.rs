@@ -79,6 +79,15 @@ pub fn chown(dir: impl AsFd, name: &CStr, uid: u32, gid: u32) -> Sys {
     check_int(unsafe { libc::fchownat(dir.as_fd().as_raw_fd(), name.as_ptr(), uid, gid, flags) }).map(drop)
 }
 
+/// utimensat(2), never following a link: times of access and modification, as stat(2) told them.
+pub fn set_times(dir: impl AsFd, name: &CStr, st: &libc::stat) -> Sys {
+    let time = |tv_sec, tv_nsec| libc::timespec { tv_sec, tv_nsec };
+    let times = [time(st.st_atime, st.st_atime_nsec), time(st.st_mtime, st.st_mtime_nsec)];
+    let (dir, flags) = (dir.as_fd().as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
+    // SAFETY: the name is a C string, and two times are passed.
+    check_int(unsafe { libc::utimensat(dir, name.as_ptr(), times.as_ptr(), flags) }).map(drop)
+}
+
 /// readlinkat(2) into `buf`; the length of the target, which may have been cut to the buffer.
 pub fn readlink(dir: impl AsFd, name: &CStr, buf: &mut [u8]) -> Sys<usize> {
     // SAFETY: the name is a C string, the buffer valid for its length.
@@ -134,6 +143,11 @@ impl Buf {
     /// Copies `bytes`, which must have no NUL and leave room for one.
     pub fn set(&mut self, bytes: &[u8]) -> Sys<&CStr> {
         self.join(&[bytes])
+    }
+
+    /// What was copied last.
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
 
     /// The bytes, for a table of pointers; they end with a NUL.

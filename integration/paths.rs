@@ -1,0 +1,346 @@
+//! Paths of an image are hostile: nothing outside of the rootfs may be read, made or changed by way of them; and what is
+//! masked or read-only stays so.
+
+mod support;
+
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::{Bundle, Scratch, finish, rounds};
+
+/// A directory of the host that no container may change.
+struct Canary {
+    scratch: Scratch,
+    before: BTreeMap<PathBuf, (u64, u32, u32, u32, i64, Vec<u8>)>,
+}
+
+impl Canary {
+    fn new() -> Self {
+        let scratch = Scratch::new("canary");
+        fs::create_dir(scratch.path.join("dir")).unwrap();
+        fs::write(scratch.path.join("file"), "secret").unwrap();
+        fs::write(scratch.path.join("dir/inner"), "secret").unwrap();
+        let before = Self::look(&scratch.path);
+        Self { scratch, before }
+    }
+
+    fn look(top: &Path) -> BTreeMap<PathBuf, (u64, u32, u32, u32, i64, Vec<u8>)> {
+        let mut seen = BTreeMap::new();
+        let mut rest = vec![top.to_path_buf()];
+        while let Some(p) = rest.pop() {
+            let m = p.symlink_metadata().unwrap();
+            let content = if m.is_file() { fs::read(&p).unwrap() } else { Vec::new() };
+            if m.is_dir() {
+                rest.extend(fs::read_dir(&p).unwrap().map(|e| e.unwrap().path()));
+            }
+            seen.insert(p, (m.ino(), m.mode(), m.uid(), m.gid(), m.ctime(), content));
+        }
+        seen
+    }
+
+    fn path(&self) -> &str {
+        self.scratch.path.to_str().unwrap()
+    }
+
+    #[track_caller]
+    fn untouched(&self, after: &str) {
+        assert_eq!(Self::look(&self.scratch.path), self.before, "{after}");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(self.path()), "{after}: a mount on the host");
+    }
+}
+
+/// Where a link of the image points, `@` standing for the canary: absolute, relative, by way of procfs, nested.
+const LINKS: &[&str] = &[
+    "@",
+    "@/dir",
+    "@/file",
+    "@/new",
+    "@/new/deep",
+    "@/dir/inner",
+    "../../../../../../../../..@",
+    "../../../../../../../../..@/dir",
+    "/../..@/new",
+    "/proc/self/root@",
+    "/proc/1/root@",
+    "/proc/self/cwd/../../../../..@",
+    "loop",
+    "/tmp/hop",
+    "/proc/self/fd/3",
+];
+
+/// The way in which a path of config.json meets the link.
+const PLACES: &[&str] =
+    &["tmpfs", "bind", "bind file", "proc", "device", "cwd", "masked", "readonly", "below"];
+
+fn place(b: Bundle, how: &str, canary: &Canary) -> Bundle {
+    let dir = canary.scratch.path.join("dir");
+    match how {
+        "tmpfs" => b.mount("/link", "tmpfs", "tmpfs", &["mode=777"]),
+        "below" => b.mount("/link/a/b", "tmpfs", "tmpfs", &[]),
+        "bind" => b.mount("/link", "bind", dir.to_str().unwrap(), &["rbind"]),
+        "bind file" => b.mount("/link", "bind", "/dev/null", &["bind"]),
+        "proc" => b.mount("/link", "proc", "proc", &[]),
+        "device" => {
+            let node = json!({ "path": "/link/node", "type": "c", "major": 1, "minor": 5, "fileMode": 438 });
+            b.set("/linux/devices", json!([node]))
+        }
+        "cwd" => b.set("/process/cwd", json!("/link/work")),
+        "masked" => b.set("/linux/maskedPaths", json!(["/link"])),
+        "readonly" => b.set("/linux/readonlyPaths", json!(["/link"])),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_link_of_the_image_never_leads_out() {
+    needs_root!();
+    let canary = Canary::new();
+    for how in PLACES {
+        for target in LINKS {
+            let b = place(Bundle::new(), how, &canary).set("/root/readonly", json!(false));
+            let hop = target.replace('@', canary.path());
+            symlink(&hop, b.rootfs().join("link")).unwrap();
+            symlink("loop", b.rootfs().join("loop")).unwrap();
+            symlink(format!("..{}", canary.path()), b.rootfs().join("tmp/hop")).unwrap();
+            let out = b.run(); // whether it fails or stays inside is the kernel's answer to the shape
+            canary.untouched(&format!("{how} at a link to {target}: {}", out.stderr));
+        }
+    }
+}
+
+#[test]
+fn a_link_to_what_is_missing_is_made_inside() {
+    needs_root!();
+    let b = Bundle::new()
+        .set("/root/readonly", json!(false))
+        .mount("/etc/resolv.conf", "bind", "/proc/self/status", &["bind"])
+        .mount("/var/run/a/b", "tmpfs", "tmpfs", &["mode=711"])
+        .set("/process/cwd", json!("/var/run/work"))
+        .sh("pwd; head -c 5 /run/resolve/stub.conf; echo; stat -c %a /run/a/b; ls /run");
+    fs::create_dir(b.rootfs().join("var")).unwrap();
+    symlink("../run/resolve/stub.conf", b.rootfs().join("etc/resolv.conf")).unwrap();
+    symlink("/hop", b.rootfs().join("var/run")).unwrap();
+    symlink("../../../../run", b.rootfs().join("hop")).unwrap();
+    assert_eq!(b.run().ok().stdout, "/run/work\nName:\n711\na\nresolve\nwork\n");
+    let b = Bundle::new().mount("/loop", "tmpfs", "tmpfs", &[]);
+    symlink("loop", b.rootfs().join("loop")).unwrap();
+    b.run().fails("too many symbolic links");
+}
+
+#[test]
+fn proc_and_sys_of_an_image_must_be_real_directories() {
+    needs_root!();
+    for (name, target) in [("proc", "/tmp"), ("proc", "tmp"), ("sys", "/etc"), ("sys", "../sys2")] {
+        let b = Bundle::new();
+        fs::create_dir(b.rootfs().join("sys2")).unwrap();
+        fs::remove_dir(b.rootfs().join(name)).unwrap();
+        symlink(target, b.rootfs().join(name)).unwrap();
+        b.run().fails(&format!("(/{name})"));
+    }
+    let b = Bundle::new();
+    fs::remove_dir(b.rootfs().join("proc")).unwrap();
+    fs::write(b.rootfs().join("proc"), "").unwrap();
+    b.run().fails("mounts[0] (/proc)");
+}
+
+#[test]
+fn only_a_procfs_covers_proc() {
+    needs_root!();
+    let dir = Scratch::new("source");
+    let mount =
+        |to: &str, kind: &str, source: &str, options: &[&str]| Bundle::new().mount(to, kind, source, options);
+    mount("/proc", "tmpfs", "tmpfs", &[]).run().fails("only a procfs may cover /proc");
+    mount("/proc", "bind", dir.path.to_str().unwrap(), &["rbind"])
+        .run()
+        .fails("only a whole procfs may cover /proc");
+    mount("/proc", "bind", "/proc/1", &["rbind"]).run().fails("only a whole procfs may cover /proc");
+    mount("/proc", "bind", "/proc", &["rbind"]).run().ok();
+    for file in ["/proc/uptime", "/proc/meminfo", "/proc/stat", "/proc/sys/kernel/ns_last_pid"] {
+        let b = mount(file, "bind", "/dev/null", &["bind"]).set("/linux/readonlyPaths", json!([]));
+        b.args(&["cat", file]).run().ok();
+    }
+    for file in ["/proc/sysrq-trigger", "/proc/self/attr/exec", "/proc/sys/kernel/core_pattern"] {
+        mount(file, "bind", "/dev/null", &["bind"]).run().fails("only a procfs may cover /proc");
+    }
+}
+
+/// The name says /x, the link says /proc: what counts is where the mount would go.
+#[test]
+fn a_link_to_proc_is_no_way_onto_it() {
+    needs_root!();
+    for (target, kind, source, options) in [
+        ("proc", "tmpfs", "tmpfs", &[][..]),
+        ("/proc/self/attr", "tmpfs", "tmpfs", &[]),
+        ("/proc/sys/kernel", "bind", "/tmp", &["bind"]),
+        ("proc/uptime", "bind", "/dev/null", &["bind"]),
+    ] {
+        let b = Bundle::new().mount("/x", kind, source, options);
+        symlink(target, b.rootfs().join("x")).unwrap();
+        let out = b.run();
+        assert!(!out.status.success(), "{target}");
+        let known = ["lies on a procfs", "too many symbolic links", "no such file"];
+        assert!(known.iter().any(|k| out.stderr.contains(k)), "{target}: {}", out.stderr);
+    }
+}
+
+#[test]
+fn masked_paths_are_empty_and_read_only() {
+    needs_root!();
+    let b = Bundle::new()
+        .set("/root/readonly", json!(false))
+        .set(
+            "/linux/maskedPaths",
+            json!(["/etc/secret", "/dir", "/dir2", "/absent", "/link", "/bin/busybox/x"]),
+        )
+        .sh("cat /etc/secret; ls -A /dir /dir2; echo x > /dir/x; echo x > /dir2/x; cat /real; \
+             stat -c '%t:%T' /etc/secret; stat -c %d /dir /dir2");
+    fs::write(b.rootfs().join("etc/secret"), "secret").unwrap();
+    fs::write(b.rootfs().join("real"), "secret").unwrap();
+    symlink("/real", b.rootfs().join("link")).unwrap();
+    for dir in ["dir", "dir2"] {
+        fs::create_dir(b.rootfs().join(dir)).unwrap();
+        fs::write(b.rootfs().join(dir).join("secret"), "secret").unwrap();
+    }
+    let out = b.run().ok();
+    assert!(!out.stdout.contains("secret"), "{}", out.stdout);
+    assert!(out.stdout.contains("1:3"), "{}", out.stdout);
+    let devices: Vec<_> = out.stdout.lines().rev().take(2).collect();
+    assert_eq!(devices[0], devices[1], "masked directories share one tmpfs");
+    assert_eq!(out.stderr.matches("Read-only file system").count(), 2, "{}", out.stderr);
+    assert_eq!(fs::read(b.rootfs().join("etc/secret")).unwrap(), b"secret");
+}
+
+#[test]
+fn read_only_paths_are_read_only_with_all_below_them() {
+    needs_root!();
+    let b = Bundle::new()
+        .set("/root/readonly", json!(false))
+        .mount("/data", "tmpfs", "tmpfs", &["nosuid", "noexec"])
+        .mount("/data/below", "tmpfs", "tmpfs", &[])
+        .set("/linux/readonlyPaths", json!(["/data", "/etc/passwd", "/absent", "/proc/sys"]))
+        .sh("for f in /data/x /data/below/x /etc/passwd /proc/sys/vm/swappiness; do \
+             { echo 1 >> $f; } 2>/dev/null && echo wrote $f; done; echo ok > /etc/ok && grep ' /data ' /proc/self/mountinfo");
+    let out = b.run().ok().stdout;
+    assert!(!out.contains("wrote"), "{out}");
+    assert!(out.lines().last().unwrap().contains("ro,nosuid,noexec"), "{out}");
+}
+
+#[test]
+fn a_read_only_root_leaves_mounts_below_as_they_are() {
+    needs_root!();
+    let host = Scratch::new("source");
+    let b = Bundle::new()
+        .set("/root/readonly", json!(true))
+        .mount("/vol", "bind", host.path.to_str().unwrap(), &["rbind"])
+        .sh("touch /vol/written; touch /x /etc/x 2>/dev/null || echo ro");
+    assert_eq!(b.run().ok().stdout, "ro\n");
+    assert!(host.path.join("written").exists());
+}
+
+#[test]
+fn wrong_values_are_named() {
+    needs_root!();
+    for (pointer, value, words) in [
+        ("/linux/maskedPaths", json!(["proc/keys"]), "linux.maskedPaths[0]: \"proc/keys\" is not absolute"),
+        ("/linux/readonlyPaths", json!(["/a", "b"]), "linux.readonlyPaths[1]: \"b\" is not absolute"),
+        ("/linux/mountLabel", json!("a:b:c"), "linux.mountLabel: \"a:b:c\" needs SELinux"),
+    ] {
+        Bundle::new().set(pointer, value).run().fails(words);
+    }
+    let b = Bundle::new().set("/linux/rootfsPropagation", json!("rprivate"));
+    b.write();
+    let mut c = b.orlop(["run", "--no-pivot", "--bundle"]);
+    finish(c.arg(b.path()).arg(&b.id))
+        .fails("linux.rootfsPropagation: \"rprivate\" is not safe with --no-pivot");
+    let b = Bundle::new().without_namespace("mount").set("/mounts", json!([]));
+    b.run().fails("needs a mount namespace");
+}
+
+#[test]
+fn without_pivot_the_container_still_sees_its_own_root() {
+    needs_root!();
+    let b = Bundle::new().sh("ls / | tr '\\n' ' '; ls /..  | tr '\\n' ' '");
+    b.write();
+    let mut c = b.orlop(["run", "--no-pivot", "--bundle"]);
+    let out = finish(c.arg(b.path()).arg(&b.id)).ok();
+    let names = "bin dev etc proc root sys tmp ";
+    assert_eq!(out.stdout, format!("{names}{names}"));
+}
+
+fn exchange(a: &CString, b: &CString) {
+    use nix::fcntl::{RenameFlags, renameat2};
+    let _ = renameat2(
+        nix::fcntl::AT_FDCWD,
+        a.as_c_str(),
+        nix::fcntl::AT_FDCWD,
+        b.as_c_str(),
+        RenameFlags::RENAME_EXCHANGE,
+    );
+}
+
+/// A thread that swaps a directory of a shared volume with a link out, as fast as it can, while `work` runs.
+fn racing(dir: &Path, link: &Path, work: impl FnOnce()) {
+    let c = |p: &Path| CString::new(p.as_os_str().as_bytes()).unwrap();
+    let (a, b, stop) = (c(dir), c(link), AtomicBool::new(false));
+    std::thread::scope(|s| {
+        let swapper = s.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                exchange(&a, &b);
+            }
+        });
+        work();
+        stop.store(true, Ordering::Relaxed);
+        swapper.join().unwrap();
+    });
+}
+
+#[test]
+fn a_race_on_mount_points_and_their_parents_stays_inside() {
+    needs_root!();
+    let canary = Canary::new();
+    for (destination, kind, source, options) in [
+        ("/swap", "tmpfs", "tmpfs", &["mode=700"][..]),
+        ("/swap/new/deep", "tmpfs", "tmpfs", &[]),
+        ("/swap/file", "bind", "/dev/null", &["bind"]),
+        ("/swap", "tmpfs", "tmpfs", &["tmpcopyup"]),
+    ] {
+        let b = Bundle::new().set("/root/readonly", json!(false)).mount(destination, kind, source, options);
+        let b = b.set("/process/cwd", json!("/swap/work"));
+        let (dir, link) = (b.rootfs().join("swap"), b.rootfs().join("other"));
+        fs::create_dir(&dir).unwrap();
+        symlink(canary.path(), &link).unwrap();
+        racing(&dir, &link, || {
+            for _ in 0..rounds(60, 2500) {
+                b.run();
+            }
+        });
+        canary.untouched(&format!("race at {destination}"));
+    }
+}
+
+/// GHSA-3q8j-pf29-vwv8: looked up twice, a masked or read-only path could be applied elsewhere.
+#[test]
+fn a_race_on_masked_and_read_only_paths_is_applied_inside_or_fails() {
+    needs_root!();
+    let canary = Canary::new();
+    let b = Bundle::new()
+        .set("/root/readonly", json!(false))
+        .set("/linux/maskedPaths", json!(["/swap/secret", "/swap"]))
+        .set("/linux/readonlyPaths", json!(["/swap"]));
+    let (dir, link) = (b.rootfs().join("swap"), b.rootfs().join("other"));
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("secret"), "").unwrap();
+    symlink(canary.path(), &link).unwrap();
+    racing(&dir, &link, || {
+        for _ in 0..rounds(60, 2500) {
+            b.run();
+        }
+    });
+    canary.untouched("race at masked and read-only paths");
+}
