@@ -13,10 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Bundle, Scratch, finish, rounds};
 
+/// Inode, mode, owner, group, time of change, content.
+type Look = (u64, u32, u32, u32, i64, Vec<u8>);
+
 /// A directory of the host that no container may change.
 struct Canary {
     scratch: Scratch,
-    before: BTreeMap<PathBuf, (u64, u32, u32, u32, i64, Vec<u8>)>,
+    before: BTreeMap<PathBuf, Look>,
 }
 
 impl Canary {
@@ -29,7 +32,7 @@ impl Canary {
         Self { scratch, before }
     }
 
-    fn look(top: &Path) -> BTreeMap<PathBuf, (u64, u32, u32, u32, i64, Vec<u8>)> {
+    fn look(top: &Path) -> BTreeMap<PathBuf, Look> {
         let mut seen = BTreeMap::new();
         let mut rest = vec![top.to_path_buf()];
         while let Some(p) = rest.pop() {
