@@ -10,6 +10,7 @@ const MOUNT_ATTR_RDONLY: u64 = 1;
 const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
 const MOUNT_ATTR_NOEXEC: u64 = 8;
+const MOUNT_ATTR__ATIME: u64 = 0x70;
 
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// The root of every procfs (linux/proc_ns.h).
@@ -40,7 +41,8 @@ impl Init<'_> {
 
     fn attach(&mut self, m: &Mount, fd: &OwnedFd, target: &OwnedFd) -> Done {
         match m.proc {
-            OnProc::Never if is_procfs(target)? => {
+            // Without links the name tells it.
+            OnProc::Never if !m.strict_target && is_procfs(target)? => {
                 return Err(Fault {
                     call: "the mount point lies on a procfs: move_mount",
                     errno: Errno::EPERM,
@@ -201,9 +203,13 @@ fn locked(fd: &OwnedFd, attr: Attr, errno: Errno, recursive: bool) -> Fault {
             (MOUNT_ATTR_NOSUID, "clear nosuid, which the user namespace above has locked: mount_setattr"),
             (MOUNT_ATTR_NODEV, "clear nodev, which the user namespace above has locked: mount_setattr"),
             (MOUNT_ATTR_NOEXEC, "clear noexec, which the user namespace above has locked: mount_setattr"),
+            (
+                MOUNT_ATTR__ATIME,
+                "change the atime rule, which the user namespace above has locked: mount_setattr",
+            ),
         ] {
             let alone = Attr { set: 0, clear };
-            if attr.clear & clear != 0 && mount::set_attr(fd, alone, 0, recursive) == Err(Errno::EPERM) {
+            if attr.clear & clear == clear && mount::set_attr(fd, alone, 0, recursive) == Err(Errno::EPERM) {
                 return Fault { call, errno };
             }
         }

@@ -178,10 +178,8 @@ fn seccomp_step(f: &seccomp::Filter) -> Step {
 
 /// With a slash at the end, which makes the kernel refuse what is no directory.
 fn root_path(d: &Draft) -> Result<std::ffi::CString> {
-    match d.config.root.as_ref().and_then(|r| r.path.as_deref()).unwrap_or_default() {
-        "" => Err(crate::error::Error::invalid("root.path", "is required")),
-        path => cstring("root.path", &format!("{}/", d.request.bundle.join(path).to_string_lossy())),
-    }
+    let path = d.config.root.as_ref().and_then(|r| r.path.as_deref()).unwrap_or_default();
+    cstring("root.path", &format!("{}/", d.request.bundle.join(path).to_string_lossy()))
 }
 
 /// The rootfs as a detached tree: looked up once, by the parent where it has the right.
