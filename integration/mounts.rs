@@ -466,6 +466,41 @@ fn own_by(path: &Path, uid: u32) {
     }
 }
 
+/// mount_namespaces(7): what root made read-only, an ordinary user's container may not make writable.
+#[test]
+fn flags_that_root_has_locked_are_named_and_never_cleared() {
+    needs_root!();
+    needs_program!("setpriv");
+    let host = Scratch::new("source");
+    mount(&["-t", "tmpfs", "-o", "ro,nosuid,nodev,noexec", "tmpfs"], &host.path);
+    for (option, words) in [
+        ("noexec", ""),
+        ("rw", "clear ro, which the user namespace above has locked: mount_setattr: operation not permitted"),
+        ("suid", "clear nosuid, which"),
+        ("dev", "clear nodev, which"),
+        ("exec", "clear noexec, which"),
+        ("noatime", "change the atime rule, which"),
+        ("rrw", "clear ro, which"),
+    ] {
+        let b = Bundle::new().mount("/v", "bind", host.path.to_str().unwrap(), &["rbind", option]);
+        let map = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+        let mut b =
+            b.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        let list = b.config["mounts"].as_array_mut().unwrap();
+        list.retain(|m| !["/dev/pts", "/sys/fs/cgroup"].contains(&m["destination"].as_str().unwrap()));
+        b.write();
+        own_by(b.path(), 1000);
+        chown(b.state_root(), Some(1000), Some(1000)).unwrap();
+        let orlop = b.path().join("orlop");
+        fs::copy(support::ORLOP, &orlop).unwrap();
+        let mut c = std::process::Command::new("setpriv");
+        c.args(["--reuid", "1000", "--regid", "1000", "--clear-groups"]).arg(orlop);
+        c.arg("--root").arg(b.state_root()).args(["--cgroup-manager", "disabled", "run", "--bundle"]);
+        let out = finish(c.arg(b.path()).arg(&b.id).current_dir("/"));
+        if words.is_empty() { drop(out.ok()) } else { drop(out.fails(words)) }
+    }
+}
+
 #[test]
 fn sysfs_without_a_network_namespace_of_its_own_is_the_hosts_read_only() {
     needs_root!();

@@ -208,7 +208,7 @@ fn locked(fd: &OwnedFd, attr: Attr, errno: Errno, recursive: bool) -> Fault {
                 "change the atime rule, which the user namespace above has locked: mount_setattr",
             ),
         ] {
-            let alone = Attr { set: 0, clear };
+            let alone = Attr { set: attr.set & clear, clear };
             if attr.clear & clear == clear && mount::set_attr(fd, alone, 0, recursive) == Err(Errno::EPERM) {
                 return Fault { call, errno };
             }
