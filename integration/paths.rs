@@ -276,6 +276,32 @@ fn without_pivot_the_container_still_sees_its_own_root() {
     assert_eq!(out.stdout, format!("{names}{names}"));
 }
 
+/// What `imgtool` left unmounted lives and dies with the container.
+#[test]
+fn an_overlay_description_becomes_the_rootfs() {
+    needs_root!();
+    let b =
+        Bundle::new().set("/root/readonly", json!(false)).sh("cat /top; echo new > /written; rm /gone; ls /");
+    let dir = Scratch::new("layers"); // overlayfs takes no overlayfs as its upper directory: a tmpfs is always fine
+    finish(std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&dir.path)).ok();
+    let at = |name: &str| dir.path.join(name);
+    finish(std::process::Command::new("cp").arg("-a").arg(b.rootfs()).arg(at("base"))).ok();
+    fs::write(at("base/gone"), "").unwrap();
+    fs::remove_dir_all(b.rootfs()).unwrap();
+    for d in [b.rootfs(), at("middle"), at("upper"), at("work")] {
+        fs::create_dir(d).unwrap();
+    }
+    fs::write(at("base/top"), "below").unwrap();
+    fs::write(at("middle/top"), "above\n").unwrap();
+    let overlay = json!({ "lower": [at("middle"), at("base")], "upper": at("upper"), "work": at("work") });
+    fs::write(b.path().join("overlay.json"), overlay.to_string()).unwrap();
+    let out = b.run().ok().stdout;
+    assert_eq!(out, "above\nbin\ndev\netc\nproc\nroot\nsys\ntmp\ntop\nwritten\n");
+    assert_eq!(fs::read_to_string(at("upper/written")).unwrap(), "new\n");
+    fs::write(b.path().join("overlay.json"), json!({ "lower": ["/nowhere"] }).to_string()).unwrap();
+    b.run().fails("root.path (overlay.json)");
+}
+
 fn exchange(a: &CString, b: &CString) {
     use nix::fcntl::{RenameFlags, renameat2};
     let _ = renameat2(

@@ -79,6 +79,8 @@ pub struct Init<'a> {
     root: Option<OwnedFd>,
     /// The empty read-only tmpfs that masks directories, once made.
     mask: Option<OwnedFd>,
+    /// The host's null device, which masks files, once opened.
+    null: Option<OwnedFd>,
     /// Which candidate of the program was found.
     chosen: usize,
     home: path::Buf,
@@ -127,6 +129,7 @@ impl<'a> Init<'a> {
             report: parts.report,
             root: None,
             mask: None,
+            null: None,
             chosen: 0,
             home: path::Buf::new(),
             detail: [0; 1024],

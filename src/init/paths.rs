@@ -29,8 +29,12 @@ impl Init<'_> {
     pub(super) fn mask_path(&mut self, path: &CStr) -> Done {
         let Some(target) = self.existing(path)? else { return Ok(()) };
         if !is_directory(&target)? {
-            let null = host_null()?;
+            let null = match self.null.take() {
+                Some(null) => null,
+                None => host_null()?,
+            };
             let copy = mount::clone_tree_at(&null, false).during("open_tree of /dev/null")?;
+            self.null = Some(null);
             return mount::attach(&copy, &target).during("move_mount of /dev/null");
         }
         match &self.mask {
