@@ -29,6 +29,15 @@ fn the_environment_is_as_given_and_nothing_of_the_callers() {
     assert_eq!(lines, ["A=2", "E=", "HOME=/root", "PATH=/bin"]);
 }
 
+/// s71
+#[test]
+fn large_documents_are_taken_in_time() {
+    needs_root!();
+    let env: Vec<_> = (0..10_000).map(|n| format!("V{n}={n}")).collect();
+    let b = Bundle::new().set("/process/env", json!(env)).args(&["/bin/true"]);
+    b.run().ok();
+}
+
 #[test]
 fn home_comes_from_the_containers_passwd() {
     needs_root!();
