@@ -187,7 +187,10 @@ fn mount(f: &mut Formatter<'_>, m: &Mount) -> fmt::Result {
         MountWhat::Bind(tree) => bind(f, "bind", tree)?,
         MountWhat::Remount { params } => {
             f.write_str("remount")?;
+            attributes(f, &m.attr, "")?;
+            attributes(f, &m.rattr, "r")?;
             parameters(f, params)?;
+            return spread(f, &m.propagation);
         }
         MountWhat::New { fstype, source, params, copy_up, inherit_mode, fallback } => {
             write!(f, "mount {}", plain(fstype))?;
@@ -420,12 +423,19 @@ impl fmt::Display for Opened<'_> {
                 write!(f, "open_tree {path:?}{}", if *recursive { " with all below" } else { "" })?;
                 f.write_str(&list_of((*flag != 0).then(|| propagation(*flag, true))))
             }
-            OpenWhat::MappedTree { path, recursive, deep, .. } => {
+            OpenWhat::MappedTree { path, recursive, propagation: flag, maps, deep } => {
                 write!(f, "open_tree {path:?}{}", if *recursive { " with all below" } else { "" })?;
-                f.write_str(if *deep { ", ids mapped all the way" } else { ", ids mapped" })
+                f.write_str(&list_of((*flag != 0).then(|| propagation(*flag, true))))?;
+                f.write_str(if *deep { ", all of it" } else { "," })?;
+                f.write_str(" idmapped by")?;
+                for (kind, map) in [("uids", &maps.uid), ("gids", &maps.gid)] {
+                    let lines = map.iter().map(|m| format!("{}:{}:{}", m.inside, m.outside, m.size));
+                    write!(f, " {kind} {}", join(lines, " "))?;
+                }
+                Ok(())
             }
             OpenWhat::NotOurs { namespace, kind } => {
-                write!(f, "make sure that {} is not our own {} namespace", Slot(*namespace), kinds(*kind))
+                write!(f, "check that the {} namespace{} is not ours", kinds(*kind), Slot(*namespace))
             }
             OpenWhat::CgroupTree { path } => write!(f, "open_tree {path:?}, once it is made"),
             OpenWhat::Namespace { path, kind } => write!(f, "open the {} namespace {path:?}", kinds(*kind)),

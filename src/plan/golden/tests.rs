@@ -44,8 +44,8 @@ fn plan(name: &str, document: &Value, gate: bool) -> Plan {
     let request = Request {
         id: "box".into(),
         bundle: "/bundle".into(),
-        foreground: !gate,
         console_socket: (gate && document["process"]["terminal"] == true).then(|| "/console".into()),
+        foreground: !gate,
         gate,
         ..Request::default()
     };
@@ -113,7 +113,8 @@ fn precedes(name: &str, first: &[usize], second: &[usize]) {
 fn filters_come_before_capabilities_go_exactly_when_privileges_may_be_gained() {
     for (name, document, gate) in variants() {
         let p = plan(&name, &document, gate);
-        let set = !at!(p, Act::NoNewPrivs).is_empty();
+        let set = document["process"]["noNewPrivileges"] == true;
+        assert_eq!(at!(p, Act::NoNewPrivs).len(), usize::from(set), "{name}");
         let (filter, caps) = (at!(p, Act::Seccomp { .. }), at!(p, Act::SetCaps(_)));
         assert_eq!((filter.len(), caps.len()), (1, 1), "{name}");
         assert_eq!(filter < caps, !set, "{name}");
