@@ -7,12 +7,13 @@ use crate::init::{Init, Parts};
 use crate::plan::Plan;
 use crate::plan::step::{Act, Ask, Attr, Open, OpenWhat};
 use crate::sync::{self, Message};
-use crate::sys::{Errno, clone, fd, mount, ns};
+use crate::sys::{Errno, clone, fd, mount, ns, shared};
 use crate::{hooks, idmaps};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
@@ -127,6 +128,8 @@ pub struct Child {
     pub process: Process,
     pub pidfd: OwnedFd,
     socket: OwnedFd,
+    /// The step that init is at.
+    progress: &'static AtomicU32,
     /// The pty's master, until it is handed on.
     pub master: Option<OwnedFd>,
 }
@@ -142,7 +145,9 @@ pub fn clone_init(
     let (ours, theirs) = fd::socketpair().map_err(call("socketpair"))?;
     let proc = open_proc()?;
     let join_pid = plan.shape.join_pid.and_then(|slot| slots[slot].take());
+    let progress = shared::number().map_err(call("mmap"))?;
     let parts = Parts {
+        progress,
         slots,
         cgroups: cgroup.join_fds(),
         socket: theirs,
@@ -173,7 +178,7 @@ pub fn clone_init(
     let slots = init.into_slots();
     let process =
         Process::of(pid).ok_or_else(|| Error::os("process", "read /proc/PID/stat of init", libc::ESRCH))?;
-    let child = Child { process, pidfd, socket: ours, master: None };
+    let child = Child { process, pidfd, socket: ours, progress, master: None };
     container.record_init(process)?;
     Ok((child, slots))
 }
@@ -200,12 +205,12 @@ impl Child {
             self.prepare(plan, container, &slots)?;
         }
         loop {
-            let message = self.next()?;
+            let message = self.next(plan)?;
             match message.head.kind {
                 sync::Kind::Ask => match sync::ask_of(message.head.number) {
                     Some(Ask::Ready) => {
                         container.mark_created()?;
-                        return self.go();
+                        return self.go(plan);
                     }
                     Some(ask) => self.answer(ask, plan, container)?,
                     None => return Err(Error::os("process", "request of init", libc::EPROTO)),
@@ -271,17 +276,20 @@ impl Child {
             }
             Ask::NetDevices | Ask::Ready => {}
         }
-        self.go()
+        self.go(plan)
     }
 
-    fn go(&self) -> Result<()> {
-        sync::go(&self.socket).map_err(os("process", "answer to init"))
+    fn go(&self, plan: &Plan) -> Result<()> {
+        match sync::go(&self.socket) {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(self.died(plan)),
+            other => other.map_err(os("process", "answer to init")),
+        }
     }
 
-    fn next(&mut self) -> Result<Message> {
+    fn next(&mut self, plan: &Plan) -> Result<Message> {
         match sync::receive(&self.socket) {
             Ok(Some(m)) => Ok(m),
-            Ok(None) | Err(Errno::ECONNRESET) => Err(self.died()),
+            Ok(None) | Err(Errno::ECONNRESET) => Err(self.died(plan)),
             Err(e) => Err(Error::os("process", "recvmsg from init", e as i32)),
         }
     }
@@ -311,15 +319,15 @@ impl Child {
                 self.process.pid,
             )?;
         }
-        self.go()
+        self.go(plan)
     }
 
     /// Waits until the program runs: the wire is close-on-exec.
     pub fn await_exec(&mut self, plan: &Plan) -> Result<()> {
         match sync::receive(&self.socket) {
             Ok(Some(m)) if m.head.kind == sync::Kind::Fail => Err(self.failure(plan, &m)),
-            Ok(_) => match self.process.stat() {
-                Some(s) if !s.has_exec() => Err(self.died()),
+            Ok(_) | Err(Errno::ECONNRESET) => match self.process.stat() {
+                Some(s) if !s.has_exec() => Err(self.died(plan)),
                 _ => Ok(()),
             },
             Err(e) => Err(Error::os("process", "recvmsg from init", e as i32)),
@@ -327,12 +335,17 @@ impl Child {
     }
 
     fn failure(&self, plan: &Plan, m: &Message) -> Error {
-        let step = usize::try_from(m.head.number).ok().and_then(|n| plan.steps.get(n));
-        failure(m, step.map(|s| (s.to_string(), &s.act)), &plan.program.name)
+        let n = usize::try_from(m.head.number).unwrap_or(usize::MAX);
+        let step = plan.steps.get(n).map(|s| (s.to_string(), &s.act));
+        let e = failure(m, step, &plan.program.name);
+        match m.head.errno {
+            libc::EPERM | libc::EACCES | libc::ENOSYS if e.hint.is_none() => filtered(plan, n, e),
+            _ => e,
+        }
     }
 
     /// Why init is gone without a word.
-    fn died(&self) -> Error {
+    fn died(&self, plan: &Plan) -> Error {
         let how = match clone::wait(self.process.pid, true) {
             Ok(Some(clone::Exit::Signal(libc::SIGKILL))) => {
                 "was killed by signal 9 before the program ran".to_string()
@@ -341,7 +354,9 @@ impl Child {
             Ok(Some(clone::Exit::Code(c))) => format!("ended with status {c} before the program ran"),
             _ => "ended before the program ran".to_string(),
         };
-        Error::new(Kind::WrongState, "container process", how)
+        let n = self.progress.load(Ordering::Relaxed) as usize;
+        let step = plan.steps.get(n).map_or(String::new(), |s| format!(", at its step {s}"));
+        filtered(plan, n, Error::new(Kind::WrongState, "container process", how + &step))
     }
 
     /// Ends init and collects it.
@@ -357,6 +372,12 @@ impl Child {
 
 fn clone_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> crate::sys::Sys {
     crate::sys::cred::set_limit(pid, resource, soft, hard)
+}
+
+/// A filter that was loaded before step `n` may be what it failed for.
+fn filtered(plan: &Plan, n: usize, e: Error) -> Error {
+    let loaded = plan.steps.iter().take(n).any(|s| matches!(s.act, Act::Seccomp { .. }));
+    if loaded { e.hint("linux.seccomp, loaded before, may deny what this needs") } else { e }
 }
 
 /// The words for a failed step: `at` NUL `call` NUL `detail`, as init sent them.
@@ -403,6 +424,7 @@ fn exec_failed(program: &str, errno: i32, interpreter: &str) -> Error {
             e.hint(format!("the interpreter {interpreter:?} of its first line is missing"))
         }
         libc::ENOENT => e.hint("the file is there, but the loader that it was linked for is missing"),
+        libc::EPERM => e.hint("linux.seccomp may deny it"),
         libc::ENOEXEC => {
             e.hint("it is neither a program of this machine's architecture nor a script with #!")
         }

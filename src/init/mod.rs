@@ -19,6 +19,7 @@ use crate::sync::{self, HEAD, Head, Kind, MAX};
 use crate::sys::{Errno, Sys, clone, cred, fd, ns, path};
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A step that failed: the call and its errno; longer words stand in [`Init::detail`].
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +68,8 @@ pub struct Init<'a> {
     own: Vec<u32>,
     /// Descriptors by slot.
     slots: Vec<Option<OwnedFd>>,
+    /// The step at work, for the parent: a filter or the kernel may end us without a word.
+    progress: &'static AtomicU32,
     /// `tasks` files of v1 hierarchies.
     cgroups: Vec<OwnedFd>,
     socket: OwnedFd,
@@ -95,6 +98,7 @@ pub struct Parts {
     pub socket: OwnedFd,
     pub proc: OwnedFd,
     pub report: Option<usize>,
+    pub progress: &'static AtomicU32,
 }
 
 impl<'a> Init<'a> {
@@ -127,6 +131,7 @@ impl<'a> Init<'a> {
             socket: parts.socket,
             proc: parts.proc,
             report: parts.report,
+            progress: parts.progress,
             root: None,
             mask: None,
             null: None,
@@ -145,6 +150,7 @@ impl<'a> Init<'a> {
         cred::set_umask(0);
         let mut gated = false;
         for n in 0..self.steps.len() {
+            self.progress.store(n as u32, Ordering::Relaxed);
             let done = self.step(n);
             if let Err(fault) = done {
                 self.fail(n, fault, gated);

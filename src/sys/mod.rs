@@ -14,6 +14,7 @@ pub mod ns;
 pub mod path;
 pub mod pty;
 pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod tty;
 
