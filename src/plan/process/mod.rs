@@ -7,7 +7,7 @@ use super::step::{Act, Program, Step};
 use super::{Draft, cstring, user};
 use crate::config;
 use crate::error::{Error, Result};
-pub use scheduling::{Affinity, affinity};
+pub use scheduling::{Affinity, affinity, memory_policies};
 use std::collections::HashMap;
 use std::ffi::CString;
 

@@ -54,6 +54,11 @@ const MPOL_BIND: u64 = 2;
 const MPOL_LOCAL: u64 = 4;
 const MPOL_PREFERRED_MANY: u64 = 5;
 
+/// The names of `linux.memoryPolicy`, for `features`: modes and flags.
+pub fn memory_policies() -> (Vec<&'static str>, Vec<&'static str>) {
+    (MODES.iter().map(|m| m.0).collect(), MEMORY_FLAGS.iter().map(|m| m.0).collect())
+}
+
 const MEMORY_FLAGS: [(&str, u64); 3] = [
     ("MPOL_F_NUMA_BALANCING", NUMA_BALANCING),
     ("MPOL_F_RELATIVE_NODES", RELATIVE_NODES),

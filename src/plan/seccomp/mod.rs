@@ -20,7 +20,7 @@ mod tables;
 mod tests;
 mod vocabulary;
 
-pub use vocabulary::{known_actions, known_arches, known_flags, known_operators};
+pub use vocabulary::{flag, known_actions, known_arches, known_flags, known_operators};
 
 use crate::config;
 use crate::error::{Error, Result};
