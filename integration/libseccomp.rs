@@ -3,6 +3,7 @@
 
 #[path = "../src/plan/seccomp/interpret.rs"]
 mod interpret;
+mod support;
 
 use interpret::Call;
 use orlop::config;
@@ -32,26 +33,20 @@ type Arch = (&'static str, &'static str, u32, u32);
 
 const OPS: [&str; 7] = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
 
-/// The compiled C program; `None`, said once, where it cannot be had.
+/// The compiled C program; `None`, with the reason counted, where it cannot be had.
 fn tool() -> Option<&'static Path> {
-    static TOOL: OnceLock<Option<PathBuf>> = OnceLock::new();
-    TOOL.get_or_init(|| {
+    static TOOL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let made = TOOL.get_or_init(|| {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/data/seccomp/libseccomp.c");
         let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libseccomp-export");
         let cc = Command::new("cc").args(["-Wall", "-o"]).arg(&to).args([source, "-lseccomp"]).output();
         match cc {
-            Ok(o) if o.status.success() => Some(to),
-            Ok(o) => {
-                println!("skipped: cc: {}", String::from_utf8_lossy(&o.stderr).trim());
-                None
-            }
-            Err(e) => {
-                println!("skipped: cc: {e}");
-                None
-            }
+            Ok(o) if o.status.success() => Ok(to),
+            Ok(_) => Err("needs libseccomp's header".into()),
+            Err(e) => Err(format!("needs cc: {e}")),
         }
-    })
-    .as_deref()
+    });
+    made.as_deref().map_err(|why| support::skip(why)).ok()
 }
 
 /// What libseccomp says of a profile.

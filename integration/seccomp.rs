@@ -312,6 +312,20 @@ fn any_call_but_write_may_ask_the_agent() {
     }
 }
 
+/// A listener changes what flags mean to seccomp(2): it returns a descriptor where TSYNC returns a thread.
+#[test]
+fn flags_go_with_a_listener() {
+    needs_root!();
+    for flag in ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] {
+        let b = Bundle::new().sh("mkdir /tmp/x");
+        let (path, agent) = Agent::at(&b, Answer::Errno(libc::ENOSPC));
+        let mut profile = notifying(&["mkdir", "mkdirat"], &path);
+        profile["flags"] = json!([flag]);
+        b.set("/linux/seccomp", profile).run().fails("No space left on device");
+        assert_eq!(agent.end().1.len(), 1, "{flag}");
+    }
+}
+
 #[test]
 fn create_and_start_ask_the_agent_too() {
     needs_root!();
