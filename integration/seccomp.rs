@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use support::{Bundle, finish, skip};
+use support::{Bundle, ORLOP, Scratch, finish, make_rootfs, skip};
 
 fn docker() -> Value {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/data/seccomp/docker.json");
@@ -99,6 +100,18 @@ fn every_way_into_the_kernel_is_filtered() {
         let b = b.args(&["/bin/probe", abi, getpid]);
         let out = b.run().ok().stdout;
         assert!(out == "1\n" || abi == "x32" && out == "-38\n", "getpid by {abi}: {out}");
+    }
+}
+
+#[test]
+fn a_setuid_program_gains_nothing_under_no_new_privileges() {
+    needs_root!();
+    for (no_new_privileges, euid) in [(true, "1000\n"), (false, "0\n")] {
+        let b = bundle(docker(), no_new_privileges).args(&["/bin/probe", "64", "107"]); // geteuid(2)
+        let b = b.set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+        let Some(()) = probe(&b) else { return };
+        finish(Command::new("chmod").arg("4755").arg(b.rootfs().join("bin/probe"))).ok();
+        assert_eq!(b.run().ok().stdout, euid);
     }
 }
 
@@ -210,7 +223,11 @@ const CONTINUE: u32 = 1;
 
 impl Agent {
     fn at(b: &Bundle, answer: Answer) -> (PathBuf, Agent) {
-        let path = b.path().join("agent");
+        Self::below(b.path(), answer)
+    }
+
+    fn below(dir: &Path, answer: Answer) -> (PathBuf, Agent) {
+        let path = dir.join("agent");
         let socket = UnixListener::bind(&path).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let calls = asked.clone();
@@ -264,7 +281,7 @@ fn serve(listener: &OwnedFd, answer: Answer, calls: &Mutex<Vec<i32>>) {
     }
 }
 
-fn notifying(names: &[&str], agent: &std::path::Path) -> Value {
+fn notifying(names: &[&str], agent: &Path) -> Value {
     let mut profile = denying(names, "NOTIFY");
     profile["listenerPath"] = json!(agent);
     profile["listenerMetadata"] = json!("what the agent knows it by");
@@ -353,4 +370,31 @@ fn a_listener_that_cannot_be_handed_on_is_an_error() {
     b.run().fails("linux.seccomp.listenerPath: connect to");
     let b = b.set("/linux/seccomp", notifying(&["write"], &path));
     b.run().fails("linux.seccomp.syscalls[0].names[0]: \"write\" cannot have the action SCMP_ACT_NOTIFY");
+}
+
+/// An ordinary user's runtime has no right over what is undumpable, and takes the listener all the same.
+#[test]
+fn an_ordinary_users_agent_gets_the_listener() {
+    needs_root!();
+    let nobody = 65534;
+    let dir = Scratch::new("rootless");
+    let (rootfs, config) = (dir.path.join("rootfs"), dir.path.join("config.json"));
+    std::fs::create_dir(&rootfs).unwrap();
+    make_rootfs(&rootfs);
+    std::fs::copy(ORLOP, dir.path.join("orlop")).unwrap();
+    let (path, agent) = Agent::below(&dir.path, Answer::Errno(libc::ENOSPC));
+    finish(Command::new("chown").args(["-R", "65534:65534"]).arg(&dir.path)).ok();
+    let orlop = |args: &[&str]| {
+        let mut c = Command::new(dir.path.join("orlop"));
+        c.arg("--root").arg(dir.path.join("state")).args(args).current_dir(&dir.path);
+        finish(c.uid(nobody).gid(nobody).env_clear().env("PATH", "/usr/bin:/bin"))
+    };
+    orlop(&["spec", "--rootless"]).ok();
+    let mut document: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    document["process"]["terminal"] = json!(false);
+    document["process"]["args"] = json!(["mkdir", "/tmp/x"]);
+    document["linux"]["seccomp"] = notifying(&["mkdir", "mkdirat"], &path);
+    std::fs::write(&config, document.to_string()).unwrap();
+    orlop(&["run", "rootless"]).fails("No space left on device");
+    assert_eq!(agent.end().1.len(), 1);
 }

@@ -135,7 +135,7 @@ fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
         s.push(step("process.user", Act::OwnStdio { uid: p.user.uid }));
     }
     s.push(step("process", Act::Dumpable(false)));
-    let filter = p.seccomp.as_ref().map(seccomp_step);
+    let filter = p.seccomp.as_ref().map(|f| seccomp_steps(d, f)).unwrap_or_default();
     if !p.process.no_new_privileges {
         s.extend(filter.clone()); // needs CAP_SYS_ADMIN, which `SetCaps` takes away
     }
@@ -167,13 +167,20 @@ fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     Ok(())
 }
 
-fn seccomp_step(f: &seccomp::Filter) -> Step {
+fn seccomp_steps(d: &Draft, f: &seccomp::Filter) -> Vec<Step> {
     let program = f
         .program
         .iter()
         .map(|i| u64::from(i.code) | u64::from(i.jt) << 16 | u64::from(i.jf) << 24 | u64::from(i.k) << 32)
         .collect();
-    step("linux.seccomp", Act::Seccomp { program, flags: f.flags, listener: f.listener.is_some() })
+    let listener = f.listener.is_some();
+    let mut steps = Vec::with_capacity(2);
+    if listener && !d.host.privileged && d.ns.is_new(NEWUSER) {
+        // An ordinary user's parent may not take the listener out of what is undumpable. Nobody else is in there yet.
+        steps.push(step("linux.seccomp.listenerPath", Act::Dumpable(true)));
+    }
+    steps.push(step("linux.seccomp", Act::Seccomp { program, flags: f.flags, listener }));
+    steps
 }
 
 /// With a slash at the end, which makes the kernel refuse what is no directory.

@@ -120,6 +120,7 @@ fn filters_come_before_capabilities_go_exactly_when_privileges_may_be_gained() {
         assert_eq!(filter < caps, !set, "{name}");
         if set {
             precedes(&name, &at!(p, Act::NoNewPrivs), &filter);
+            precedes(&name, &at!(p, Act::NoNewPrivs), &at!(p, Act::Ask(Ask::Ready))); // so before startContainer hooks
             let after = &p.steps[filter[0] + 1..];
             let few =
                 |a: &Act| matches!(a, Act::Ask(Ask::Ready) | Act::WaitGate { .. } | Act::Hook(_) | Act::Exec);
