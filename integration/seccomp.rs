@@ -181,6 +181,9 @@ fn start_tells_that_execve_was_denied() {
     let b = bundle(denying(&["execve"], "ERRNO"), true);
     b.create().ok();
     b.start().fails("exec: \"true\": execve: operation not permitted; linux.seccomp may deny it");
+    let b = bundle(denying(&["execve"], "KILL_PROCESS"), true);
+    b.create().ok();
+    b.start().fails("container process: ended before the program ran");
 }
 
 /// What an agent answers.
