@@ -29,8 +29,10 @@ fn os<W: Into<String>>(at: &str, what: W) -> impl FnOnce(Errno) -> Error + use<W
 pub fn open_early(plan: &Plan) -> Result<Slots> {
     let slots = plan.opens.iter().map(open_one).collect::<Result<Slots>>()?;
     for open in &plan.opens {
-        if let OpenWhat::NotOurs { namespace, kind } = open.what {
-            not_ours(&open.at, slots[namespace].as_ref(), kind)?;
+        match &open.what {
+            OpenWhat::NotOurs { namespace, kind } => not_ours(&open.at, slots[*namespace].as_ref(), *kind)?,
+            OpenWhat::SameMaps { namespace, maps } => idmaps::same(slots[*namespace].as_ref(), maps)?,
+            _ => {}
         }
     }
     Ok(slots)
@@ -168,7 +170,7 @@ pub fn clone_init(
     }
     let flags = if plan.shape.staged { 0 } else { plan.shape.clone };
     let cloned = clone::clone(flags, born_in.as_ref(), false);
-    let (pid, pidfd) = match cloned.map_err(os("linux.namespaces", "clone3"))? {
+    let (pid, pidfd) = match cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))? {
         clone::Side::Child => init.run(),
         clone::Side::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -181,6 +183,17 @@ pub fn clone_init(
     let child = Child { process, pidfd, socket: ours, progress, master: None };
     container.record_init(process)?;
     Ok((child, slots))
+}
+
+/// The kernel's words for a clone or an unshare that it refuses mislead (clone(2), pid_namespaces(7)).
+fn clone_failed(at: &str, what: impl Into<String>, errno: Errno) -> Error {
+    let e = Error::os(at, what, errno as i32);
+    match errno {
+        Errno::ENOMEM => e.hint("the first process of the pid namespace is gone"),
+        Errno::ENOSPC => e.hint("a limit of /proc/sys/user/max_*_namespaces is reached"),
+        Errno::EPERM => e.hint("a sysctl, a security module or an outer container forbids new namespaces"),
+        _ => e,
+    }
 }
 
 /// The host's procfs, proven to be one.
@@ -400,6 +413,9 @@ pub fn failure(m: &Message, step: Option<(String, &Act)>, program: &str) -> Erro
         None => String::new(),
     };
     let what: Vec<&str> = [words.as_str(), call, detail].into_iter().filter(|s| !s.is_empty()).collect();
+    if matches!(step, Some((_, Act::Fork { .. } | Act::Unshare(_)))) {
+        return clone_failed(at, what.join(": "), Errno::from_raw(errno));
+    }
     Error::errno_or_rule(at, what.join(": "), errno)
 }
 

@@ -441,6 +441,9 @@ impl fmt::Display for Opened<'_> {
             OpenWhat::Namespace { path, kind } => write!(f, "open the {} namespace {path:?}", kinds(*kind)),
             OpenWhat::State { status } => write!(f, "a file with the state of status {status}"),
             OpenWhat::Gate => f.write_str("the gate"),
+            OpenWhat::SameMaps { namespace, .. } => {
+                write!(f, "that slot {namespace}, a user namespace, has the mappings of the document")
+            }
             OpenWhat::Report => f.write_str("the report to start"),
         }
     }

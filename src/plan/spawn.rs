@@ -1,6 +1,7 @@
 //! config-linux.md#namespaces: which are new, which are joined, which are inherited; and the shape of the clone.
 
 use super::Draft;
+use super::idmap::Maps;
 use super::step::{Open, OpenWhat, Slot};
 use crate::config;
 use crate::error::{Error, Result};
@@ -112,6 +113,10 @@ pub fn shape(d: &mut Draft) -> Result<Shape> {
             kind: *flag,
         };
         let slot = d.open(Open { at: format!("linux.namespaces[{n}].path"), what });
+        if *flag == NEWUSER && d.maps != Maps::default() {
+            let what = OpenWhat::SameMaps { namespace: slot, maps: d.maps.clone() };
+            d.open(Open { at: "linux.uidMappings".into(), what });
+        }
         if *flag == NEWPID && !ns.is_own(NEWUSER) {
             s.join_pid = Some(slot);
         } else {
@@ -137,4 +142,83 @@ pub fn name_of(kind: i32) -> &'static str {
 /// The name of a kind below /proc/PID/ns.
 pub fn file_of(kind: i32) -> &'static str {
     KINDS.iter().find(|k| k.1 == kind).map_or("?", |k| k.2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::sample::{Sample, sample};
+    use serde_json::json;
+
+    fn joined(s: Sample, kinds: &[&str]) -> Sample {
+        kinds.iter().fold(s, |s, k| s.without(k).namespace(json!({ "type": k, "path": format!("/ns/{k}") })))
+    }
+
+    fn error(namespace: serde_json::Value) -> String {
+        let linux = serde_json::from_value(json!({ "namespaces": [{ "type": "pid" }, namespace] })).unwrap();
+        namespaces(Some(&linux)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn unknown_repeated_and_relative_namespaces_are_errors() {
+        let known = "user, pid, network, mount, ipc, uts, cgroup, time";
+        for (namespace, message) in [
+            (json!({}), format!("linux.namespaces[1].type: \"\" is no namespace; known are {known}")),
+            (
+                json!({ "type": "net" }),
+                format!("linux.namespaces[1].type: \"net\" is no namespace; known are {known}"),
+            ),
+            (
+                json!({ "type": "pid", "path": "/p" }),
+                "linux.namespaces[1].type: \"pid\" is listed twice".to_string(),
+            ),
+            (
+                json!({ "type": "ipc", "path": "ns/ipc" }),
+                "linux.namespaces[1].path: \"ns/ipc\" is not absolute".to_string(),
+            ),
+        ] {
+            assert_eq!(error(namespace), message);
+        }
+    }
+
+    #[test]
+    fn what_is_new_alone_is_made_by_the_clone_itself() {
+        let s = sample()
+            .user_namespace()
+            .namespace(json!({ "type": "cgroup" }))
+            .namespace(json!({ "type": "time" }));
+        let shape = s.run(shape).unwrap();
+        let clone = NEWPID | NEWNET | NEWIPC | NEWUTS | NEWNS | NEWUSER;
+        assert_eq!(shape, Shape { clone, late: NEWCGROUP | NEWTIME, ..Shape::default() });
+    }
+
+    #[test]
+    fn the_parent_enters_a_joined_pid_namespace() {
+        let shape = joined(sample(), &["pid", "network"]).run(shape).unwrap();
+        let clone = NEWIPC | NEWUTS | NEWNS;
+        assert_eq!(shape, Shape { clone, join_pid: Some(0), join: vec![(1, NEWNET)], ..Shape::default() });
+    }
+
+    #[test]
+    fn a_user_namespace_beside_joined_ones_takes_a_process_more() {
+        let new = joined(sample().user_namespace(), &["pid", "network"]);
+        let shape_of = |s: Sample| s.run(|d| (shape(d).unwrap(), d.opens.len()));
+        let (s, opens) = shape_of(new);
+        assert!(s.staged && s.join_pid.is_none() && opens == 2);
+        assert_eq!(s.join, [(0, NEWPID), (1, NEWNET)]);
+        // The user namespace comes last: over the others it may have no rights.
+        let (s, opens) = shape_of(joined(sample(), &["user", "uts"]));
+        assert!(s.staged && opens == 2);
+        assert_eq!((s.join, s.clone & NEWUSER), (vec![(1, NEWUTS), (0, NEWUSER)], 0));
+    }
+
+    #[test]
+    fn mappings_beside_a_joined_user_namespace_are_compared() {
+        let s = joined(sample().user_namespace(), &["user"]);
+        s.run(|d| {
+            shape(d).unwrap();
+            let what = OpenWhat::SameMaps { namespace: 0, maps: d.maps.clone() };
+            assert_eq!(d.opens[1], Open { at: "linux.uidMappings".into(), what });
+        });
+    }
 }

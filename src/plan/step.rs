@@ -31,6 +31,8 @@ pub enum OpenWhat {
     Namespace { path: CString, kind: i32 },
     /// Nothing to open, but a check: the namespace of this slot is not the one that the runtime is in.
     NotOurs { namespace: Slot, kind: i32 },
+    /// A check as well: the user namespace of this slot has these mappings.
+    SameMaps { namespace: Slot, maps: Maps },
     /// An anonymous file which the parent fills with the container's state (runtime.md#state) of this status once
     /// the pid is known: standard input of hooks that init runs.
     State { status: &'static str },

@@ -1,0 +1,472 @@
+//! Namespaces new and joined, seen from inside; host names, sysctls, time, mappings.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use support::{Bundle, until};
+
+/// Name in config.json and below /proc/PID/ns.
+const KINDS: [(&str, &str); 8] = [
+    ("user", "user"),
+    ("pid", "pid"),
+    ("network", "net"),
+    ("mount", "mnt"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("cgroup", "cgroup"),
+    ("time", "time"),
+];
+
+/// The namespace of a process, `net:[4026531840]`.
+fn of(pid: &str, file: &str) -> String {
+    fs::read_link(format!("/proc/{pid}/ns/{file}")).expect("a namespace").to_string_lossy().into_owned()
+}
+
+fn file(kind: &str) -> &'static str {
+    KINDS.iter().find(|k| k.0 == kind).expect("a kind").1
+}
+
+/// Prints the namespaces that the program is in.
+const LIST: &str = "cd /proc/self/ns; for n in *; do readlink $n; done";
+
+/// A process of the host in new namespaces of its own, ended with the test.
+struct Host(Child);
+
+impl Host {
+    fn new(flags: &[&str]) -> Self {
+        let mut c = Command::new("unshare");
+        c.args(flags).args(["sh", "-c", "echo ready; exec sleep 1000"]);
+        let mut child = c.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("unshare");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("a pipe");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    fn path(&self, kind: &str) -> String {
+        format!("/proc/{}/ns/{}", self.0.id(), file(kind))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A container that sleeps, and the pid of its init.
+fn sleeper(b: Bundle) -> (Bundle, String) {
+    let b = b.args(&["sleep", "1000"]);
+    b.create().ok();
+    b.start().ok();
+    let pid = b.state()["pid"].to_string();
+    (b, pid)
+}
+
+fn with_user_namespace(b: Bundle) -> Bundle {
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    let own = |p: &std::path::Path| std::os::unix::fs::chown(p, Some(100_000), Some(100_000)).expect("chown");
+    let mut rest = vec![b.rootfs()];
+    while let Some(p) = rest.pop() {
+        if !p.is_symlink() {
+            own(&p);
+        }
+        if p.is_dir() && !p.is_symlink() {
+            rest.extend(fs::read_dir(&p).expect("read").flatten().map(|e| e.path()));
+        }
+    }
+    b.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map)
+}
+
+#[test]
+fn every_listed_namespace_is_new_and_every_other_is_the_callers() {
+    needs_root!();
+    let all = KINDS.iter().filter(|k| !matches!(k.0, "user" | "mount"));
+    for (kind, file) in all {
+        let out = Bundle::new().namespace(kind, None).sh(LIST).run().ok().stdout;
+        assert!(!out.contains(&of("self", file)), "{kind}: {out}");
+        if *kind != "pid" {
+            let out = Bundle::new().without_namespace(kind).unset("/hostname").sh(LIST).run().ok().stdout;
+            assert!(out.contains(&of("self", file)), "{kind}: {out}");
+        }
+    }
+    let out = Bundle::new().sh(LIST).run().ok().stdout;
+    assert!(!out.contains(&of("self", "mnt")) && out.contains(&of("self", "user")), "{out}");
+}
+
+#[test]
+fn each_namespace_of_another_container_can_be_joined_alone() {
+    needs_root!();
+    let (_target, pid) = sleeper(Bundle::new().namespace("time", None));
+    for (kind, file) in KINDS.iter().filter(|k| !matches!(k.0, "user" | "mount")) {
+        let path = format!("/proc/{pid}/ns/{file}");
+        let b = Bundle::new().namespace(kind, Some(&path)).sh(LIST);
+        let b = if *kind == "uts" { b.unset("/hostname") } else { b };
+        let out = b.run().ok().stdout;
+        assert!(out.contains(&of(&pid, file)), "{kind}: {out}");
+        assert_eq!(
+            out.lines().filter(|l| out.contains(&of(&pid, "net")) && *l == of(&pid, file)).count() > 0,
+            *kind == "network",
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn a_mount_namespace_of_the_host_can_be_joined() {
+    needs_root!();
+    let host = Host::new(&["--mount", "--propagation", "private"]);
+    let out = Bundle::new().namespace("mount", Some(&host.path("mount"))).sh(LIST).run().ok().stdout;
+    assert!(out.contains(&of(&host.pid(), "mnt")), "{out}");
+}
+
+#[test]
+fn all_namespaces_are_joined_together_in_any_order() {
+    needs_root!();
+    let (_target, pid) = sleeper(with_user_namespace(Bundle::new().namespace("time", None)));
+    let kinds: Vec<_> = KINDS.iter().filter(|k| k.0 != "mount").collect();
+    for turn in 0..kinds.len() {
+        let mut b = with_user_namespace(Bundle::new().sh(LIST)).unset("/hostname");
+        b = b.unset("/linux/uidMappings").unset("/linux/gidMappings");
+        for n in 0..kinds.len() {
+            let (kind, file) = kinds[(n + turn) % kinds.len()];
+            b = b.namespace(kind, Some(&format!("/proc/{pid}/ns/{file}")));
+        }
+        let out = b.run().ok().stdout;
+        for (kind, file) in &kinds {
+            assert!(out.contains(&of(&pid, file)), "{kind}: {out}");
+        }
+    }
+}
+
+#[test]
+fn a_new_user_namespace_goes_with_joined_namespaces_of_the_host() {
+    needs_root!();
+    let host = Host::new(&["--net", "--ipc", "--uts"]);
+    for kinds in [&["network"][..], &["ipc"], &["uts"], &["network", "ipc", "uts"]] {
+        let mut b =
+            with_user_namespace(Bundle::new().sh(&format!("{LIST}; cat /proc/self/uid_map; echo $$")));
+        b = b.unset("/hostname");
+        for kind in kinds {
+            b = b.namespace(kind, Some(&host.path(kind)));
+        }
+        let b = without_their_mounts(b, kinds);
+        let out = b.run().ok();
+        for kind in kinds {
+            assert!(out.stdout.contains(&of(&host.pid(), file(kind))), "{kind}: {}", out.stdout);
+        }
+        assert!(!out.stdout.contains(&of("self", "user")));
+        let last: Vec<_> = out
+            .stdout
+            .lines()
+            .rev()
+            .take(2)
+            .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(last, ["1", "0 100000 65536"]);
+    }
+}
+
+/// New instances of sysfs and mqueue need rights over the namespace that they show.
+fn without_their_mounts(mut b: Bundle, kinds: &[&str]) -> Bundle {
+    let refused: &[&str] = match () {
+        _ if kinds.contains(&"network") && kinds.contains(&"ipc") => &["sysfs", "cgroup", "mqueue"],
+        _ if kinds.contains(&"network") => &["sysfs", "cgroup"],
+        _ if kinds.contains(&"ipc") => &["mqueue"],
+        _ if kinds.contains(&"pid") => &["proc"],
+        _ => &[],
+    };
+    b.config["mounts"].as_array_mut().expect("mounts").retain(|m| !refused.iter().any(|r| m["type"] == *r));
+    b
+}
+
+#[test]
+fn a_pid_namespace_of_the_host_goes_with_a_new_user_namespace() {
+    needs_root!();
+    let (_target, pid) = sleeper(Bundle::new());
+    let path = format!("/proc/{pid}/ns/pid");
+    let b = with_user_namespace(Bundle::new().sh("echo $$")).namespace("pid", Some(&path));
+    let b = without_their_mounts(b, &["pid"]).unset("/linux/maskedPaths").unset("/linux/readonlyPaths");
+    let out = b.run().ok().stdout;
+    assert!(out.trim().parse::<u32>().is_ok_and(|p| p > 1), "{out}");
+}
+
+#[test]
+fn a_joined_user_namespace_owns_what_is_new_beside_it() {
+    needs_root!();
+    let (_target, pid) = sleeper(with_user_namespace(Bundle::new()));
+    let path = format!("/proc/{pid}/ns/user");
+    let script = format!("{LIST}; hostname inside && hostname; echo $$; id -u; id -G");
+    for mapped in [true, false] {
+        let mut b = with_user_namespace(Bundle::new().sh(&script)).namespace("user", Some(&path));
+        b.config["process"]["capabilities"] = caps(&["CAP_SYS_ADMIN"]);
+        if !mapped {
+            b = b.unset("/linux/uidMappings").unset("/linux/gidMappings");
+        }
+        let out = b.run().ok().stdout;
+        assert!(out.contains(&of(&pid, "user")), "{out}");
+        assert!(out.ends_with("inside\n1\n0\n0\n"), "{out}");
+    }
+}
+
+fn caps(names: &[&str]) -> Value {
+    json!({ "bounding": names, "effective": names, "permitted": names })
+}
+
+#[test]
+fn mappings_beside_a_joined_user_namespace_must_be_its_own() {
+    needs_root!();
+    let (_target, pid) = sleeper(with_user_namespace(Bundle::new()));
+    let path = format!("/proc/{pid}/ns/user");
+    let other = json!([{ "containerID": 0, "hostID": 100_000, "size": 65535 }]);
+    let b = || with_user_namespace(Bundle::new()).namespace("user", Some(&path));
+    b().set("/linux/uidMappings", other.clone()).run().fails("linux.uidMappings: ");
+    b().set("/linux/gidMappings", other).run().fails("linux.gidMappings: ");
+    // The same ids in other words.
+    let halves = json!([
+        { "containerID": 10, "hostID": 100_010, "size": 65526 }, { "containerID": 0, "hostID": 100_000, "size": 10 },
+    ]);
+    b().set("/linux/uidMappings", halves).run().ok();
+}
+
+#[test]
+fn paths_that_are_no_such_namespace_are_refused_before_anything_is_made() {
+    needs_root!();
+    let ns = |path: &str| Bundle::new().namespace("network", Some(path));
+    for (path, words) in [
+        (
+            "/proc/self/ns/uts",
+            "linux.namespaces[5].path: \"/proc/self/ns/uts\" is a uts namespace, not a network namespace",
+        ),
+        ("/dev/null", "linux.namespaces[5].path: \"/dev/null\" is not a namespace"),
+        ("/nonexistent", "linux.namespaces[5].path: open \"/nonexistent\": no such file or directory"),
+        ("proc/self/ns/net", "linux.namespaces[5].path: \"proc/self/ns/net\" is not absolute"),
+    ] {
+        let b = ns(path);
+        b.create().fails(words);
+        assert_eq!(fs::read_dir(b.state_root()).expect("the state root").count(), 0);
+        assert!(support::cgroups_named(&b.id).is_empty());
+    }
+    Bundle::new()
+        .namespace("moon", None)
+        .create()
+        .fails("linux.namespaces[6].type: \"moon\" is no namespace");
+}
+
+#[test]
+fn a_pid_namespace_whose_first_process_is_gone_is_told() {
+    needs_root!();
+    let mut host = Host::new(&["--pid", "--fork", "--kill-child"]);
+    let path = format!("/proc/{}/ns/pid_for_children", host.pid());
+    let held = fs::File::open(&path).expect("the namespace");
+    let _ = host.0.kill();
+    let _ = host.0.wait();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&held));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let message = "the first process of the pid namespace is gone";
+    Bundle::new().namespace("pid", Some(&path)).run().fails(message);
+}
+
+/// Whoever called us, a shim, is a subreaper and waits for init.
+#[test]
+fn init_becomes_the_callers_child_in_every_shape() {
+    needs_root!();
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
+    let host = Host::new(&["--net"]);
+    let (_other, pid) = sleeper(with_user_namespace(Bundle::new()));
+    let shapes = [
+        ("direct", Bundle::new()),
+        ("joined", Bundle::new().namespace("network", Some(&host.path("network")))),
+        ("pid joined", Bundle::new().namespace("pid", Some(&format!("/proc/{pid}/ns/pid")))),
+        ("new user", with_user_namespace(Bundle::new())),
+        (
+            "user joined",
+            with_user_namespace(Bundle::new()).namespace("user", Some(&format!("/proc/{pid}/ns/user"))),
+        ),
+        (
+            "new user, network joined",
+            without_their_mounts(with_user_namespace(Bundle::new()), &["network"])
+                .namespace("network", Some(&host.path("network"))),
+        ),
+    ];
+    for (name, b) in shapes {
+        let (_b, pid) = sleeper(b);
+        let pid = nix::unistd::Pid::from_raw(pid.parse().expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill");
+        let mut status = None;
+        until(name, || {
+            status = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).ok();
+            status.is_none_or(|s| s != nix::sys::wait::WaitStatus::StillAlive)
+        });
+        let killed = |s| matches!(s, nix::sys::wait::WaitStatus::Signaled(p, _, _) if p == pid);
+        assert!(status.is_some_and(killed), "{name}: {status:?}");
+    }
+}
+
+#[test]
+fn host_and_domain_name_are_set() {
+    needs_root!();
+    let b = Bundle::new().set("/hostname", json!("web")).set("/domainname", json!("example.org"));
+    let out = b.sh("cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname").run().ok();
+    assert_eq!(out.stdout, "web\nexample.org\n");
+    let b = with_user_namespace(Bundle::new()).set("/linux/sysctl", json!({ "kernel.domainname": "nis" }));
+    assert_eq!(b.sh("cat /proc/sys/kernel/domainname").run().ok().stdout, "nis\n");
+}
+
+#[test]
+fn names_and_sysctls_never_reach_the_host() {
+    needs_root!();
+    let before = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("read");
+    for (kind, pointer, value) in [
+        ("network", "/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" })),
+        ("ipc", "/linux/sysctl", json!({ "kernel.shmmni": "99" })),
+        ("uts", "/hostname", json!("web")),
+    ] {
+        let path = format!("/proc/{}/ns/{}", std::process::id(), file(kind));
+        let b = || Bundle::new().set(pointer, value.clone());
+        b().namespace(kind, Some(&path))
+            .create()
+            .fails(&format!("the {kind} namespace that is joined is the runtime's own"));
+        b().without_namespace(kind)
+            .create()
+            .fails(&format!("needs a {kind} namespace of the container's own"));
+    }
+    Bundle::new()
+        .set("/linux/sysctl", json!({ "kernel.core_pattern": "|/x" }))
+        .create()
+        .fails("belongs to no namespace");
+    assert_eq!(before, fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("read"));
+}
+
+#[test]
+fn sysctls_are_set_inside_and_only_there() {
+    needs_root!();
+    let sysctl = json!({
+        "net.ipv4.ip_forward": "1",
+        "net/ipv4/conf/lo/forwarding": "1",
+        "net.ipv4.ping_group_range": "0 7",
+        "net.ipv4.ip_unprivileged_port_start": "80",
+        "fs.mqueue.msg_max": "7",
+        "kernel.shmmni": "99",
+        "kernel.sem": "250 32000 100 99",
+        "kernel.msgmax": "4242",
+    });
+    let script = "cd /proc/sys; cat net/ipv4/ip_forward net/ipv4/conf/lo/forwarding net/ipv4/ping_group_range \
+                  net/ipv4/ip_unprivileged_port_start fs/mqueue/msg_max kernel/shmmni kernel/sem kernel/msgmax";
+    let want = "1\n1\n0\t7\n80\n7\n99\n250\t32000\t100\t99\n4242\n";
+    let b = || Bundle::new().set("/linux/sysctl", sysctl.clone()).sh(script);
+    assert_eq!(b().run().ok().stdout, want);
+    assert_eq!(with_user_namespace(b()).run().ok().stdout, want);
+    let host = Host::new(&["--net"]);
+    assert_eq!(b().namespace("network", Some(&host.path("network"))).run().ok().stdout, want);
+    assert_ne!(fs::read_to_string("/proc/sys/kernel/msgmax").expect("read"), "4242\n");
+}
+
+#[test]
+fn sysctls_of_users_belong_to_the_user_namespace() {
+    needs_root!();
+    let b =
+        with_user_namespace(Bundle::new()).set("/linux/sysctl", json!({ "user.max_net_namespaces": "3" }));
+    assert_eq!(b.sh("cat /proc/sys/user/max_net_namespaces").run().ok().stdout, "3\n");
+}
+
+#[test]
+fn a_value_that_the_kernel_refuses_names_the_key() {
+    needs_root!();
+    let b = |key: &str, value: &str| Bundle::new().set("/linux/sysctl", json!({ key: value }));
+    b("net.ipv4.ip_forward", "maybe")
+        .run()
+        .fails("linux.sysctl.net.ipv4.ip_forward: ")
+        .fails("invalid argument");
+    b("net.ipv4.moon", "1").run().fails("linux.sysctl.net.ipv4.moon: ").fails("no such file or directory");
+}
+
+#[test]
+fn loopback_is_up_in_a_new_network_namespace() {
+    needs_root!();
+    let script = "ip addr show lo; ip -o link | wc -l";
+    for b in [Bundle::new(), with_user_namespace(Bundle::new())] {
+        let out = b.sh(script).run().ok().stdout;
+        assert!(out.contains("LOOPBACK,UP") && out.contains("127.0.0.1/8"), "{out}");
+    }
+}
+
+#[test]
+fn clocks_have_their_offsets() {
+    needs_root!();
+    let offsets =
+        json!({ "monotonic": { "secs": 1_000_000 }, "boottime": { "secs": 5_000_000, "nanosecs": 5 } });
+    let script =
+        "cut -d. -f1 /proc/uptime; readlink /proc/self/ns/time; readlink /proc/self/ns/time_for_children";
+    let uptime = || -> u64 {
+        let text = fs::read_to_string("/proc/uptime").expect("read");
+        text.split('.').next().and_then(|s| s.parse().ok()).expect("seconds")
+    };
+    let plain = || Bundle::new().namespace("time", None).sh(script);
+    for b in [plain(), with_user_namespace(plain())] {
+        let b = b.set("/linux/timeOffsets", offsets.clone());
+        let before = uptime();
+        let out = b.run().ok().stdout;
+        let lines: Vec<_> = out.lines().collect();
+        let inside: u64 = lines[0].parse().expect("seconds");
+        assert!((before + 5_000_000..=uptime() + 5_000_001).contains(&inside), "{out}");
+        assert_ne!(lines[1], of("self", "time"));
+        assert_eq!(lines[1], lines[2]);
+    }
+    let (_target, pid) = sleeper(plain().set("/linux/timeOffsets", offsets.clone()));
+    let out =
+        Bundle::new().namespace("time", Some(&format!("/proc/{pid}/ns/time"))).sh(script).run().ok().stdout;
+    assert!(out.lines().next().and_then(|l| l.parse::<u64>().ok()).is_some_and(|s| s > 5_000_000), "{out}");
+}
+
+#[test]
+fn an_offset_out_of_range_is_told() {
+    needs_root!();
+    let b = Bundle::new().namespace("time", None);
+    let b = b.set("/linux/timeOffsets", json!({ "boottime": { "secs": i64::MAX } }));
+    b.run().fails("linux.timeOffsets: ").fails("math result not representable");
+}
+
+#[test]
+fn the_mappings_are_those_of_the_document() {
+    needs_root!();
+    let map = json!([
+        { "containerID": 0, "hostID": 100_000, "size": 10 }, { "containerID": 100, "hostID": 200_000, "size": 5 },
+    ]);
+    let b = with_user_namespace(Bundle::new())
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    let b = b.set("/process/user", json!({ "uid": 100, "gid": 101, "additionalGids": [3, 102] }));
+    let out = b
+        .sh("id -u; id -g; id -G; cat /proc/self/uid_map /proc/self/gid_map; cat /proc/self/setgroups")
+        .run()
+        .ok();
+    let words: Vec<_> = out.stdout.split_whitespace().collect();
+    let maps = "0 100000 10 100 200000 5";
+    assert_eq!(words.join(" "), format!("100 101 101 3 102 {maps} {maps} allow"));
+}
+
+/// Groups of the caller must not come along.
+#[test]
+fn supplementary_groups_are_exactly_those_of_the_document() {
+    needs_root!();
+    needs_program!("setpriv");
+    let (_target, pid) = sleeper(with_user_namespace(Bundle::new()));
+    let joined = with_user_namespace(Bundle::new()).namespace("user", Some(&format!("/proc/{pid}/ns/user")));
+    for b in [Bundle::new(), with_user_namespace(Bundle::new()), joined] {
+        let b = b.sh("grep Groups /proc/self/status");
+        b.write();
+        let mut c = Command::new("setpriv");
+        c.args(["--groups", "4,27", support::ORLOP, "--root"]).arg(b.state_root()).args(["run", "--bundle"]);
+        let out = support::finish(c.arg(b.path()).arg(&b.id).stdin(Stdio::null())).ok();
+        assert_eq!(out.stdout.trim_end(), "Groups:", "{}", out.stdout);
+    }
+}
