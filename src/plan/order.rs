@@ -1,6 +1,7 @@
 //! **The** order of init's steps, with the whys.
 
 use super::hooks::{self, Hook};
+use super::idmap::setgroups_denied;
 use super::spawn::{self, NEWCGROUP, NEWNET, NEWNS, NEWPID, NEWUSER, Shape};
 use super::step::{Act, Ask, CapSets, InsideHook, Open, OpenWhat, Slot, Step, Tree};
 use super::{Draft, cstring, mounts, net, paths, process, seccomp, user};
@@ -62,7 +63,8 @@ fn identity_of_the_namespaces(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) {
     if !p.shape.join.is_empty() {
         s.push(step("linux.namespaces", Act::JoinNamespaces(p.shape.join.clone())));
     }
-    let become_root = step("linux.uidMappings", Act::BecomeRoot { clear_groups: privileged });
+    let clear_groups = !setgroups_denied(&d.maps, &d.ns, d.host);
+    let become_root = step("linux.uidMappings", Act::BecomeRoot { clear_groups });
     if d.ns.is_new(NEWUSER) {
         if p.shape.staged {
             s.push(step("linux.namespaces (user)", Act::Unshare(NEWUSER)));
@@ -139,8 +141,10 @@ fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     if !p.process.no_new_privileges {
         s.extend(filter.clone()); // needs CAP_SYS_ADMIN, which `SetCaps` takes away
     }
-    // An ordinary user cannot call setgroups in the namespace: nothing can be set, and an empty list needs nothing.
-    let denied = !d.host.privileged && p.user.groups.is_empty();
+    // Where setgroups(2) is denied, an empty list needs no call; a namespace that is joined may deny it, and there the
+    // groups went before (`BecomeRoot`).
+    let denied = setgroups_denied(&d.maps, &d.ns, d.host) || d.ns.is_joined(NEWUSER);
+    let denied = denied && p.user.groups.is_empty();
     let groups = (!denied).then(|| p.user.groups.clone());
     // The bounding set needs CAP_SETPCAP, which setresuid clears.
     s.push(step("process.capabilities.bounding", Act::DropBounding(p.caps.bounding)));

@@ -1,0 +1,224 @@
+//! Containers of an ordinary user: what the kernel lets it do is done, the rest is an error with its reason.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use support::{Bundle, Outcome, finish, until};
+
+const UID: u32 = 12345;
+const SUB: u32 = 300_000;
+
+/// A bundle of an ordinary user with the config.json that `spec --rootless` writes for it, running this script.
+fn bundle(script: &str) -> Bundle {
+    let mut b = Bundle::new();
+    fs::copy(support::ORLOP, b.path().join("orlop")).expect("copy"); // our own directory may be closed to others
+    own(b.path());
+    finish(user(&b, "setpriv").args(["spec", "--rootless", "--bundle"]).arg(b.path())).ok();
+    let text = fs::read(b.path().join("config.json")).expect("config.json");
+    b.config = serde_json::from_slice(&text).expect("JSON");
+    b.config["mounts"]
+        .as_array_mut()
+        .expect("mounts")
+        .retain(|m| m["destination"] != "/sys" && m["type"] != "cgroup");
+    b.set("/process/terminal", json!(false)).sh(script)
+}
+
+fn own(path: &Path) {
+    std::os::unix::fs::lchown(path, Some(UID), Some(UID)).expect("lchown");
+    if path.is_dir() && !path.is_symlink() {
+        fs::read_dir(path).expect("read").flatten().for_each(|e| own(&e.path()));
+    }
+}
+
+/// Our binary as the ordinary user, by way of this program that drops root's rights.
+fn user(b: &Bundle, setpriv: impl AsRef<Path>) -> Command {
+    let mut c = Command::new(setpriv.as_ref());
+    let id = UID.to_string();
+    if setpriv.as_ref().ends_with("setpriv") {
+        c.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+    }
+    c.arg(b.path().join("orlop")).arg("--root").arg(b.state_root()).stdin(Stdio::null());
+    c
+}
+
+fn make(b: &Bundle, setpriv: impl AsRef<Path>, verb: &str) -> Outcome {
+    b.write();
+    finish(user(b, setpriv).args([verb, "--bundle"]).arg(b.path()).arg(&b.id))
+}
+
+fn run(b: &Bundle) -> Outcome {
+    make(b, "setpriv", "run")
+}
+
+fn verb(b: &Bundle, verb: &str, more: &[&str]) -> Outcome {
+    finish(user(b, "setpriv").arg(verb).arg(&b.id).args(more))
+}
+
+/// A program like setpriv for a user who has subordinate ids and groups that a container must lose: it has a name, and
+/// files that give it ranges, in a mount namespace of its own.
+fn with_ranges(b: &Bundle) -> std::path::PathBuf {
+    let dir = b.path();
+    let passwd = fs::read_to_string("/etc/passwd").expect("read");
+    fs::write(dir.join("passwd"), format!("{passwd}orlop-test:x:{UID}:{UID}::/:/bin/sh\n")).expect("write");
+    fs::write(dir.join("ranges"), format!("orlop-test:{SUB}:65536\n")).expect("write");
+    let script = format!(
+        "#!/bin/sh\nexec unshare --mount sh -c 'cd {} && mount --bind passwd /etc/passwd && \
+         mount --bind ranges /etc/subuid && mount --bind ranges /etc/subgid && \
+         exec setpriv --reuid {UID} --regid {UID} --groups 4,27 \"$@\"' sh \"$@\"\n",
+        dir.display()
+    );
+    let file = dir.join("as-user");
+    fs::write(&file, script).expect("write");
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    file
+}
+
+fn ranges() -> Value {
+    json!([
+        { "containerID": 0, "hostID": UID, "size": 1 }, { "containerID": 1, "hostID": SUB, "size": 65536 },
+    ])
+}
+
+macro_rules! needs_newuidmap {
+    () => {
+        needs_root!();
+        needs_program!("newuidmap");
+        if !Path::new("/etc/subuid").exists() || !Path::new("/etc/subgid").exists() {
+            return support::skip("needs /etc/subuid and /etc/subgid");
+        }
+    };
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn an_ordinary_user_runs_what_spec_rootless_writes() {
+    needs_root!();
+    let b = bundle(
+        "id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; hostname; exit 3",
+    );
+    let out = run(&b);
+    assert_eq!(out.code(), 3, "{}", out.stderr);
+    assert_eq!(words(&out.stdout), format!("0 0 0 {UID} 1 0 {UID} 1 deny orlop"));
+    assert_eq!(out.stderr, "");
+}
+
+#[test]
+fn an_ordinary_user_goes_through_the_life_of_a_container() {
+    needs_root!();
+    let b = bundle("exec sleep 1000");
+    make(&b, "setpriv", "create").ok();
+    let state = verb(&b, "state", &[]).ok().json();
+    assert_eq!(state["status"], "created");
+    // The program is sealed by a copy: an ordinary user cannot clone mounts.
+    let exe = fs::read_link(format!("/proc/{}/exe", state["pid"])).expect("exe");
+    assert_eq!(exe.to_string_lossy(), "/memfd:orlop (deleted)");
+    verb(&b, "start", &[]).ok();
+    let status = fs::read_to_string(format!("/proc/{}/status", state["pid"])).expect("status");
+    assert!(status.contains(&format!("Uid:\t{UID}\t{UID}\t{UID}\t{UID}\n")), "{status}");
+    verb(&b, "kill", &["KILL"]).ok();
+    until("the end", || verb(&b, "state", &[]).ok().json()["status"] == "stopped");
+    verb(&b, "delete", &[]).ok();
+    verb(&b, "state", &[]).fails("does not exist");
+}
+
+#[test]
+fn subordinate_ids_are_mapped_by_newuidmap_and_newgidmap() {
+    needs_newuidmap!();
+    let script = "id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; grep Groups /proc/self/status";
+    let map = format!("0 {UID} 1 1 {SUB} 65536");
+    let b = bundle(script).set("/linux/uidMappings", ranges()).set("/linux/gidMappings", ranges());
+    // The groups that the caller has are none of the container's (CVE-2022-2990).
+    let out = make(&b, with_ranges(&b), "run").ok();
+    assert_eq!(words(&out.stdout), format!("0 0 {map} {map} allow Groups:"));
+    let user = json!({ "uid": 1000, "gid": 1001, "additionalGids": [5, 7] });
+    let b = b.set("/process/user", user);
+    let out = make(&b, with_ranges(&b), "run").ok();
+    assert_eq!(words(&out.stdout), format!("1000 1001 {map} {map} allow Groups: 5 7"));
+}
+
+#[test]
+fn ids_that_are_not_the_users_are_refused_with_the_reason() {
+    needs_newuidmap!();
+    let other = json!([{ "containerID": 0, "hostID": SUB - 1, "size": 2 }]);
+    let b = bundle("true").set("/linux/uidMappings", other.clone()).set("/linux/gidMappings", ranges());
+    make(&b, with_ranges(&b), "run")
+        .fails("linux.uidMappings: newuidmap: ")
+        .fails("; see /etc/subuid and /etc/subgid");
+    let b = bundle("true").set("/linux/uidMappings", ranges()).set("/linux/gidMappings", other);
+    make(&b, with_ranges(&b), "run").fails("linux.gidMappings: newgidmap: ");
+    assert!(fs::read_dir(b.state_root()).expect("read").next().is_none(), "nothing stays");
+}
+
+#[test]
+fn what_an_ordinary_user_cannot_have_is_said() {
+    needs_root!();
+    let b = bundle("true").without_namespace("user");
+    run(&b.unset("/linux/uidMappings").unset("/linux/gidMappings"))
+        .fails("linux.namespaces: an ordinary user needs a user namespace; `orlop spec --rootless`");
+    run(&bundle("true").set("/process/user/additionalGids", json!([0])))
+        .fails("process.user.additionalGids: groups cannot be set");
+    run(&bundle("true").set("/process/user/uid", json!(1000)))
+        .fails("process.user.uid: 1000 is not in linux.uidMappings; mapped are 0");
+    let (key, value) = ("net.ipv4.ip_forward", "1");
+    run(&bundle("true").set("/linux/sysctl", json!({ key: value }))).fails("needs a network namespace");
+}
+
+#[test]
+fn devices_are_bound_by_number() {
+    needs_root!();
+    let devices = json!([{ "path": "/dev/nothing", "type": "c", "major": 1, "minor": 3 }]);
+    let b = bundle("stat -c '%F %t:%T' /dev/nothing /dev/null; echo x > /dev/nothing");
+    let out = run(&b.set("/linux/devices", devices)).ok();
+    assert_eq!(out.stdout, "character special file 1:3\ncharacter special file 1:3\n");
+}
+
+#[test]
+fn loopback_sysctls_and_time_work_in_namespaces_of_its_own() {
+    needs_root!();
+    let b =
+        bundle("cat /proc/sys/net/ipv4/ip_forward; ip addr show lo | grep -c UP; cut -d. -f1 /proc/uptime");
+    let b = b.namespace("network", None).set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }));
+    let b = b.namespace("time", None).set("/linux/timeOffsets", json!({ "boottime": { "secs": 9_000_000 } }));
+    let out = run(&b).ok().stdout;
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines[..2], ["1", "1"]);
+    assert!(lines[2].parse::<u64>().is_ok_and(|s| s >= 9_000_000), "{out}");
+}
+
+#[test]
+fn an_ordinary_user_joins_its_own_containers() {
+    needs_root!();
+    let target = bundle("exec sleep 1000").namespace("network", None);
+    make(&target, "setpriv", "create").ok();
+    verb(&target, "start", &[]).ok();
+    let pid = verb(&target, "state", &[]).ok().json()["pid"].to_string();
+    let mut b = bundle(
+        "cd /proc/self/ns; readlink user net ipc uts pid; readlink net; readlink ipc; readlink uts; readlink pid",
+    );
+    for (kind, file) in [("network", "net"), ("ipc", "ipc"), ("user", "user"), ("uts", "uts"), ("pid", "pid")]
+    {
+        b = b.namespace(kind, Some(&format!("/proc/{pid}/ns/{file}")));
+    }
+    let out = run(&b.unset("/hostname")).ok().stdout;
+    for file in ["net", "ipc", "uts", "pid"] {
+        let own = fs::read_link(format!("/proc/{pid}/ns/{file}")).expect("a namespace");
+        assert!(out.contains(&*own.to_string_lossy()), "{file}: {out}");
+    }
+    verb(&target, "delete", &["--force"]).ok();
+}
+
+#[test]
+fn a_namespace_of_root_cannot_be_joined() {
+    needs_root!();
+    let target = Bundle::new().args(&["sleep", "1000"]);
+    target.create().ok();
+    let pid = target.state()["pid"].to_string();
+    let b = bundle("true").namespace("network", Some(&format!("/proc/{pid}/ns/net")));
+    run(&b).fails("linux.namespaces[").fails("permission denied");
+}
