@@ -470,3 +470,30 @@ fn supplementary_groups_are_exactly_those_of_the_document() {
         assert_eq!(out.stdout.trim_end(), "Groups:", "{}", out.stdout);
     }
 }
+
+/// An outer container (Docker's default profile) answers ENOSYS to clone3.
+#[test]
+fn without_clone3_containers_are_made_all_the_same() {
+    needs_root!();
+    let host = Host::new(&["--net"]);
+    let staged = without_their_mounts(with_user_namespace(Bundle::new()), &["network"]);
+    let staged = staged.namespace("network", Some(&host.path("network")));
+    for b in [Bundle::new(), staged] {
+        let b = b.sh("echo $$");
+        let mut c = b.making("run");
+        no_clone3(&mut c);
+        assert_eq!(support::finish(&mut c).ok().stdout, "1\n");
+    }
+}
+
+fn no_clone3(c: &mut Command) {
+    let rules = [(libc::SYS_clone3, vec![])].into();
+    let (allow, refuse) =
+        (seccompiler::SeccompAction::Allow, seccompiler::SeccompAction::Errno(libc::ENOSYS as u32));
+    let arch = std::env::consts::ARCH.try_into().expect("an architecture");
+    let filter = seccompiler::SeccompFilter::new(rules, allow, refuse, arch).expect("a filter");
+    let program: seccompiler::BpfProgram = filter.try_into().expect("a program");
+    let load = move || seccompiler::apply_filter(&program).map_err(std::io::Error::other);
+    // SAFETY: it makes two system calls, on memory that was allocated before.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(c, load) };
+}

@@ -169,14 +169,24 @@ pub fn clone_init(
         ns::enter(pid, crate::plan::spawn::NEWPID).map_err(os("linux.namespaces (pid)", "setns"))?;
     }
     let flags = if plan.shape.staged { 0 } else { plan.shape.clone };
-    let cloned = clone::clone(flags, born_in.as_ref(), false);
-    let (pid, pidfd) = match cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))? {
-        clone::Side::Child => init.run(),
-        clone::Side::Parent { pid, pidfd } => (pid, pidfd),
-    };
+    let mut cloned = clone::clone(flags, born_in.as_ref(), false);
+    if let (Err(Errno::ENOSYS), Some(cgroup)) = (&cloned, &born_in) {
+        // clone3 is filtered: init joins by itself, as it does on v1.
+        let procs = fd::openat(cgroup, c"cgroup.procs", libc::O_WRONLY, 0);
+        init.join_by(procs.map_err(os("linux.cgroupsPath", "open cgroup.procs"))?);
+        cloned = clone::clone(flags, None, false);
+    }
+    if let Ok(clone::Side::Child) = cloned {
+        init.run()
+    }
     if let Some(home) = home {
         ns::enter(&home, crate::plan::spawn::NEWPID).map_err(call("setns back to our pid namespace"))?;
     }
+    let clone::Side::Parent { pid, pidfd } =
+        cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))?
+    else {
+        return Err(Error::os("process", "clone3", libc::EPROTO)); // not reached: the child does not return
+    };
     let slots = init.into_slots();
     let process =
         Process::of(pid).ok_or_else(|| Error::os("process", "read /proc/PID/stat of init", libc::ESRCH))?;
@@ -231,6 +241,7 @@ impl Child {
                 sync::Kind::Pid => {
                     self.adopt(message.head.number, container)?;
                     self.prepare(plan, container, &slots)?;
+                    self.go()?;
                 }
                 sync::Kind::Master => {
                     if let Some(master) = message.fd {

@@ -3,7 +3,7 @@
 //! | who | message | answer |
 //! |---|---|---|
 //! | init | `Ask` with the number of an [`Ask`] | `Go` |
-//! | init | `Pid` of init, from the middle process of a staged clone | none |
+//! | init | `Pid` of init, from the middle process of a staged clone | `Go`, to init |
 //! | init | `Master` with the pty's master | none |
 //! | init | `Listener` with the number of a seccomp descriptor | `Go` |
 //! | init | `Warn` with text | none |

@@ -160,6 +160,11 @@ impl<'a> Init<'a> {
         clone::exit(255) // not reached: every order ends in Exec
     }
 
+    /// In the parent: init is not born in its cgroup, and has to join it by this `cgroup.procs`.
+    pub fn join_by(&mut self, procs: OwnedFd) {
+        self.cgroups.push(procs);
+    }
+
     /// In the parent: everything closed but the slots, some of which it has to fill.
     pub fn into_slots(self) -> Vec<Option<OwnedFd>> {
         self.slots
@@ -244,7 +249,7 @@ impl<'a> Init<'a> {
     /// "0" means the writer itself, which spares the kernel the lock that moving another process takes.
     fn join_cgroups(&mut self) -> Done {
         for tasks in &self.cgroups {
-            fd::write(tasks, b"0").during("write \"0\" to tasks")?;
+            fd::write(tasks, b"0").during("write \"0\" to the cgroup")?;
         }
         self.cgroups.clear();
         Ok(())
@@ -279,7 +284,10 @@ impl<'a> Init<'a> {
     /// waited for by whoever called us.
     fn fork(&mut self, flags: i32) -> Done {
         match clone::clone(flags, None, true).during("clone3")? {
-            clone::Side::Child => Ok(()),
+            clone::Side::Child => {
+                self.await_go(); // what we ask before the parent knows our pid would be answered for the other
+                Ok(())
+            }
             clone::Side::Parent { pid, .. } => {
                 let head = Head::new(Kind::Pid, pid);
                 let _ = fd::write(&self.socket, &head.to_bytes()); // a dead parent is noticed by init itself

@@ -442,7 +442,7 @@ impl fmt::Display for Opened<'_> {
             OpenWhat::State { status } => write!(f, "a file with the state of status {status}"),
             OpenWhat::Gate => f.write_str("the gate"),
             OpenWhat::SameMaps { namespace, .. } => {
-                write!(f, "that slot {namespace}, a user namespace, has the mappings of the document")
+                write!(f, "make sure that {} has the mappings of the document", Slot(*namespace))
             }
             OpenWhat::Report => f.write_str("the report to start"),
         }

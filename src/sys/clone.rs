@@ -32,7 +32,7 @@ pub enum Side {
     Child,
 }
 
-/// clone3(2) like fork(2): with new namespaces (`flags`), born inside `cgroup`. `sibling` makes the child one of our
+/// clone3(2) like fork(2): with new namespaces (`flags`), born inside `cgroup` (ENOSYS where clone3 is filtered). `sibling` makes the child one of our
 /// own parent's.
 ///
 /// The caller must be single-threaded: the child goes on with a copy of this thread alone, in which a lock held by
@@ -55,9 +55,20 @@ pub fn clone(flags: i32, cgroup: Option<&OwnedFd>, sibling: bool) -> Sys<Side> {
     }
     // SAFETY: no stack is given and memory is not shared, so the child continues on a copy of this one, as after fork;
     // `args` and `pidfd` outlive the call, and the size passed is that of `args`.
-    let pid = check(unsafe {
+    let mut pid = check(unsafe {
         libc::syscall(libc::SYS_clone3, &mut args as *mut CloneArgs, size_of::<CloneArgs>())
-    })?;
+    });
+    if pid == Err(Errno::ENOSYS) && cgroup.is_none() {
+        // A container around us filters clone3, whose flags a filter cannot see; clone(2) has the same but
+        // CLONE_INTO_CGROUP.
+        let flags = args.flags | libc::SIGCHLD as u64;
+        // SAFETY: as above; the third argument is where CLONE_PIDFD puts the descriptor, on every architecture that
+        // takes the flags first.
+        pid = check(unsafe {
+            libc::syscall(libc::SYS_clone, flags, 0usize, &mut pidfd as *mut i32, 0usize, 0usize)
+        });
+    }
+    let pid = pid?;
     if pid == 0 {
         return Ok(Side::Child);
     }
