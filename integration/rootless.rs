@@ -218,3 +218,31 @@ fn a_namespace_of_root_cannot_be_joined() {
     let b = bundle("true").namespace("network", Some(&format!("/proc/{pid}/ns/net")));
     run(&b).fails("linux.namespaces[").fails("permission denied");
 }
+
+/// As in a container that has a container runtime inside: root, but of a user namespace, where mknod(2) is refused.
+#[test]
+fn root_of_a_user_namespace_runs_containers() {
+    needs_root!();
+    let script = "id -u; cat /proc/self/uid_map; stat -c '%F %t:%T' /dev/null; echo x > /dev/null";
+    let mut b = Bundle::new().sh(script);
+    for m in b.config["mounts"].as_array_mut().expect("mounts") {
+        if let Some(options) = m["options"].as_array_mut() {
+            options.retain(|o| o != "gid=5"); // not mapped
+        }
+    }
+    b.write();
+    let mut c = Command::new("unshare");
+    c.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        support::ORLOP,
+        "--root",
+    ]);
+    c.arg(b.state_root()).args(["run", "--bundle"]).arg(b.path()).arg(&b.id).stdin(Stdio::null());
+    let out = finish(&mut c).ok();
+    assert_eq!(words(&out.stdout), "0 0 0 1 character special file 1:3");
+}

@@ -31,12 +31,14 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
     let labelled = process.is_some_and(|p| p.apparmor_profile.is_some() || p.selinux_label.is_some())
         || config.linux.as_ref().is_some_and(|l| l.mount_label.is_some());
     let limited = process.is_some_and(|p| p.rlimits.is_some()) && effective & (1 << CAP_SYS_RESOURCE) == 0;
-    let mknod = effective & (1 << CAP_MKNOD) != 0 && in_initial_user_namespace();
+    let initial = in_initial_user_namespace();
+    let mknod = initial && effective & (1 << CAP_MKNOD) != 0;
     let flag = |file: &str| fs::read(file).is_ok_and(|t| t.first() == Some(&b'Y'));
     Ok(Facts {
         euid: id("Uid:"),
         egid: id("Gid:"),
         privileged: effective & (1 << CAP_SYS_ADMIN) != 0,
+        setgroups_denied: !initial && fs::read("/proc/self/setgroups").is_ok_and(|t| t.starts_with(b"deny")),
         mknod,
         nodes: if mknod && !has_user_namespace(config) { Vec::new() } else { nodes(config) },
         bounding: mask("CapBnd:"),

@@ -85,12 +85,11 @@ pub fn of_mount(at: &str, mount: &config::Mount) -> Result<Option<Maps>> {
     }))
 }
 
-/// setgroups(2) is denied in the new user namespace: an ordinary user may write a gid map itself, of its one group,
-/// only after that (user_namespaces(7), CVE-2014-8989).
+/// setgroups(2) is denied in the container: an ordinary user may write a gid map itself, of its one group, only after it
+/// gave that up (user_namespaces(7), CVE-2014-8989).
 pub fn setgroups_denied(maps: &Maps, ns: &Namespaces, host: &Facts) -> bool {
-    ns.is_new(NEWUSER)
-        && !host.privileged
-        && matches!(maps.gid[..], [IdMap { outside, size: 1, .. }] if outside == host.egid)
+    let own_group = matches!(maps.gid[..], [IdMap { outside, size: 1, .. }] if outside == host.egid);
+    host.setgroups_denied || ns.is_new(NEWUSER) && !host.privileged && own_group
 }
 
 /// The ranges of a mapping, `0-999, 2000`, for messages.
@@ -275,5 +274,7 @@ mod tests {
         assert!(!setgroups_denied(&map(1000, 2), &ns, &host(false)));
         assert!(!setgroups_denied(&map(5000, 1), &ns, &host(false)));
         assert!(!setgroups_denied(&map(1000, 1), &ns, &host(true)));
+        let nested = Facts { setgroups_denied: true, ..host(true) };
+        assert!(setgroups_denied(&map(0, 1000), &Namespaces::default(), &nested));
     }
 }

@@ -39,6 +39,8 @@ pub struct Facts {
     pub privileged: bool,
     /// The capabilities that can be given: our bounding set.
     pub bounding: u64,
+    /// Our own user namespace denies setgroups(2), and those below it do too (user_namespaces(7)).
+    pub setgroups_denied: bool,
     /// mknod(2) of devices is allowed: CAP_MKNOD in the initial user namespace.
     pub mknod: bool,
     /// Nodes of the host's /dev for devices of the document, by type and numbers; asked only where they are bound.

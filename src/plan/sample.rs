@@ -25,6 +25,7 @@ pub fn sample() -> Sample {
             euid: 0,
             egid: 0,
             privileged: true,
+            setgroups_denied: false,
             mknod: true,
             nodes: Vec::new(),
             bounding: (1 << 41) - 1,

@@ -32,10 +32,11 @@ pub fn plan(d: &mut Draft) -> Result<User> {
         ));
     }
     if !additional.is_empty() && setgroups_denied(&d.maps, &d.ns, d.host) {
-        return Err(Error::invalid(
-            "process.user.additionalGids",
-            "groups cannot be set: an ordinary user that maps only its own group must give up setgroups(2)",
-        ));
+        let why = match d.host.setgroups_denied {
+            true => "the runtime's own user namespace denies setgroups(2)",
+            false => "an ordinary user that maps only its own group must give up setgroups(2)",
+        };
+        return Err(Error::invalid("process.user.additionalGids", format!("groups cannot be set: {why}")));
     }
     let mut groups = Vec::with_capacity(additional.len());
     for (n, &g) in additional.iter().enumerate() {
