@@ -1,1 +1,128 @@
-//! foreground.
+//! The wait of a foreground `run`: signals go to the program, children are reaped, the terminal is copied.
+
+use crate::console::Relay;
+use crate::error::{Error, Result};
+use crate::sys::{Errno, clone, cred, fd, signal};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// Signals that the program never sees: those for the runtime itself (runc does the same).
+const OURS: [i32; 3] = [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH];
+
+/// What must stand before the container is made, so that no signal is lost.
+pub struct Foreground {
+    signals: OwnedFd,
+}
+
+fn os(call: &'static str) -> impl FnOnce(Errno) -> Error {
+    move |e| Error::os("run", call, e as i32)
+}
+
+impl Foreground {
+    /// Blocks the signals, which wait until there is a program to send them to. `terminal`: ours will be copied, and
+    /// stops a background job by the two signals made for that. `subreaper`: orphans of the container are ours.
+    pub fn prepare(terminal: bool, subreaper: bool) -> Result<Self> {
+        let mut mask = u64::MAX;
+        if terminal {
+            mask &= !(signal::bit(libc::SIGTTIN) | signal::bit(libc::SIGTTOU));
+        }
+        if signal::is_ignored(libc::SIGHUP).map_err(os("sigaction"))? {
+            mask &= !signal::bit(libc::SIGHUP); // nohup(1): the program shall live on too
+        }
+        if subreaper {
+            cred::become_subreaper().map_err(os("prctl PR_SET_CHILD_SUBREAPER"))?;
+        }
+        signal::set_mask(mask).map_err(os("rt_sigprocmask"))?;
+        Ok(Self { signals: signal::descriptor(mask).map_err(os("signalfd4"))? })
+    }
+
+    /// Waits for init; the exit code is its own, or 128 and the signal that ended it. `master` is the pty to copy.
+    pub fn wait(self, pid: i32, pidfd: BorrowedFd, master: Option<OwnedFd>) -> Result<i32> {
+        let relay = master.map(Relay::new).transpose()?;
+        let mut wait = Wait { signals: self.signals, pid, pidfd, relay, exit: None, hurry: false };
+        loop {
+            if let Some(code) = wait.finished() {
+                return Ok(code);
+            }
+            wait.turn()?;
+        }
+    }
+}
+
+struct Wait<'a> {
+    signals: OwnedFd,
+    pid: i32,
+    pidfd: BorrowedFd<'a>,
+    /// Gone once our side of the terminal is.
+    relay: Option<Relay>,
+    exit: Option<clone::Exit>,
+    /// Told to end while only output was left to copy.
+    hurry: bool,
+}
+
+impl Wait<'_> {
+    /// The exit code, when the program ended and all that it wrote was taken.
+    fn finished(&mut self) -> Option<i32> {
+        let exit = self.exit?;
+        let copied = self.hurry || self.relay.as_mut().is_none_or(Relay::is_drained);
+        copied.then(|| exit.code())
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        let alive = if self.exit.is_none() { self.pidfd.as_raw_fd() } else { -1 };
+        let [input, output, master] = self.relay.as_ref().map_or([(-1, 0); 3], Relay::watch);
+        let own = [(self.signals.as_raw_fd(), libc::POLLIN), (alive, libc::POLLIN)];
+        let patience = self.relay.as_ref().map_or(-1, Relay::patience);
+        let [signalled, ended, input, output, master] =
+            match fd::poll([own[0], own[1], input, output, master], patience) {
+                Err(Errno::EINTR) => return Ok(()), // stopped as a background job, and continued
+                other => other.map_err(os("poll"))?,
+            };
+        if signalled != 0 {
+            self.take_signals()?;
+        }
+        if ended != 0 && self.exit.is_none() {
+            self.exit = clone::wait(self.pid, false).map_err(os("waitpid"))?;
+            if let Some(relay) = &mut self.relay {
+                relay.end_input();
+            }
+        }
+        if let Some(relay) = &mut self.relay {
+            if !relay.copy(input, output, master) {
+                self.relay = None; // closes the master: the program sees its terminal hang up
+            }
+        }
+        Ok(())
+    }
+
+    fn take_signals(&mut self) -> Result<()> {
+        while let Some((number, sender)) = signal::next(&self.signals).map_err(os("read of signals"))? {
+            match number {
+                libc::SIGCHLD => self.reap(),
+                libc::SIGWINCH => self.relay.iter().for_each(Relay::resize),
+                // Our own write to a closed pipe; its error was seen already.
+                libc::SIGPIPE if sender == std::process::id() as i32 => {}
+                n if OURS.contains(&n) => {}
+                n => {
+                    if n == libc::SIGCONT {
+                        self.relay.iter().for_each(Relay::resume);
+                    }
+                    self.hurry |= self.exit.is_some() && n != libc::SIGCONT && n != libc::SIGTSTP;
+                    let _ = clone::signal(self.pidfd, n); // gone already is as good
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that ended and is ours to collect; init among it is left to its pidfd.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, exit))) = clone::wait_any() {
+            if pid == self.pid {
+                self.exit = Some(exit);
+                if let Some(relay) = &mut self.relay {
+                    relay.end_input();
+                }
+            }
+        }
+    }
+}

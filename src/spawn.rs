@@ -241,7 +241,7 @@ impl Child {
                 sync::Kind::Pid => {
                     self.adopt(message.head.number, container)?;
                     self.prepare(plan, container, &slots)?;
-                    self.go()?;
+                    self.go(plan)?;
                 }
                 sync::Kind::Master => {
                     if let Some(master) = message.fd {

@@ -114,18 +114,24 @@ impl Exit {
 
 /// waitpid(2) for this child; `None` when it still runs and `block` is not set.
 pub fn wait(pid: i32, block: bool) -> Sys<Option<Exit>> {
-    let mut status = 0;
     let flags = if block { 0 } else { libc::WNOHANG };
+    wait_for(pid, flags).map(|got| got.map(|g| g.1))
+}
+
+/// waitpid(2) for any child that has ended; `None` when there is none.
+pub fn wait_any() -> Sys<Option<(i32, Exit)>> {
+    wait_for(-1, libc::WNOHANG)
+}
+
+fn wait_for(pid: i32, flags: i32) -> Sys<Option<(i32, Exit)>> {
+    let mut status = 0;
     // SAFETY: the kernel writes one int.
     let got = retry(|| unsafe { libc::waitpid(pid, &mut status, flags) as libc::c_long })?;
-    if got == 0 {
-        return Ok(None);
-    }
-    Ok(Some(if libc::WIFEXITED(status) {
-        Exit::Code(libc::WEXITSTATUS(status))
-    } else {
-        Exit::Signal(libc::WTERMSIG(status))
-    }))
+    let exit = match libc::WIFEXITED(status) {
+        true => Exit::Code(libc::WEXITSTATUS(status)),
+        false => Exit::Signal(libc::WTERMSIG(status)),
+    };
+    Ok((got != 0).then_some((got as i32, exit)))
 }
 
 /// setpgid(2) of this process: a group of its own.

@@ -149,6 +149,12 @@ pub fn flock(fd: impl AsFd, operation: i32) -> Sys {
     retry(|| unsafe { libc::flock(fd, operation) as libc::c_long }).map(drop)
 }
 
+/// fcntl(2) F_SETFL: reads and writes never wait. It acts on the open file, whoever else has it.
+pub fn set_nonblocking(fd: impl AsFd) -> Sys {
+    // SAFETY: no memory is passed.
+    check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
+}
+
 /// pipe2(2) with O_CLOEXEC: read end, write end.
 pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
     let mut ends = [-1; 2];
@@ -180,7 +186,7 @@ pub fn seal(fd: impl AsFd, seals: i32) -> Sys {
     check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
 }
 
-/// poll(2) on up to four descriptors for input; answers with the `revents` of each. `timeout` in milliseconds, negative
+/// poll(2) on some descriptors, negative ones left out; answers with the `revents` of each. `timeout` in milliseconds, negative
 /// for none.
 pub fn poll<const N: usize>(fds: [(RawFd, i16); N], timeout: i32) -> Sys<[i16; N]> {
     let mut set = fds.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 });

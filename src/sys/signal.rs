@@ -1,16 +1,66 @@
-//! System calls: signal.
+//! Signals: dispositions, the mask, and signals as data (signalfd(2)).
 
-use super::{Sys, check, check_int};
+use super::fd::{owned, read};
+use super::{Errno, Sys, check, check_int};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Default action for SIGPIPE, which the Rust runtime ignores, and an empty mask: execve(2) keeps both.
 pub fn reset() -> Sys {
-    // SAFETY: zero is a valid sigaction and a valid, empty set; both outlive the calls.
+    set_default(libc::SIGPIPE)?;
+    set_mask(0)
+}
+
+/// sigaction(2): the default action.
+pub fn set_default(signal: i32) -> Sys {
+    // SAFETY: zero is a valid sigaction, that of SIG_DFL; it outlives the call.
     unsafe {
         let action: libc::sigaction = std::mem::zeroed();
-        check_int(libc::sigaction(libc::SIGPIPE, &action, std::ptr::null_mut()))?;
-        let empty = 0u64;
-        let none = std::ptr::null_mut::<u64>();
-        check(libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &empty, none, size_of::<u64>()))
-            .map(drop)
+        check_int(libc::sigaction(signal, &action, std::ptr::null_mut())).map(drop)
     }
+}
+
+/// sigaction(2): is it ignored?
+pub fn is_ignored(signal: i32) -> Sys<bool> {
+    // SAFETY: zero is a valid sigaction, which the kernel overwrites; nothing is set.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        check_int(libc::sigaction(signal, std::ptr::null(), &mut action))?;
+        Ok(action.sa_sigaction == libc::SIG_IGN)
+    }
+}
+
+/// The bit of a signal in the kernel's set of 64.
+pub const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// rt_sigprocmask(2) of this thread, the system call itself: libc's would spare its own two signals.
+pub fn set_mask(mask: u64) -> Sys {
+    let none = std::ptr::null_mut::<u64>();
+    // SAFETY: the set outlives the call and its size is passed.
+    check(unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &mask, none, size_of::<u64>())
+    })
+    .map(drop)
+}
+
+/// signalfd4(2) of these signals, which must be blocked; close-on-exec, and it never blocks.
+pub fn descriptor(mask: u64) -> Sys<OwnedFd> {
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the set outlives the call and its size is passed.
+    owned(check(unsafe { libc::syscall(libc::SYS_signalfd4, -1, &mask, size_of::<u64>(), flags) }))
+}
+
+/// The next signal of a signalfd with the pid of its sender (0 for the kernel); `None` when there is none.
+pub fn next(signals: impl AsFd) -> Sys<Option<(i32, i32)>> {
+    const SIZE: usize = size_of::<libc::signalfd_siginfo>();
+    let mut buf = [0u8; SIZE];
+    match read(signals, &mut buf) {
+        Ok(SIZE) => {}
+        Ok(_) | Err(Errno::EAGAIN) => return Ok(None),
+        Err(e) => return Err(e),
+    }
+    // SAFETY: the kernel filled one whole structure, of integers only; the buffer need not be aligned.
+    let info = unsafe { std::ptr::read_unaligned(buf.as_ptr().cast::<libc::signalfd_siginfo>()) };
+    Ok(Some((info.ssi_signo as i32, info.ssi_pid as i32)))
 }

@@ -6,10 +6,9 @@ use crate::container::{Container, Record, StateRoot};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Request};
 use crate::spawn::{self, Child};
-use crate::sys::fd;
+use crate::sys::{cred, fd, signal};
 use crate::{console, hooks, host, log, seal};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,13 +42,18 @@ pub struct Made {
     pub plan: Plan,
 }
 
-/// Makes the container as far as `created`. `before_clone` runs when the plan stands and nothing was touched.
+/// Makes the container as far as `created`. `before_clone` runs when the plan stands and nothing was touched, `begin`
+/// when init is ready: it takes the container further.
 pub fn make(
     root: &StateRoot,
     order: &Order,
     before_clone: &mut dyn FnMut(&Plan) -> Result<()>,
+    begin: &mut dyn FnMut(&mut Made) -> Result<()>,
 ) -> Result<Made> {
     crate::container::check_id(&order.id)?;
+    // What we make has the modes that we give it; children whose caller ignores SIGCHLD cannot be waited for.
+    cred::set_umask(0o022);
+    signal::set_default(libc::SIGCHLD).map_err(|e| Error::os("process", "sigaction", e as i32))?;
     seal::ensure()?;
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = plan(&bundle, order)?;
@@ -57,8 +61,11 @@ pub fn make(
         tracing::warn!("{warning}");
     }
     let slots = spawn::open_early(&plan)?;
+    if let Some(socket) = &order.pidfd_socket {
+        console::check_socket("--pidfd-socket", socket)?;
+    }
     if let Some(socket) = &order.console_socket {
-        console::check_socket(socket)?;
+        console::check_socket("--console-socket", socket)?;
     }
     before_clone(&plan)?;
     let container = root.reserve(record(&bundle, order, &plan))?;
@@ -72,13 +79,15 @@ pub fn make(
             return Err(e);
         }
     };
-    match build(order, &plan, &container, cgroup, slots) {
-        Ok(child) => Ok(Made { container, child, plan }),
-        Err(e) => {
-            undo(&container);
-            Err(e)
-        }
+    let child = build(order, &plan, &container, cgroup, slots).inspect_err(|_| undo(&container))?;
+    let mut made = Made { container, child, plan };
+    let begun = begin(&mut made).and_then(|()| publish(order, &made.child));
+    if let Err(e) = begun {
+        made.child.kill();
+        undo(&made.container);
+        return Err(e);
     }
+    Ok(made)
 }
 
 fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
@@ -95,7 +104,7 @@ fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
         gate: order.gate,
         overlay: bundle.overlay.clone(),
     };
-    check_preserved(request.listen_fds + request.preserve_fds)?;
+    check_preserved(u64::from(request.listen_fds) + u64::from(request.preserve_fds))?;
     Plan::for_create(&bundle.config, &facts, &request)
 }
 
@@ -111,14 +120,9 @@ fn listen_fds() -> Result<u32> {
 }
 
 /// Descriptors that the program keeps must be there.
-fn check_preserved(count: u32) -> Result<()> {
-    for n in 3..3 + count {
-        let number = i32::try_from(n).map_err(|_| Error::invalid("--preserve-fds", "is too large"))?;
-        if !fd::is_inherited(number) {
-            return Err(Error::invalid("--preserve-fds", format!("descriptor {n} is not open")));
-        }
-    }
-    Ok(())
+fn check_preserved(count: u64) -> Result<()> {
+    let missing = (3..3 + count).find(|n| !i32::try_from(*n).is_ok_and(fd::is_inherited));
+    missing.map_or(Ok(()), |n| Err(Error::invalid("--preserve-fds", format!("descriptor {n} is not open"))))
 }
 
 fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
@@ -152,39 +156,38 @@ fn build(
         match &order.console_socket {
             Some(socket) => {
                 let name = format!("/dev/pts/{number}");
-                console::send_master(socket, std::os::fd::AsFd::as_fd(&master), &name).map(|()| None)
+                console::send("--console-socket", socket, &name, master.as_fd()).map(|()| None)
             }
-            None => Ok(Some(master)),
+            None => {
+                console::give_size(&master); // before the program looks
+                Ok(Some(master))
+            }
         }
     };
-    let served = child.serve(plan, container, slots, &mut hand_on);
-    let served = served.and_then(|()| send_pidfd(order, &child)).and_then(|()| match &order.pid_file {
-        Some(file) => write_pid_file(file, child.process.pid), // last: whoever sees it may call start
-        None => Ok(()),
-    });
-    if let Err(e) = served {
+    if let Err(e) = child.serve(plan, container, slots, &mut hand_on) {
         child.kill();
         return Err(e);
     }
     Ok(child)
 }
 
-/// `--pidfd-socket`: a manager that cannot wait for init gets a descriptor of it.
-fn send_pidfd(order: &Order, child: &Child) -> Result<()> {
-    let Some(path) = &order.pidfd_socket else { return Ok(()) };
-    let at = path.to_string_lossy();
-    let socket = UnixStream::connect(path).map_err(|e| Error::io(&*at, "connect", &e))?;
-    fd::send_fd(&socket, b"pidfd", &child.pidfd)
-        .map_err(|e| Error::os(&*at, "sendmsg of the pidfd", e as i32))
+/// What callers wait for, when all else is done: a pidfd for a manager that cannot wait for init, and the pid file.
+pub fn publish(order: &Order, child: &Child) -> Result<()> {
+    if let Some(socket) = &order.pidfd_socket {
+        console::send("--pidfd-socket", socket, "pidfd", child.pidfd.as_fd())?;
+    }
+    // Last: whoever sees it may call start.
+    order.pid_file.as_ref().map_or(Ok(()), |file| write_pid_file(file, child.process.pid))
 }
 
 /// By a temporary file and rename(2): it is complete when it is seen.
 fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let temp = file.with_file_name(format!(".{name}.{}", std::process::id()));
-    std::fs::write(&temp, pid.to_string())
-        .and_then(|()| std::fs::rename(&temp, file))
-        .map_err(|e| Error::io(file.to_string_lossy(), "write the pid file", &e))
+    let temp = file.with_file_name(format!(".orlop-pid.{}", std::process::id()));
+    let written = std::fs::write(&temp, pid.to_string()).and_then(|()| std::fs::rename(&temp, file));
+    written.map_err(|e| {
+        let _ = std::fs::remove_file(&temp); // perhaps it is not even there
+        Error::io("--pid-file", format!("write {:?}", file.to_string_lossy()), &e)
+    })
 }
 
 /// Nothing of a failed create stays; what cannot be removed is logged, since the cause matters more.

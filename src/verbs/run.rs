@@ -1,9 +1,9 @@
 //! run: create and start in one, and in the foreground wait and delete.
 
 use super::make::{self, Made, Order};
-use crate::console::Foreground;
 use crate::container::StateRoot;
 use crate::error::Result;
+use crate::foreground::Foreground;
 use crate::hooks;
 use std::os::fd::AsFd;
 
@@ -25,22 +25,20 @@ pub fn run(root: &StateRoot, order: &Order, stay: &Stay) -> Result<i32> {
         Ok(())
     };
     let order = Order { foreground: !stay.detach, ..order.clone() };
-    let mut made = make::make(root, &order, &mut prepare)?;
-    if let Err(e) = begin(&mut made) {
-        made.child.kill();
-        if let Err(e) = make::remove(&made.container) {
-            tracing::warn!("{e}");
-        }
-        return Err(e);
-    }
+    let made = make::make(root, &order, &mut prepare, &mut begin)?;
     let Some(foreground) = foreground else { return Ok(0) };
     let Made { mut container, mut child, .. } = made;
     container.unlock(); // others may look while it runs
-    let code = foreground.wait(child.process.pid, child.pidfd.as_fd(), child.master.take())?;
-    if !stay.keep {
-        super::delete::after_exit(root, &container.record.id)?;
+    let code = foreground.wait(child.process.pid, child.pidfd.as_fd(), child.master.take());
+    if code.is_err() {
+        child.kill();
     }
-    Ok(code)
+    if code.is_err() || !stay.keep {
+        if let Err(e) = super::delete::after_exit(root, &container.record.id) {
+            tracing::error!("{e}"); // the program's status matters more
+        }
+    }
+    code
 }
 
 /// Waits for the program, then runs the poststart hooks; a hook that fails ends the container (since 1.3.0).
