@@ -43,6 +43,7 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
         nodes: if mknod && !has_user_namespace(config) { Vec::new() } else { nodes(config) },
         bounding: mask("CapBnd:"),
         last_cap: LAST_CAP,
+        ignored_signals: mask("SigIgn:"),
         apparmor: labelled && flag("/sys/module/apparmor/parameters/enabled"),
         selinux: labelled && fs::exists("/sys/fs/selinux/enforce").unwrap_or(false),
         hard_limits: std::array::from_fn(|n| {

@@ -59,7 +59,7 @@ fn become_hook(job: &Job, into: &OwnedFd) -> Sys<Errno> {
     fd::dup_to(into.as_raw_fd(), 1)?;
     fd::dup_to(into.as_raw_fd(), 2)?;
     fd::cloexec_from(3)?;
-    signal::reset()?;
+    signal::reset(signal::bit(libc::SIGPIPE))?;
     if let Some(dir) = job.cwd {
         path::chdir(dir)?;
     }

@@ -228,7 +228,7 @@ impl<'a> Init<'a> {
             }
             Act::MakeCwd { path } => self.make_dirs(path, false).map(drop),
             Act::Cwd { path } => self.cwd(path),
-            Act::ResetSignals => crate::sys::signal::reset().during("rt_sigprocmask"),
+            Act::ResetSignals { ignored } => crate::sys::signal::reset(*ignored).during("rt_sigprocmask"),
             Act::CloseInherited { first } => self.close_inherited(*first),
             Act::FindProgram => self.find_program(),
             Act::WaitGate { gate } => self.wait_gate(*gate),

@@ -154,7 +154,7 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
         Act::Umask(mask) => write!(f, "umask {mask:04o}"),
         Act::MakeCwd { path } => write!(f, "make the directory {path:?}"),
         Act::Cwd { path } => write!(f, "chdir {path:?}"),
-        Act::ResetSignals => f.write_str("reset signals"),
+        Act::ResetSignals { .. } => f.write_str("reset signals"),
         Act::CloseInherited { first } => {
             write!(f, "close inherited descriptors from {first} on")
         }

@@ -47,6 +47,8 @@ pub struct Facts {
     pub nodes: Vec<((char, u32, u32), String)>,
     /// Highest capability number of the kernel.
     pub last_cap: u32,
+    /// Signals that our caller ignores, a bit each from that of 1 on; execve(2) would keep that.
+    pub ignored_signals: u64,
     pub apparmor: bool,
     pub selinux: bool,
     /// Hard limit of RLIMIT_* by number; `u64::MAX` is unlimited.

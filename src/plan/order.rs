@@ -156,7 +156,7 @@ fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     s.push(step("process.cwd", Act::Cwd { path: p.process.cwd.clone() })); // seen with final rights
     s.push(step("process.args", Act::FindProgram));
     s.push(step("process.user.umask", Act::Umask(p.user.umask)));
-    s.push(step("process", Act::ResetSignals));
+    s.push(step("process", Act::ResetSignals { ignored: d.host.ignored_signals }));
     if p.process.no_new_privileges {
         s.push(step("process.noNewPrivileges", Act::NoNewPrivs));
         s.extend(filter); // late: only the gate, startContainer hooks and execve come after it

@@ -30,6 +30,7 @@ pub fn sample() -> Sample {
             nodes: Vec::new(),
             bounding: (1 << 41) - 1,
             last_cap: 40,
+            ignored_signals: 1 << 12,
             apparmor: false,
             selinux: false,
             hard_limits: [u64::MAX; 16],

@@ -372,7 +372,9 @@ pub enum Act {
         path: CString,
     },
     /// Default actions and an empty mask for signals: execve keeps what is ignored.
-    ResetSignals,
+    ResetSignals {
+        ignored: u64,
+    },
     /// Everything from this number on is closed but init's own descriptors, which execve closes: the caller's leaks
     /// never reach the program, and our lock and our end of the wire do not outlive us in init.
     CloseInherited {

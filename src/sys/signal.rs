@@ -4,18 +4,24 @@ use super::fd::{owned, read};
 use super::{Errno, Sys, check, check_int};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Default action for SIGPIPE, which the Rust runtime ignores, and an empty mask: execve(2) keeps both.
-pub fn reset() -> Sys {
-    set_default(libc::SIGPIPE)?;
+/// Default action for the ignored signals (the Rust runtime ignores SIGPIPE) and an empty mask: execve(2) keeps both.
+pub fn reset(ignored: u64) -> Sys {
+    for signal in 1..=64 {
+        if ignored & bit(signal) != 0 {
+            set_default(signal)?;
+        }
+    }
     set_mask(0)
 }
 
 /// sigaction(2): the default action.
 pub fn set_default(signal: i32) -> Sys {
-    // SAFETY: zero is a valid sigaction, that of SIG_DFL; it outlives the call.
+    // SAFETY: four zero words are a valid sigaction (handler, flags, restorer, mask), that of SIG_DFL.
     unsafe {
-        let action: libc::sigaction = std::mem::zeroed();
-        check_int(libc::sigaction(signal, &action, std::ptr::null_mut())).map(drop)
+        let action = [0u64; 4]; // the kernel's own structure: libc's call refuses its own two signals
+        let none = std::ptr::null_mut::<u64>();
+        check(libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, size_of::<u64>()))
+            .map(drop)
     }
 }
 

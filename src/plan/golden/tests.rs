@@ -198,7 +198,7 @@ fn the_end_is_ready_gate_hooks_program() {
         precedes(&name, &at!(p, Act::WaitGate { .. }), &hooks);
         assert!(hooks.iter().all(|n| p.steps[*n].at.starts_with("hooks.startContainer")), "{name}");
         assert_eq!(at!(p, Act::Exec), [p.steps.len() - 1], "{name}");
-        precedes(&name, &at!(p, Act::FindProgram | Act::ResetSignals | Act::Umask(_)), &ready);
+        precedes(&name, &at!(p, Act::FindProgram | Act::ResetSignals { .. } | Act::Umask(_)), &ready);
     }
 }
 
