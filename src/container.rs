@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// state.json: what delete and state need, and nothing that reality tells.
@@ -163,6 +164,9 @@ pub struct Container {
     handle: Option<OwnedFd>,
 }
 
+/// How a container's directory is opened for its lock.
+const LOCKABLE: i32 = libc::O_RDONLY | libc::O_DIRECTORY;
+
 fn unknown(id: &str) -> Error {
     Error::new(Kind::NotFound, format!("container {id:?}"), "container does not exist")
 }
@@ -200,7 +204,7 @@ impl StateRoot {
         check_id(id)?;
         let handle = self.lock_dir(id)?.ok_or_else(|| unknown(id))?;
         let mut c = self.load(id)?;
-        c.handle = Some(handle);
+        c.hold(handle);
         Ok(c)
     }
 
@@ -208,7 +212,7 @@ impl StateRoot {
     pub fn lock_dir(&self, id: &str) -> Result<Option<OwnedFd>> {
         let dir = self.path.join(id);
         let at = dir.to_string_lossy().into_owned();
-        let handle = match fd::open(&cpath(&dir)?, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
+        let handle = match fd::open(&cpath(&dir)?, LOCKABLE, 0) {
             Ok(h) => h,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(e) => return Err(Error::os(at, "open", e as i32)),
@@ -235,23 +239,40 @@ impl StateRoot {
             }
             other => other,
         };
+        let exists = || {
+            let what = "container with given ID already exists";
+            Error::new(Kind::Exists, format!("container {:?}", record.id), what)
+        };
         match made {
             Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                let what = "container with given ID already exists";
-                return Err(Error::new(Kind::Exists, format!("container {:?}", record.id), what));
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Err(exists()),
             Err(e) => return Err(Error::io(at, "mkdir", &e)),
         }
-        let gone =
+        let deleted =
             || Error::new(Kind::NotFound, format!("container {:?}", record.id), "was deleted meanwhile");
-        let handle = self.lock_dir(&record.id)?.ok_or_else(gone)?;
+        let handle = match self.lock_dir(&record.id).transpose() {
+            Some(Ok(handle)) => handle,
+            Some(Err(e)) => {
+                let _ = fs::remove_dir(&dir); // ours as long as it is empty; e tells more than why it stays
+                return Err(e);
+            }
+            None => return Err(deleted()),
+        };
+        // Before we had the lock, `delete --force` may have removed our directory and another create made this one.
+        if dir.join("state.json").exists() {
+            return Err(exists());
+        }
         let c = Container { dir, record, handle: Some(handle) };
         if let Err(e) = c.save() {
-            c.remove()?;
+            let _ = c.remove(); // e tells more than why it stays
             return Err(e);
         }
         Ok(c)
+    }
+
+    /// What is known of a container whose record cannot be read: init, if it got that far. `handle` is its lock.
+    pub fn without_record(&self, id: &str, handle: OwnedFd) -> Container {
+        Container { dir: self.path.join(id), record: Record::default(), handle: Some(handle) }
     }
 
     /// Ids that have a record, sorted. One that vanishes meanwhile is left out.
@@ -286,7 +307,7 @@ impl Container {
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let (temp, file) = (self.dir.join(format!(".{name}")), self.dir.join(name));
-        fs::write(&temp, bytes)
+        write_private(&temp, bytes)
             .and_then(|()| fs::rename(&temp, &file))
             .map_err(|e| Error::io(file.to_string_lossy(), "write", &e))
     }
@@ -294,7 +315,7 @@ impl Container {
     /// Puts init on record, at once after the clone.
     pub fn record_init(&self, p: Process) -> Result<()> {
         let file = self.dir.join("init.creating");
-        fs::write(&file, format!("{} {}\n", p.pid, p.start))
+        write_private(&file, format!("{} {}\n", p.pid, p.start).as_bytes())
             .map_err(|e| Error::io(file.to_string_lossy(), "write", &e))
     }
 
@@ -333,14 +354,16 @@ impl Container {
         }
     }
 
-    /// Nobody holds the lock of a create that died.
+    /// A create in progress holds the lock, unless that is us; nobody holds that of a create that died.
     fn status_without_init(&self) -> Status {
-        let held = fd::open(c".", libc::O_RDONLY, 0).is_ok()
-            && cpath(&self.dir).is_ok_and(|dir| {
-                fd::open(&dir, libc::O_RDONLY | libc::O_DIRECTORY, 0)
-                    .is_ok_and(|h| fd::flock(&h, libc::LOCK_SH | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK))
-            });
-        if held && self.handle.is_none() { Status::Creating } else { Status::Stopped }
+        if self.handle.is_some() {
+            return Status::Stopped;
+        }
+        let handle = cpath(&self.dir).ok().and_then(|dir| fd::open(&dir, LOCKABLE, 0).ok());
+        match handle.map(|h| fd::flock(&h, libc::LOCK_SH | libc::LOCK_NB)) {
+            Some(Err(Errno::EWOULDBLOCK)) => Status::Creating,
+            _ => Status::Stopped,
+        }
     }
 
     pub fn cgroup(&self) -> crate::cgroup::Cgroup {
@@ -359,6 +382,11 @@ impl Container {
         state
     }
 
+    /// Takes over the lock, for as long as this value lives.
+    pub fn hold(&mut self, lock: OwnedFd) {
+        self.handle = Some(lock);
+    }
+
     /// Lets others have the lock.
     pub fn unlock(&mut self) {
         self.handle = None;
@@ -375,14 +403,26 @@ impl Container {
     }
 }
 
-/// Removes a container's directory; one that is gone already is fine.
-pub fn remove_dir(dir: &Path) -> Result<()> {
+/// Removes a container's directory, the record last: a deletion that is killed can be done again. One that is gone
+/// already is fine.
+fn remove_dir(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name() != "state.json" {
+            let _ = fs::remove_file(entry.path()); // tried again, with the record
+        }
+    }
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::io(dir.to_string_lossy(), "remove", &e))
         }
         _ => Ok(()),
     }
+}
+
+/// Writes a file that others cannot read.
+fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all(bytes)
 }
 
 /// Sends a signal to the process, and to no later one of its pid. ESRCH when it is gone.

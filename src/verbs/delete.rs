@@ -36,20 +36,21 @@ fn by_force(root: &StateRoot, id: &str) -> Result<()> {
     }
     let Some(handle) = root.lock_dir(id)? else { return Ok(()) };
     match root.load(id) {
-        Ok(c) => {
+        Ok(mut c) => {
+            c.hold(handle);
             end(&c)?;
-            make::remove(&c)?;
+            make::remove(&c)
         }
         Err(e) => {
-            // Nothing outside of the directory is made before the record is whole.
+            // Without a record nothing outside of the directory was made; a damaged one still leaves us init.
             if e.kind != Kind::NotFound {
-                tracing::warn!("{e}; its directory is removed all the same");
+                tracing::warn!("{e}; init is killed and the directory removed all the same");
             }
-            container::remove_dir(&root.path.join(id))?;
+            let c = root.without_record(id, handle);
+            end(&c)?;
+            c.remove()
         }
     }
-    drop(handle);
-    Ok(())
 }
 
 /// After a foreground run: whoever deleted it meanwhile has done our work.

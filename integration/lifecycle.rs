@@ -1,0 +1,664 @@
+//! The verbs one by one: their rules, their words, their output (runtime.md, and what callers rely on).
+
+mod support;
+
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use support::{Bundle, Outcome, finish, until};
+
+fn sleeper() -> Bundle {
+    Bundle::new().args(&["sleep", "1000"])
+}
+
+/// Nothing in the state root, and no cgroup of the container's name.
+#[track_caller]
+fn is_clean(b: &Bundle) {
+    let left: Vec<_> =
+        fs::read_dir(b.state_root()).expect("state root").flatten().map(|e| e.path()).collect();
+    assert!(left.is_empty(), "left: {left:?}");
+    let cgroups = support::cgroups_named(&b.id);
+    assert!(cgroups.is_empty(), "left: {cgroups:?}");
+}
+
+fn pid_of(b: &Bundle) -> i64 {
+    b.state()["pid"].as_i64().expect("a pid")
+}
+
+#[test]
+fn create_leaves_the_program_to_start() {
+    needs_root!();
+    let b = Bundle::new().sh("echo began > /began; exec sleep 1000").set("/root/readonly", json!(false));
+    let out = b.create().ok();
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""));
+    std::thread::sleep(Duration::from_millis(200));
+    let state = b.state();
+    assert_eq!(state["status"], "created");
+    assert!(!b.rootfs().join("began").exists(), "the program ran before start");
+    let out = b.start().ok();
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""));
+    until("its effect", || b.rootfs().join("began").exists());
+    assert_eq!(b.state()["pid"], state["pid"]);
+    b.start().fails("is running, expected created");
+    let out = b.verb("kill", &["9"]).ok();
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""));
+    b.await_status("stopped");
+    b.start().fails("is stopped, expected created");
+    b.verb("kill", &["9"]).fails("container not running");
+    let out = b.verb("delete", &[]).ok();
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""));
+    is_clean(&b);
+}
+
+#[test]
+fn state_has_the_specified_properties_and_runcs() {
+    needs_root!();
+    let b = sleeper().set("/annotations", json!({ "org.example.a": "1", "b": "" }));
+    b.create().ok();
+    let state = b.state();
+    let keys: Vec<_> = state.as_object().expect("an object").keys().cloned().collect();
+    let mut want =
+        ["ociVersion", "id", "status", "pid", "bundle", "annotations", "rootfs", "created", "owner"];
+    want.sort_unstable();
+    let mut keys_sorted = keys.clone();
+    keys_sorted.sort_unstable();
+    assert_eq!(keys_sorted, want);
+    let bundle = fs::canonicalize(b.path()).expect("the bundle");
+    assert_eq!(state["ociVersion"], b.config["ociVersion"]);
+    assert_eq!(state["id"], b.id.as_str());
+    assert_eq!(state["bundle"], bundle.to_str().expect("UTF-8"));
+    assert_eq!(state["rootfs"], bundle.join("rootfs").to_str().expect("UTF-8"));
+    assert_eq!(state["annotations"], json!({ "org.example.a": "1", "b": "" }));
+    assert_eq!(state["owner"], "root");
+    assert!(state["created"].as_str().is_some_and(|c| c.starts_with("20") && c.ends_with('Z')), "{state}");
+    assert!(fs::exists(format!("/proc/{}", state["pid"])).expect("procfs"));
+    b.delete().ok();
+}
+
+#[test]
+fn a_stopped_container_has_no_pid() {
+    needs_root!();
+    let b = Bundle::new();
+    b.create().ok();
+    b.start().ok();
+    b.await_status("stopped");
+    assert_eq!(b.state()["pid"], 0);
+    b.verb("delete", &[]).ok();
+}
+
+#[test]
+fn an_unknown_id_does_not_exist() {
+    needs_root!();
+    let b = sleeper();
+    for (verb, more) in [("state", &[][..]), ("start", &[]), ("kill", &["9"]), ("delete", &[])] {
+        let out = b.verb(verb, more).fails("container does not exist");
+        assert_eq!((out.code(), out.stdout.as_str()), (1, ""));
+    }
+    let out = b.verb("delete", &["--force"]).ok();
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""));
+}
+
+#[test]
+fn ids_that_name_no_directory_are_refused() {
+    needs_root!();
+    let b = sleeper();
+    b.write();
+    for id in [".", "..", "a/b", "/etc", "a b", "\u{e9}", "a\nb", &"x".repeat(256)] {
+        let mut c = b.orlop(["create", "--bundle"]);
+        finish(c.arg(b.path()).arg(id)).fails("container id");
+        finish(&mut b.orlop(["delete", "--force", "--", id])).fails("container id");
+    }
+    is_clean(&b);
+    let id = "x".repeat(255);
+    let mut c = b.orlop(["create", "--cgroup-manager=disabled"]); // a global option after the verb
+    finish(c.arg("--bundle").arg(b.path()).arg(&id)).fails("cgroup-manager");
+}
+
+#[test]
+fn an_id_in_use_is_refused_and_its_container_unharmed() {
+    needs_root!();
+    let b = sleeper();
+    b.create().ok();
+    let before = b.state();
+    b.create().fails("already exists");
+    b.run().fails("already exists");
+    assert_eq!(b.state(), before);
+    b.start().ok();
+    b.create().fails("already exists");
+    assert_eq!(b.state()["status"], "running");
+    b.delete().ok();
+    is_clean(&b);
+}
+
+#[test]
+fn delete_refuses_a_running_container() {
+    needs_root!();
+    let b = sleeper();
+    b.create().ok();
+    b.start().ok();
+    b.verb("delete", &[]).fails("cannot delete container that is not stopped: running");
+    assert_eq!(b.state()["status"], "running");
+    b.delete().ok();
+    is_clean(&b);
+}
+
+#[test]
+fn delete_of_a_created_container_ends_it() {
+    needs_root!();
+    let b = sleeper();
+    b.create().ok();
+    let pid = pid_of(&b);
+    b.verb("delete", &[]).ok();
+    is_clean(&b);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+}
+
+#[test]
+fn delete_force_is_idempotent_in_each_state() {
+    needs_root!();
+    type Prepare = fn(&Bundle);
+    let states: [(&str, Prepare); 7] = [
+        ("unknown", |_| {}),
+        ("created", |b| drop(b.create().ok())),
+        ("running", |b| {
+            b.create().ok();
+            b.start().ok();
+        }),
+        ("stopped", |b| {
+            b.create().ok();
+            b.start().ok();
+            b.verb("kill", &["KILL"]).ok();
+            b.await_status("stopped");
+        }),
+        ("half made", |b| fs::create_dir(b.state_root().join(&b.id)).expect("mkdir")),
+        ("unreadable", |b| {
+            b.create().ok();
+            fs::write(b.state_root().join(&b.id).join("state.json"), "{\"id\":").expect("write");
+        }),
+        ("of another", |b| {
+            b.create().ok();
+            fs::write(b.state_root().join(&b.id).join("state.json"), "{\"id\":\"b\"}").expect("write");
+        }),
+    ];
+    for (name, prepare) in states {
+        let b = sleeper();
+        prepare(&b);
+        let pid = fs::read_to_string(b.state_root().join(&b.id).join("init")).unwrap_or_default();
+        for turn in 0..2 {
+            let out = b.verb("delete", &["--force"]);
+            assert!(out.status.success(), "{name}, {turn}: {}", out.stderr);
+        }
+        let left: Vec<_> = fs::read_dir(b.state_root()).expect("state root").flatten().collect();
+        assert!(left.is_empty(), "{name}: {left:?}");
+        if let Some(pid) = pid.split(' ').next().filter(|p| !p.is_empty()) {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains(") Z "), "{name}: init lives: {stat}");
+        }
+        b.create().ok(); // the id works again
+        b.delete().ok();
+    }
+}
+
+#[test]
+fn kill_takes_numbers_and_names() {
+    needs_root!();
+    for (signal, code) in [("USR1", 21), ("SIGUSR1", 21), ("sigusr1", 21), ("10", 21), ("TERM", 22), ("", 22)]
+    {
+        let b = Bundle::new()
+            .sh("trap 'exit 21' USR1; trap 'exit 22' TERM; echo ready; while :; do sleep 0.02; done");
+        let mut run = b.making("run").stdout(Stdio::piped()).spawn().expect("orlop starts");
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(run.stdout.as_mut().expect("a pipe"), &mut ready).expect("ready");
+        let out = b.verb("kill", if signal.is_empty() { &[] } else { std::slice::from_ref(&signal) }).ok();
+        assert_eq!(out.stdout, "");
+        assert_eq!(run.wait().expect("wait").code(), Some(code), "{signal}");
+    }
+    let b = sleeper();
+    b.create().ok();
+    for signal in ["0", "65", "FOO", "SIGSIGTERM", "-9"] {
+        finish(&mut b.orlop(["kill", &b.id, "--", signal])).fails("is not a signal");
+    }
+    b.delete().ok();
+}
+
+#[test]
+fn exit_codes_are_those_of_the_program() {
+    needs_root!();
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 1", 1),
+        ("exit 255", 255),
+        ("(sleep 0.1; exit 5) & exit 44", 44), // a grandchild changes nothing
+        ("(exit 9) ; (exit 8) & sleep 0.1; exit 45", 45), // nor do zombies
+    ] {
+        let out = Bundle::new().sh(script).run();
+        assert_eq!(out.code(), code, "{script}: {}", out.stderr);
+    }
+    // Signals: 128 and the number, whoever sent it.
+    let b = sleeper();
+    let mut run = b.making("run").spawn().expect("orlop starts");
+    until("its program", || {
+        fs::exists(b.state_root().join(&b.id)).expect("stat") && {
+            let out = b.verb("state", &[]);
+            out.status.success() && out.json()["status"] == "running"
+        }
+    });
+    b.verb("kill", &["KILL"]).ok();
+    assert_eq!(run.wait().expect("wait").code(), Some(137));
+    is_clean(&b);
+}
+
+/// Runs in the foreground with a script that answers to a signal, and sends that signal to the runtime.
+fn forwarded(b: &Bundle, signal: i32) -> i32 {
+    let mut c = b.making("run");
+    let mut run = c.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("orlop starts");
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(run.stdout.as_mut().expect("a pipe"), &mut ready).expect("ready");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(run.id() as i32),
+        nix::sys::signal::Signal::try_from(signal).expect("a signal"),
+    )
+    .expect("kill");
+    let stdin = run.stdin.take(); // wait(2) of the standard library would close it at once
+    let code = run.wait().expect("wait").code().unwrap_or(-1);
+    drop(stdin);
+    code
+}
+
+#[test]
+fn a_foreground_run_forwards_signals() {
+    needs_root!();
+    for signal in [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGTERM,
+        libc::SIGALRM,
+    ] {
+        let b =
+            Bundle::new().sh(&format!("trap 'exit 33' {signal}; echo ready; while :; do sleep 0.02; done"));
+        assert_eq!(forwarded(&b, signal), 33, "signal {signal}");
+    }
+    for signal in [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH] {
+        // No child of the shell's own may end meanwhile.
+        let b = Bundle::new().sh(&format!("trap 'exit 33' {signal}; echo ready; read -t 1 x; exit 34"));
+        assert_eq!(forwarded(&b, signal), 34, "signal {signal} is not for the program");
+    }
+}
+
+#[test]
+fn orphans_are_reaped_by_the_foreground_run() {
+    needs_root!();
+    // Without a pid namespace they are children of the nearest subreaper.
+    let b = Bundle::new()
+        .without_namespace("pid")
+        .sh("for n in 1 2 3; do (sleep 0.05 &) ; done; echo ready; sleep 0.6; ps -o ppid,stat; exit 7");
+    let out = b.run();
+    assert_eq!(out.code(), 7, "{}", out.stderr);
+    is_clean(&b);
+    for (flag, reaped) in [(None, true), (Some("--no-subreaper"), false)] {
+        let b = Bundle::new().without_namespace("pid").sh("(sleep 30 &) ; echo ready; sleep 31");
+        let mut c = b.making("run");
+        c.args(flag).stdout(Stdio::piped());
+        let mut run = c.spawn().expect("orlop starts");
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(run.stdout.as_mut().expect("a pipe"), &mut ready).expect("ready");
+        let children = || {
+            let file = format!("/proc/{0}/task/{0}/children", run.id());
+            fs::read_to_string(file).unwrap_or_default().split_whitespace().count()
+        };
+        let end = std::time::Instant::now() + Duration::from_secs(2);
+        let mut count = children();
+        while count < 2 && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+            count = children();
+        }
+        assert_eq!(count == 2, reaped, "{flag:?}: {count} children");
+        b.delete().ok();
+        run.wait().expect("wait");
+    }
+}
+
+#[test]
+fn run_detached_returns_when_the_program_runs() {
+    needs_root!();
+    let b = sleeper();
+    let file = b.path().join("pid");
+    let out = finish(b.making("run").arg("--detach").arg("--pid-file").arg(&file)).ok();
+    assert_eq!(out.stdout, "");
+    let state = b.state();
+    assert_eq!(
+        (&state["status"], &state["pid"].to_string()),
+        (&json!("running"), &fs::read_to_string(&file).expect("pid"))
+    );
+    b.delete().ok();
+    is_clean(&b);
+}
+
+#[test]
+fn run_keeps_the_container_when_asked() {
+    needs_root!();
+    let b = Bundle::new().sh("exit 3");
+    assert_eq!(finish(b.making("run").arg("--keep")).code(), 3);
+    assert_eq!(b.state()["status"], "stopped");
+    b.verb("delete", &[]).ok();
+    is_clean(&b);
+}
+
+#[test]
+fn the_pid_file_is_whole_and_replaced_by_rename() {
+    needs_root!();
+    let b = sleeper();
+    let dir = b.path().join("run");
+    fs::create_dir(&dir).expect("mkdir");
+    let file = dir.join("p".repeat(255));
+    let old = b.path().join("old");
+    fs::write(&old, "1").expect("write");
+    std::os::unix::fs::symlink(&old, &file).expect("symlink");
+    finish(b.making("create").arg("--pid-file").arg(&file)).ok();
+    assert_eq!(fs::read_to_string(&file).expect("pid"), pid_of(&b).to_string());
+    assert!(fs::symlink_metadata(&file).expect("stat").is_file());
+    assert_eq!(fs::read_to_string(&old).expect("read"), "1");
+    assert_eq!(fs::read_dir(&dir).expect("read").count(), 1);
+    b.delete().ok();
+    let missing = b.path().join("no/such");
+    finish(b.making("create").arg("--pid-file").arg(&missing)).fails("--pid-file");
+    is_clean(&b);
+    finish(b.making("run").arg("--pid-file").arg(&missing)).fails("--pid-file");
+    is_clean(&b);
+}
+
+#[test]
+fn the_pidfd_socket_receives_a_pidfd() {
+    needs_root!();
+    let b = sleeper();
+    let path = b.path().join("pidfd");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+    let mut made = b.making("create").arg("--pidfd-socket").arg(&path).spawn().expect("orlop starts");
+    let (peer, _) = listener.accept().expect("accept");
+    let mut buf = [0; 64];
+    let mut iov = [std::io::IoSliceMut::new(&mut buf)];
+    let mut space = nix::cmsg_space!([i32; 2]);
+    let number = std::os::fd::AsRawFd::as_raw_fd(&peer);
+    let message = nix::sys::socket::recvmsg::<()>(
+        number,
+        &mut iov,
+        Some(&mut space),
+        nix::sys::socket::MsgFlags::empty(),
+    )
+    .expect("recvmsg");
+    let fds: Vec<i32> = message
+        .cmsgs()
+        .expect("control")
+        .flat_map(|c| match c {
+            nix::sys::socket::ControlMessageOwned::ScmRights(l) => l,
+            _ => Vec::new(),
+        })
+        .collect();
+    assert_eq!(made.wait().expect("wait").code(), Some(0));
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fds[0])).expect("fdinfo");
+    assert!(info.contains(&format!("Pid:\t{}\n", pid_of(&b))), "{info}");
+    b.delete().ok();
+    finish(b.making("create").arg("--pidfd-socket").arg("/dev/null"))
+        .fails("--pidfd-socket: \"/dev/null\" is not a socket");
+    is_clean(&b);
+}
+
+/// A shell that opens descriptors before it becomes orlop.
+fn with_descriptors(b: &Bundle, env: &str, redirections: &str, flags: &str) -> Outcome {
+    b.write();
+    let line = format!(
+        "{env} exec {} --root {} run {flags} -b {} {} {redirections}",
+        support::ORLOP,
+        b.state_root().display(),
+        b.path().display(),
+        b.id
+    );
+    finish(Command::new("bash").args(["-c", &line]).stdin(Stdio::null()))
+}
+
+#[test]
+fn only_preserved_descriptors_reach_the_program() {
+    needs_root!();
+    let list = || Bundle::new().sh("ls /proc/self/fd | tr '\\n' ' '");
+    // `ls` adds the one it reads the directory with.
+    for (env, flags, want) in [
+        ("", "", "0 1 2 3 "),
+        ("", "--preserve-fds 2", "0 1 2 3 4 5 "),
+        ("LISTEN_FDS=1 LISTEN_PID=$$", "", "0 1 2 3 4 "),
+        ("LISTEN_FDS=1 LISTEN_PID=$$", "--preserve-fds 1", "0 1 2 3 4 5 "),
+        ("LISTEN_FDS=1", "", "0 1 2 3 4 "),
+        ("LISTEN_FDS=1 LISTEN_PID=1", "", "0 1 2 3 "),
+    ] {
+        let out =
+            with_descriptors(&list(), env, "3</dev/null 4</dev/null 5</dev/null 20</dev/null", flags).ok();
+        assert_eq!(out.stdout, want, "{env} {flags}");
+    }
+    let b = list();
+    with_descriptors(&b, "", "3</dev/null", "--preserve-fds 2")
+        .fails("--preserve-fds: descriptor 4 is not open");
+    with_descriptors(&b, "LISTEN_FDS=4294967295", "", "--preserve-fds 2147483647")
+        .fails("descriptor 3 is not open");
+    with_descriptors(&b, "LISTEN_FDS=x", "", "").fails("LISTEN_FDS");
+    with_descriptors(&b, "", "", "--preserve-fds=-1").fails("--preserve-fds");
+    is_clean(&b);
+}
+
+#[test]
+fn closed_standard_streams_never_become_files_of_ours() {
+    needs_root!();
+    for closed in ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"] {
+        let b = Bundle::new()
+            .sh("for n in 0 1 2; do readlink /proc/self/fd/$n; done > /seen")
+            .set("/root/readonly", json!(false));
+        let out = with_descriptors(&b, "", closed, "");
+        assert_eq!(out.code(), 0, "{closed}: {}", out.stderr);
+        let seen = fs::read_to_string(b.rootfs().join("seen")).expect("its list");
+        for (n, target) in seen.lines().enumerate() {
+            let expected = n == 1 && target == "/seen"; // the script's own redirection
+            assert!(
+                expected
+                    || target.starts_with("/dev/null")
+                    || target.contains("stderr")
+                    || target.contains("stdout"),
+                "{closed}: {n} is {target}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_streams_of_create_end_with_the_program() {
+    needs_root!();
+    let b = Bundle::new().sh("echo out; echo err >&2");
+    let mut made =
+        b.making("create").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("orlop starts");
+    assert_eq!(made.wait().expect("wait").code(), Some(0));
+    b.start().ok();
+    let (mut out, mut err) = (String::new(), String::new());
+    std::io::Read::read_to_string(made.stdout.as_mut().expect("a pipe"), &mut out).expect("its end");
+    std::io::Read::read_to_string(made.stderr.as_mut().expect("a pipe"), &mut err).expect("its end");
+    assert_eq!((out.as_str(), err.as_str()), ("out\n", "err\n"));
+    b.delete().ok();
+}
+
+#[test]
+fn the_last_error_is_in_the_log_and_on_standard_error() {
+    needs_root!();
+    let b = sleeper();
+    let log = b.path().join("log.json");
+    fs::write(&log, "{\"level\":\"info\",\"msg\":\"kept\"}\n").expect("write");
+    let mut c = Command::new(support::ORLOP);
+    c.arg("--root").arg(b.state_root()).arg("--log").arg(&log);
+    let out = finish(c.args(["--log-format", "json", "start", "nobody"]));
+    assert_eq!(out.code(), 1);
+    let text = fs::read_to_string(&log).expect("the log");
+    assert!(text.starts_with("{\"level\":\"info\",\"msg\":\"kept\"}\n"), "{text}");
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(last["level"], "error");
+    assert_eq!(last["msg"], "orlop: start: container \"nobody\": container does not exist");
+    assert!(last["time"].as_str().is_some_and(|t| t.ends_with('Z') && !t.contains('.')), "{last}");
+    assert_eq!(out.stderr.trim_end(), last["msg"].as_str().expect("text"));
+    let fresh = b.path().join("fresh.json");
+    let mut c = Command::new(support::ORLOP);
+    c.arg("--root").arg(b.state_root()).arg("--log").arg(&fresh).args(["--log-format", "json", "list"]);
+    finish(&mut c).ok();
+    assert_eq!(fs::metadata(&fresh).expect("stat").permissions().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn list_shows_every_container() {
+    needs_root!();
+    let b = sleeper();
+    let list = |flags: &[&str]| finish(&mut b.orlop([&["list"], flags].concat())).ok().stdout;
+    assert_eq!(list(&["--quiet"]), "");
+    assert_eq!(list(&["--format", "json"]).trim(), "[]");
+    b.create().ok();
+    fs::create_dir(b.state_root().join("half-made")).expect("mkdir");
+    fs::write(b.state_root().join("a-file"), "").expect("write");
+    assert_eq!(list(&["-q"]), format!("{}\n", b.id));
+    let rows: serde_json::Value = serde_json::from_str(&list(&["-f", "json"])).expect("JSON");
+    assert_eq!(rows.as_array().map(Vec::len), Some(1));
+    assert_eq!((&rows[0]["id"], &rows[0]["status"]), (&json!(b.id), &json!("created")));
+    assert_eq!(rows[0]["pid"], b.state()["pid"]);
+    let table = list(&[]);
+    let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
+    assert_eq!((lines.len(), lines[1][0], lines[1][2], lines[1][5]), (2, b.id.as_str(), "created", "root"));
+    finish(&mut b.orlop(["list", "--format", "yaml"])).fails("yaml");
+    b.delete().ok();
+}
+
+#[test]
+fn a_bundle_that_is_gone_stops_nobody() {
+    needs_root!();
+    let b = sleeper();
+    b.create().ok();
+    fs::remove_file(b.path().join("config.json")).expect("remove");
+    fs::rename(b.rootfs(), b.path().join("moved")).expect("rename");
+    b.start().ok();
+    assert_eq!(b.state()["status"], "running");
+    b.verb("kill", &["KILL"]).ok();
+    b.await_status("stopped");
+    b.verb("delete", &[]).ok();
+    is_clean(&b);
+    b.orlop(["x"]);
+    finish(b.orlop(["create", "--bundle"]).arg(b.path()).arg(&b.id)).fails("config.json");
+    is_clean(&b);
+}
+
+#[test]
+fn a_state_that_is_torn_is_named() {
+    needs_root!();
+    let b = sleeper();
+    b.create().ok();
+    let file = b.state_root().join(&b.id).join("state.json");
+    let whole = fs::read(&file).expect("state.json");
+    let name = file.to_string_lossy().into_owned();
+    let step = if std::env::var_os("ORLOP_FULL").is_some() { 1 } else { whole.len() / 7 };
+    for cut in (0..whole.len()).step_by(step) {
+        fs::write(&file, &whole[..cut]).expect("write");
+        b.verb("state", &[]).fails(&name);
+        b.start().fails(&name);
+        finish(&mut b.orlop(["list"])).ok();
+    }
+    fs::write(&file, whole).expect("write");
+    b.start().ok();
+    b.delete().ok();
+    is_clean(&b);
+}
+
+#[test]
+fn a_state_root_that_cannot_be_used_is_named() {
+    needs_root!();
+    let b = sleeper();
+    b.write();
+    let with = |root: &std::path::Path| {
+        let mut c = Command::new(support::ORLOP);
+        finish(c.arg("--root").arg(root).args(["create", "--bundle"]).arg(b.path()).arg(&b.id))
+    };
+    let file = b.path().join("file");
+    fs::write(&file, "").expect("write");
+    with(&file.join("root")).fails("not a directory");
+    let long = b.path().join(["d".repeat(250).as_str(); 17].join("/"));
+    with(&long).fails("file name too long");
+    with(std::path::Path::new("/proc/no")).fails("/proc/no");
+    // A long one that the kernel takes works: nothing of ours is a socket with its 108 bytes.
+    let deep = b.path().join(["d".repeat(200).as_str(); 3].join("/"));
+    with(&deep).ok();
+    let mut c = Command::new(support::ORLOP);
+    finish(c.arg("--root").arg(&deep).args(["delete", "--force", &b.id])).ok();
+    assert!(support::cgroups_named(&b.id).is_empty());
+    for made in [b.path().join("d".repeat(200)), deep] {
+        assert_eq!(fs::metadata(made).expect("stat").permissions().mode() & 0o777, 0o700);
+    }
+}
+
+#[test]
+fn what_is_kept_on_record_is_for_its_owner_alone() {
+    needs_root!();
+    for mask in ["0", "0777", "077"] {
+        let b = sleeper();
+        b.write();
+        let line = format!(
+            "umask {mask}; exec {} --root {} create -b {} --pid-file {} {}",
+            support::ORLOP,
+            b.path().join("new").display(),
+            b.path().display(),
+            b.path().join("pid").display(),
+            b.id
+        );
+        finish(Command::new("bash").args(["-c", &line]).stdin(Stdio::null())).ok();
+        let dir = b.path().join("new").join(&b.id);
+        let mode = |p: &std::path::Path| fs::symlink_metadata(p).expect("stat").permissions().mode() & 0o777;
+        assert_eq!((mode(&b.path().join("new")), mode(&dir)), (0o700, 0o700), "umask {mask}");
+        for entry in fs::read_dir(&dir).expect("read").flatten() {
+            assert_eq!(mode(&entry.path()), 0o600, "umask {mask}: {:?}", entry.path());
+        }
+        assert_eq!(mode(&b.path().join("pid")), 0o644, "umask {mask}");
+        let mut c = Command::new(support::ORLOP);
+        finish(c.arg("--root").arg(b.path().join("new")).args(["delete", "--force", &b.id])).ok();
+    }
+}
+
+#[test]
+fn a_caller_that_ignores_its_children_gets_the_status_all_the_same() {
+    needs_root!();
+    let b = Bundle::new().sh("exit 23");
+    b.write();
+    let mut c = b.making("run");
+    // SAFETY: signal is async-signal-safe.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut c, || {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let out = finish(&mut c);
+    assert_eq!(out.code(), 23, "{}", out.stderr);
+}
+
+#[test]
+fn a_signal_that_the_caller_ignores_is_not_ignored_inside() {
+    needs_root!();
+    let b = Bundle::new().sh("grep -E 'SigIgn|SigBlk' /proc/self/status | tr -d '\\n\\t'");
+    let mut c = b.making("run");
+    // SAFETY: signal and sigprocmask are async-signal-safe.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut c, || {
+            libc::signal(libc::SIGINT, libc::SIG_IGN);
+            libc::signal(libc::SIGQUIT, libc::SIG_IGN);
+            let mut set = std::mem::zeroed();
+            libc::sigfillset(&mut set);
+            libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+            Ok(())
+        });
+    }
+    let out = finish(&mut c).ok();
+    assert_eq!(out.stdout, "SigBlk:0000000000000000SigIgn:0000000000000000", "{}", out.stderr);
+}
