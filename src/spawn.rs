@@ -176,23 +176,33 @@ pub fn clone_init(
         init.join_by(procs.map_err(os("linux.cgroupsPath", "open cgroup.procs"))?);
         cloned = clone::clone(flags, None, false);
     }
-    if let Ok(clone::Side::Child) = cloned {
-        init.run()
-    }
-    if let Some(home) = home {
-        ns::enter(&home, crate::plan::spawn::NEWPID).map_err(call("setns back to our pid namespace"))?;
-    }
-    let clone::Side::Parent { pid, pidfd } =
-        cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))?
-    else {
-        return Err(Error::os("process", "clone3", libc::EPROTO)); // not reached: the child does not return
+    let (pid, pidfd) = match cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))? {
+        clone::Side::Child => init.run(),
+        clone::Side::Parent { pid, pidfd } => (pid, pidfd),
     };
     let slots = init.into_slots();
-    let process =
-        Process::of(pid).ok_or_else(|| Error::os("process", "read /proc/PID/stat of init", libc::ESRCH))?;
-    let child = Child { process, pidfd, socket: ours, progress, master: None };
-    container.record_init(process)?;
-    Ok((child, slots))
+    let recorded = (|| {
+        if let Some(home) = home {
+            ns::enter(&home, crate::plan::spawn::NEWPID).map_err(call("setns back to our pid namespace"))?;
+        }
+        let process = Process::of(pid)
+            .ok_or_else(|| Error::os("process", "read /proc/PID/stat of init", libc::ESRCH))?;
+        container.record_init(process)?;
+        Ok(process)
+    })();
+    match recorded {
+        Ok(process) => Ok((Child { process, pidfd, socket: ours, progress, master: None }, slots)),
+        Err(e) => {
+            end(&pidfd, pid); // nobody else knows of it
+            Err(e)
+        }
+    }
+}
+
+/// Kills a child of ours and collects it.
+fn end(pidfd: &OwnedFd, pid: i32) {
+    let _ = clone::signal(pidfd, libc::SIGKILL); // gone already is as good
+    let _ = clone::wait(pid, true);
 }
 
 /// The kernel's words for a clone or an unshare that it refuses mislead (clone(2), pid_namespaces(7)).
@@ -385,8 +395,7 @@ impl Child {
 
     /// Ends init and collects it.
     pub fn kill(&self) {
-        let _ = clone::signal(&self.pidfd, libc::SIGKILL); // gone already is as good
-        let _ = clone::wait(self.process.pid, true);
+        end(&self.pidfd, self.process.pid);
     }
 
     pub fn watch(&self) -> (i32, i32) {

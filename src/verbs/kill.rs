@@ -9,12 +9,14 @@ pub fn kill(root: &StateRoot, id: &str, signal: &str, all: bool) -> Result<()> {
     let at = format!("container {id:?}");
     let (status, _) = c.status();
     let stopped = || Error::new(Kind::WrongState, at.clone(), "container not running");
-    // Without a pid namespace of its own the kernel does not end the rest with init.
-    if all || (signal == libc::SIGKILL && !c.record.private_pids) {
-        if status == Status::Stopped && !c.cgroup().populated() {
-            return if all { Ok(()) } else { Err(stopped()) };
-        }
+    if status == Status::Creating {
+        return Err(stopped()); // runtime.md#kill: only created and running ones
+    }
+    // Without a pid namespace of its own the kernel does not end the rest with init; without a cgroup there is only init.
+    if (all || (signal == libc::SIGKILL && !c.record.private_pids)) && c.cgroup().populated() {
         c.cgroup().kill_all(signal)?;
+    } else if all && status == Status::Stopped {
+        return Ok(());
     } else {
         let Some((init, _)) = c.init().filter(|_| status != Status::Stopped) else { return Err(stopped()) };
         match container::signal(init, signal) {

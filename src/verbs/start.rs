@@ -29,8 +29,10 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
         let state = c.state("running", init.pid).to_string();
         hooks::run("poststart", &c.record.hooks.poststart, state.as_bytes())
     });
-    for name in ["gate", "report"] {
-        let _ = std::fs::remove_file(c.file(name)); // delete removes what is left
+    if started.is_ok() {
+        for name in ["gate", "report"] {
+            let _ = std::fs::remove_file(c.file(name)); // delete removes what is left
+        }
     }
     if let Err(e) = &started {
         if e.at.starts_with("hooks.") {
