@@ -276,6 +276,35 @@ fn without_pivot_the_container_still_sees_its_own_root() {
     assert_eq!(out.stdout, format!("{names}{names}"));
 }
 
+/// Hooks of graphics drivers enter the mount namespace and mount at the rootfs' path (config.md#posix-platform-hooks).
+#[test]
+fn hooks_find_the_rootfs_at_its_path_and_mount_into_it() {
+    needs_root!();
+    needs_program!("nsenter");
+    let b = Bundle::new().sh("ls /tmp /mnt; cat /dev/seen");
+    fs::create_dir(b.rootfs().join("mnt")).unwrap();
+    let root = b.rootfs();
+    let at = root.to_str().unwrap();
+    let of_host = format!(
+        "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); nsenter -t $pid -m sh -c 'mount -t tmpfs hook {at}/mnt && \
+         touch {at}/mnt/by-host && test -d {at}/proc/1 && echo yes > {at}/dev/seen'"
+    );
+    let inside = format!("mount -t tmpfs hook {at}/tmp && touch {at}/tmp/by-container");
+    let hook = |script: &str| {
+        let env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"];
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": env, "timeout": 20 }])
+    };
+    let b = b.set("/hooks/createRuntime", hook(&of_host)).set("/hooks/createContainer", hook(&inside));
+    for more in [&[][..], &["--no-pivot"]] {
+        b.write();
+        let mut c = b.orlop(["run", "--bundle"]);
+        let out = finish(c.arg(b.path()).args(more).arg(&b.id)).ok().stdout;
+        assert_eq!(out, "/mnt:\nby-host\n\n/tmp:\nby-container\nyes\n", "{more:?}");
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(at), "{mounts}");
+}
+
 /// What `imgtool` left unmounted lives and dies with the container.
 #[test]
 fn an_overlay_description_becomes_the_rootfs() {

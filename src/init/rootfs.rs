@@ -14,23 +14,26 @@ pub fn isolate(flag: u64) -> Done {
 }
 
 impl Init<'_> {
-    /// The tree goes on top of `/`: no second lookup of a path, and everything below it is resolved by its descriptor.
-    pub(super) fn attach_root(&mut self, tree: &Tree) -> Done {
+    pub(super) fn attach_root(&mut self, tree: &Tree, path: &CStr) -> Done {
         let fd = self.tree(tree)?;
-        self.cover_root(fd)
+        self.cover(fd, path)
     }
 
+    /// The tree goes onto the rootfs' own path: hooks that enter our mount namespace before the pivot find it there, with
+    /// all that we mount below, and may mount more. We ourselves look nothing up by that path again.
+    ///
     /// Nothing that is mounted in the rootfs may appear on the host, and pivot_root(2) refuses a shared mount. What the
     /// host mounts below it comes in, unless linux.rootfsPropagation made the tree private.
-    fn cover_root(&mut self, fd: OwnedFd) -> Done {
+    fn cover(&mut self, fd: OwnedFd, path: &CStr) -> Done {
         mount::set_attr(&fd, Attr::default(), libc::MS_SLAVE, true).during("mount_setattr of the rootfs")?;
-        mount::attach_path(&fd, c"/").during("move_mount of the rootfs")?;
+        let target = fd::open(path, libc::O_PATH | libc::O_DIRECTORY, 0).during("open of the rootfs")?;
+        mount::attach(&fd, &target).during("move_mount of the rootfs")?;
         self.root = Some(fd);
         Ok(())
     }
 
     /// The layers that `imgtool` left unmounted; the mount lives and dies with the container.
-    pub(super) fn attach_overlay(&mut self, params: &[(CString, Option<CString>)]) -> Done {
+    pub(super) fn attach_overlay(&mut self, params: &[(CString, Option<CString>)], path: &CStr) -> Done {
         let fs = mount::fs_open(c"overlay").during("fsopen overlay")?;
         for (key, value) in params {
             if let Err(errno) = mount::fs_set(&fs, key, value.as_deref()) {
@@ -43,7 +46,7 @@ impl Init<'_> {
             return Err(Fault { call: "fsconfig overlay", errno });
         }
         let fd = mount::fs_mount(&fs, 0).during("fsmount overlay")?;
-        self.cover_root(fd)
+        self.cover(fd, path)
     }
 
     /// Keeps what the kernel says of a file system it refused (fsopen(2): messages start with `e `).
@@ -68,8 +71,9 @@ impl Init<'_> {
         path::chdir(c"/").during("chdir to /")
     }
 
-    /// The rootfs covers `/` already; what is left of switch_root(8) is to make it the root.
+    /// As switch_root(8), for a host whose root is a ramfs, which pivot_root(2) refuses.
     pub(super) fn move_root(&mut self) -> Done {
+        mount::attach_path(self.root()?, c"/").during("move_mount of the rootfs to /")?;
         self.chroot()
     }
 

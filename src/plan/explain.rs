@@ -91,8 +91,8 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
         }),
         Act::LoopbackUp => f.write_str("set lo up"),
         Act::IsolateMounts { flag } => write!(f, "make every mount {}", propagation(*flag, true)),
-        Act::AttachRoot { tree } => bind(f, "attach the rootfs", tree),
-        Act::AttachOverlay { params } => {
+        Act::AttachRoot { tree, .. } => bind(f, "attach the rootfs", tree),
+        Act::AttachOverlay { params, .. } => {
             f.write_str("mount overlay as the rootfs")?;
             parameters(f, params)
         }
@@ -534,7 +534,7 @@ mod tests {
         let groups = Some((0..9).collect());
         for (act, short, full) in [
             (
-                Act::AttachOverlay { params: vec![(c("lowerdir+"), Some(c(&long)))] },
+                Act::AttachOverlay { params: vec![(c("lowerdir+"), Some(c(&long)))], path: c("/b/rootfs/") },
                 "mount overlay as the rootfs, 1 options".to_string(),
                 format!("mount overlay as the rootfs, lowerdir+={long}"),
             ),

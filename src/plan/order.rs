@@ -198,7 +198,7 @@ fn attach_root(d: &mut Draft) -> Result<Step> {
     if let Some(overlay) = d.request.overlay.clone() {
         return Ok(step(
             "root.path (overlay.json)",
-            Act::AttachOverlay { params: overlay_params(&overlay)? },
+            Act::AttachOverlay { params: overlay_params(&overlay)?, path: root_path(d)? },
         ));
     }
     let path = root_path(d)?;
@@ -209,7 +209,7 @@ fn attach_root(d: &mut Draft) -> Result<Step> {
     } else {
         Tree::Path { path, recursive, propagation }
     };
-    Ok(step("root.path", Act::AttachRoot { tree }))
+    Ok(step("root.path", Act::AttachRoot { tree, path: root_path(d)? }))
 }
 
 type Params = Vec<(std::ffi::CString, Option<std::ffi::CString>)>;

@@ -254,13 +254,16 @@ pub enum Act {
     IsolateMounts {
         flag: u64,
     },
-    /// Attach the rootfs' tree; every path of the container is resolved below it from here on (config.md#root).
+    /// Attach the rootfs' tree at its own path, where hooks look for it (config.md#posix-platform-hooks); every path of
+    /// the container is resolved below it from here on (config.md#root).
     AttachRoot {
         tree: Tree,
+        path: CString,
     },
     /// Assemble the rootfs from the layers that `imgtool` left unmounted.
     AttachOverlay {
         params: Vec<(CString, Option<CString>)>,
+        path: CString,
     },
     /// No mount namespace of its own... the rootfs is entered as it is.
     OpenRoot {
