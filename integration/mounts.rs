@@ -418,6 +418,33 @@ fn cgroup_mounts_show_every_hierarchy_read_only() {
     }
 }
 
+/// The view of a v2 host, in a mount namespace of the test's own.
+#[test]
+fn cgroup_v2_is_a_mount_of_its_own_or_the_containers_cgroup() {
+    needs_root!();
+    let v2 = "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"";
+    for own in [true, false] {
+        let b = Bundle::new().without_namespace("cgroup");
+        let b = if own { b.namespace("cgroup", None) } else { b };
+        let script = "cat /proc/self/mountinfo; mkdir /sys/fs/cgroup/x 2>/dev/null && echo writable; \
+            cat /sys/fs/cgroup/cgroup.procs";
+        let b = b.sh(script);
+        b.write();
+        let mut c = std::process::Command::new("unshare");
+        c.args(["-m", "sh", "-c", v2, "sh", support::ORLOP, "--root"]).arg(b.state_root());
+        let out = finish(c.args(["run", "--bundle"]).arg(b.path()).arg(&b.id)).ok().stdout;
+        let seen = mountinfo(&out);
+        let cgroup = &seen["/sys/fs/cgroup"];
+        assert_eq!(
+            (cgroup.kind.as_str(), cgroup.options.as_str()),
+            ("cgroup2", "ro,nosuid,nodev,noexec,relatime")
+        );
+        assert!(out.ends_with("\n1\n"), "its own processes are all there are: {out}");
+        let root = if own { " / /sys/fs/cgroup ".to_string() } else { format!("/{} /sys/fs/cgroup ", b.id) };
+        assert!(out.contains(&root), "{out}");
+    }
+}
+
 #[test]
 fn id_mapped_binds_shift_owners() {
     needs_root!();
