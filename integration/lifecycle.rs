@@ -588,6 +588,18 @@ fn a_state_root_that_cannot_be_used_is_named() {
     let long = b.path().join(["d".repeat(250).as_str(); 17].join("/"));
     with(&long).fails("file name too long");
     with(std::path::Path::new("/proc/no")).fails("/proc/no");
+    use nix::mount::{MsFlags, mount};
+    let tmpfs = |name: &str, flags, data: &str| {
+        let dir = b.path().join(name);
+        fs::create_dir(&dir).expect("mkdir");
+        mount(Some("none"), &dir, Some("tmpfs"), flags, Some(data)).expect("mount");
+        dir
+    };
+    with(&tmpfs("read-only", MsFlags::MS_RDONLY, "")).fails("read-only file system");
+    // One inode is left, for the directory and not for what is in it.
+    let full = tmpfs("full", MsFlags::empty(), "nr_inodes=2");
+    with(&full).fails("no space left on device");
+    assert_eq!(fs::read_dir(&full).expect("read").count(), 0);
     // A long one that the kernel takes works: nothing of ours is a socket with its 108 bytes.
     let deep = b.path().join(["d".repeat(200).as_str(); 3].join("/"));
     with(&deep).ok();

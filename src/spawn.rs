@@ -176,15 +176,18 @@ pub fn clone_init(
         init.join_by(procs.map_err(os("linux.cgroupsPath", "open cgroup.procs"))?);
         cloned = clone::clone(flags, None, false);
     }
-    let (pid, pidfd) = match cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))? {
-        clone::Side::Child => init.run(),
-        clone::Side::Parent { pid, pidfd } => (pid, pidfd),
+    if let Ok(clone::Side::Child) = cloned {
+        init.run()
+    }
+    let back = home.map_or(Ok(()), |home| ns::enter(&home, crate::plan::spawn::NEWPID));
+    let clone::Side::Parent { pid, pidfd } =
+        cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))?
+    else {
+        return Err(Error::os("process", "clone3", libc::EPROTO)); // not reached: the child does not return
     };
     let slots = init.into_slots();
     let recorded = (|| {
-        if let Some(home) = home {
-            ns::enter(&home, crate::plan::spawn::NEWPID).map_err(call("setns back to our pid namespace"))?;
-        }
+        back.map_err(call("setns back to our pid namespace"))?;
         let process = Process::of(pid)
             .ok_or_else(|| Error::os("process", "read /proc/PID/stat of init", libc::ESRCH))?;
         container.record_init(process)?;

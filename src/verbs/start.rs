@@ -37,8 +37,10 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
     if let Err(e) = &started {
         if e.at.starts_with("hooks.") {
             // runtime.md#lifecycle: stop the container and go on with its deletion.
-            let _ = crate::container::signal(init, libc::SIGKILL);
-            make::remove(&c)?;
+            let _ = crate::container::signal(init, libc::SIGKILL); // gone already is as good
+            if let Err(e) = make::remove(&c) {
+                tracing::warn!("{e}"); // the hook's failure is the one to tell
+            }
         }
     }
     started
