@@ -497,3 +497,56 @@ fn no_clone3(c: &mut Command) {
     // SAFETY: it makes two system calls, on memory that was allocated before.
     unsafe { std::os::unix::process::CommandExt::pre_exec(c, load) };
 }
+
+/// Runs in a network namespace that stands for the host's, with a pair of interfaces, one with addresses.
+fn on_a_host_with_interfaces(b: &Bundle) -> support::Outcome {
+    let setup = "ip link set lo up && ip link add veth-a type veth peer name veth-b && \
+                 ip addr add 10.9.8.7/24 dev veth-a && ip link set veth-a mtu 1400 address 02:00:00:00:00:07 && \
+                 ip addr add fd00::7/64 dev veth-a && ip link set veth-b up";
+    b.write();
+    let mut c = Command::new("unshare");
+    c.args(["--net", "sh", "-c", &format!("{setup} && exec \"$@\""), "sh", support::ORLOP, "--root"]);
+    c.arg(b.state_root()).args(["run", "--bundle"]).arg(b.path()).arg(&b.id).stdin(Stdio::null());
+    support::finish(&mut c)
+}
+
+#[test]
+fn interfaces_are_moved_with_their_addresses_and_set_up() {
+    needs_root!();
+    needs_program!("ip");
+    let script = "ip addr show; ip -o link | wc -l";
+    for (rename, shown) in
+        [(json!({}), "veth-a"), (json!({ "name": "eth7" }), "eth7"), (json!({ "name": "net%d" }), "net0")]
+    {
+        for b in [Bundle::new(), with_user_namespace(Bundle::new())] {
+            let b = b.set("/linux/netDevices", json!({ "veth-a": rename })).sh(script);
+            let out = on_a_host_with_interfaces(&b).ok().stdout;
+            assert!(out.contains(&format!(": {shown}@")), "{out}");
+            for words in [
+                "mtu 1400",
+                "02:00:00:00:00:07",
+                "inet 10.9.8.7/24",
+                "inet6 fd00::7/64",
+                "BROADCAST,MULTICAST,UP",
+            ] {
+                assert!(out.contains(words), "{words:?} is not in {out}");
+            }
+            assert!(out.ends_with("\n2\n"), "{out}");
+        }
+    }
+}
+
+#[test]
+fn an_interface_that_cannot_be_moved_is_told() {
+    needs_root!();
+    needs_program!("ip");
+    let b = |list: Value| Bundle::new().set("/linux/netDevices", list);
+    let none = b(json!({ "moon0": {} }));
+    on_a_host_with_interfaces(&none).fails("linux.netDevices.moon0: look up \"moon0\": no such device");
+    assert!(support::cgroups_named(&none.id).is_empty());
+    let taken = b(json!({ "veth-a": { "name": "lo" } }));
+    on_a_host_with_interfaces(&taken)
+        .fails("linux.netDevices.veth-a: move (RTM_NEWLINK) \"veth-a\": file exists");
+    let own = b(json!({ "veth-a": {} })).without_namespace("network");
+    on_a_host_with_interfaces(&own).fails("linux.netDevices.veth-a: needs a network namespace");
+}

@@ -11,7 +11,7 @@
 //! | [`seal`] | our own program sealed against the container | our executable |
 //! | [`container`] | ids, locks, records; the status as reality has it | the state root |
 //! | [`plan`] | document + facts to a decided plan: one file for each section, and [`plan::order`] for **the** order of steps | nothing: pure |
-//! | [`spawn`], [`sync`], [`idmaps`], [`notify`] | the parent's half: descriptors, the clone, answers to init | the child |
+//! | [`spawn`], [`sync`], [`idmaps`], [`interfaces`], [`notify`] | the parent's half: descriptors, the clone, answers to init | the child |
 //! | [`init`] | the container's half: each step done or reported, without allocating | its own namespaces |
 //! | [`cgroup`] | cgroups made, joined, limited, frozen, killed, removed | cgroupfs |
 //! | [`hooks`], [`console`], [`foreground`] | hooks of the host; terminals; the wait of a foreground `run` | processes, ttys |
@@ -37,6 +37,7 @@ pub mod host;
 pub mod idmaps;
 pub mod image;
 pub mod init;
+pub mod interfaces;
 pub mod log;
 pub mod notify;
 pub mod plan;

@@ -8,7 +8,7 @@ use crate::plan::Plan;
 use crate::plan::step::{Act, Ask, Attr, Open, OpenWhat};
 use crate::sync::{self, Message};
 use crate::sys::{Errno, clone, fd, mount, ns, shared};
-use crate::{hooks, idmaps};
+use crate::{hooks, idmaps, interfaces};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -35,6 +35,7 @@ pub fn open_early(plan: &Plan) -> Result<Slots> {
             _ => {}
         }
     }
+    plan.interfaces.iter().try_for_each(|i| interfaces::index(i).map(drop))?;
     Ok(slots)
 }
 
@@ -311,7 +312,8 @@ impl Child {
                     }
                 }
             }
-            Ask::NetDevices | Ask::Ready => {}
+            Ask::NetDevices => interfaces::hand_over(&plan.interfaces, self.process.pid)?,
+            Ask::Ready => {}
         }
         self.go(plan)
     }

@@ -121,6 +121,8 @@ pub struct Plan {
     pub maps: idmap::Maps,
     /// Set by the parent when init asks for it: an ordinary process in a user namespace may not raise them.
     pub limits: Vec<step::Step>,
+    /// Moved by the parent when init asks for it.
+    pub interfaces: Vec<net::Interface>,
     pub oom_score_adj: Option<i32>,
     pub hooks: hooks::Hooks,
     pub cgroup: cgroup::CgroupPlan,
@@ -193,6 +195,7 @@ impl Plan {
             steps,
             maps: if new_user { d.maps.clone() } else { idmap::Maps::default() },
             limits: parts.process.rlimits,
+            interfaces: parts.net.interfaces,
             oom_score_adj: parts.process.oom_score_adj,
             terminal: parts.process.terminal.is_some(),
             program: parts.process.program,

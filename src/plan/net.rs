@@ -12,8 +12,20 @@ pub struct Net {
     /// Host name and domain name.
     pub names: Vec<Step>,
     pub sysctl: Vec<Step>,
+    /// Interfaces that the parent moves into the network namespace.
+    pub interfaces: Vec<Interface>,
     /// lo is set up: the network namespace is new.
     pub loopback: bool,
+}
+
+/// config-linux.md#network-devices, one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub at: String,
+    /// On the host.
+    pub name: String,
+    /// In the container; with `%d` the kernel puts the first free number there.
+    pub rename: String,
 }
 
 /// uname(2): __NEW_UTS_LEN
@@ -39,10 +51,7 @@ const IPC: [&str; 12] = [
 pub fn plan(d: &mut Draft) -> Result<Net> {
     let config = d.config;
     let linux = config.linux.as_ref();
-    if linux.and_then(|l| l.net_devices.as_ref()).is_some_and(|n| !n.is_empty()) {
-        return Err(Error::unsupported("linux.netDevices", "interfaces are not moved by this version")
-            .hint("a createRuntime hook can move them"));
-    }
+    let interfaces = interfaces(d)?;
     let mut names = Vec::new();
     for (at, name) in [("hostname", &config.hostname), ("domainname", &config.domainname)] {
         let Some(name) = name.as_deref().filter(|n| !n.is_empty()) else { continue };
@@ -55,7 +64,38 @@ pub fn plan(d: &mut Draft) -> Result<Net> {
     for (key, value) in linux.and_then(|l| l.sysctl.as_ref()).into_iter().flatten() {
         sysctl.push(one_sysctl(d, key, value)?);
     }
-    Ok(Net { names, sysctl, loopback: d.ns.is_new(NEWNET) })
+    Ok(Net { names, sysctl, interfaces, loopback: d.ns.is_new(NEWNET) })
+}
+
+/// Reads `linux.netDevices`.
+fn interfaces(d: &mut Draft) -> Result<Vec<Interface>> {
+    let mut out: Vec<Interface> = Vec::new();
+    let list = d.config.linux.as_ref().and_then(|l| l.net_devices.as_ref());
+    for (name, device) in list.into_iter().flatten() {
+        let at = format!("linux.netDevices.{name}");
+        if !d.host.privileged {
+            return Err(Error::invalid(at, "an ordinary user may not take an interface from the host"));
+        }
+        own(d, &at, NEWNET)?;
+        interface_name(&at, name)?;
+        let rename = device.name.as_ref().filter(|n| !n.is_empty()).unwrap_or(name);
+        interface_name(&format!("{at}.name"), rename)?;
+        if let Some(other) = out.iter().find(|o| o.rename == *rename && !rename.contains('%')) {
+            return Err(Error::invalid(format!("{at}.name"), format!("{rename:?} is that of {}", other.at)));
+        }
+        out.push(Interface { at, name: name.clone(), rename: rename.clone() });
+    }
+    Ok(out)
+}
+
+/// The kernel's rule (IFNAMSIZ is 16, with the NUL).
+fn interface_name(at: &str, name: &str) -> Result<()> {
+    let odd = |c: char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name.len() > 15 || matches!(name, "." | "..") || name.contains(odd) {
+        let rule = "1 to 15 bytes without slash, colon and space";
+        return Err(Error::invalid(at, format!("{name:?} is no name of an interface: {rule}")));
+    }
+    Ok(())
 }
 
 fn host_name(at: &str, name: &str) -> Result<CString> {
@@ -330,10 +370,42 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_are_not_moved() {
-        let s = sample().set("/linux/netDevices", json!({ "eth0": {} }));
-        assert!(s.error(plan).starts_with("linux.netDevices: interfaces are not moved by this version"));
-        assert!(sample().set("/linux/netDevices", json!({})).run(plan).is_ok());
+    fn interfaces_keep_their_name_or_get_another() {
+        let s = sample()
+            .set("/linux/netDevices", json!({ "a": {}, "b": { "name": "" }, "c": { "name": "eth%d" } }));
+        let names: Vec<_> = s.run(plan).unwrap().interfaces.into_iter().map(|i| (i.name, i.rename)).collect();
+        let pair = |a: &str, b: &str| (a.to_string(), b.to_string());
+        assert_eq!(names, [pair("a", "a"), pair("b", "b"), pair("c", "eth%d")]);
+    }
+
+    #[test]
+    fn broken_interfaces_are_errors() {
+        let rule = "is no name of an interface: 1 to 15 bytes without slash, colon and space";
+        for (list, message) in [
+            (json!({ "a/b": {} }), format!("linux.netDevices.a/b: \"a/b\" {rule}")),
+            (json!({ "": {} }), format!("linux.netDevices.: \"\" {rule}")),
+            (json!({ "eth0": { "name": ".." } }), format!("linux.netDevices.eth0.name: \"..\" {rule}")),
+            (
+                json!({ "eth0": { "name": "x23456789abcdef0" } }),
+                format!("linux.netDevices.eth0.name: \"x23456789abcdef0\" {rule}"),
+            ),
+            (
+                json!({ "eth0": {}, "eth1": { "name": "eth0" } }),
+                "linux.netDevices.eth1.name: \"eth0\" is that of linux.netDevices.eth0".to_string(),
+            ),
+        ] {
+            assert_eq!(sample().set("/linux/netDevices", list).error(plan), message);
+        }
+        let s = || sample().set("/linux/netDevices", json!({ "eth0": {} }));
+        assert!(
+            s().without("network")
+                .error(plan)
+                .starts_with("linux.netDevices.eth0: needs a network namespace")
+        );
+        assert_eq!(
+            s().host(|h| h.privileged = false).error(plan),
+            "linux.netDevices.eth0: an ordinary user may not take an interface from the host"
+        );
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
     if d.ns.is_new(NEWNET) && p.net.loopback {
         s.push(step("linux.namespaces (network)", Act::LoopbackUp));
     }
+    if !p.net.interfaces.is_empty() {
+        s.push(step("linux.netDevices", Act::Ask(Ask::NetDevices))); // hooks, and sysctls, may name them
+    }
     rootfs(d, p, &mut s)?;
     program(d, p, &mut s)?;
     Ok(s)

@@ -48,6 +48,16 @@ pub fn join_session_keyring(name: &CStr) -> Sys<i64> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
 }
 
+/// netlink(7): a socket of rtnetlink, in the network namespace that we are in.
+pub fn route_socket() -> Sys<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: no memory is passed; the descriptor is ours alone.
+    unsafe {
+        let fd = check_int(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
 /// netdevice(7): sets IFF_UP on `lo`.
 pub fn loopback_up() -> Sys {
     // SAFETY: no memory is passed; the descriptor is ours alone.
