@@ -243,6 +243,9 @@ fn root_of_a_user_namespace_runs_containers() {
         "--root",
     ]);
     c.arg(b.state_root()).args(["run", "--bundle"]).arg(b.path()).arg(&b.id).stdin(Stdio::null());
-    let out = finish(&mut c).ok();
-    assert_eq!(words(&out.stdout), "0 0 0 1 character special file 1:3");
+    let out = finish(&mut c);
+    if out.stderr.contains("linux.resources.devices: ") {
+        return support::skip("the devices cgroup of v1 is for the root of the host");
+    }
+    assert_eq!(words(&out.ok().stdout), "0 0 0 1 character special file 1:3");
 }

@@ -162,6 +162,8 @@ impl<'a> Init<'a> {
 
     /// In the parent: init is not born in its cgroup, and has to join it by this `cgroup.procs`.
     pub fn join_by(&mut self, procs: OwnedFd) {
+        self.own.push(procs.as_raw_fd() as u32);
+        self.own.sort_unstable();
         self.cgroups.push(procs);
     }
 
