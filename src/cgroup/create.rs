@@ -1,24 +1,26 @@
 //! A new cgroup: directories, controllers, limits.
 
 use super::dir::{Dir, cstring, describe};
-use super::{Cgroup, Place, prefix, v2};
+use super::{Cgroup, Place, Recorded, prefix, v2};
 use crate::error::{Error, Kind, Result};
 use crate::plan::cgroup::{CgroupPlan, Need, V1, V2, Write};
-use crate::sys::{Errno, Sys};
+use crate::sys::{Errno, Sys, fd};
+use std::fs::DirBuilder;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 
 const AT: &str = "linux.cgroupsPath";
 
-pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
+pub fn create(plan: &CgroupPlan, recorded: &Recorded) -> Result<Cgroup> {
     let mut cgroup = Cgroup::default();
     cgroup.undo = true;
-    let places = Cgroup::recorded(plan).places;
-    for (n, place) in places.into_iter().enumerate() {
+    for (n, place) in recorded.places.iter().enumerate() {
         let fit = match plan.v1.get(n) {
-            Some(v1) => make_v1(&mut cgroup, v1, &place),
-            None => plan.v2.as_ref().map_or(Ok(()), |v2| make_v2(&mut cgroup, v2, &place)),
+            Some(v1) => make_v1(&mut cgroup, v1, place),
+            None => plan.v2.as_ref().map_or(Ok(()), |v2| make_v2(&mut cgroup, v2, place)),
         };
         if let Err(refusal) = fit {
-            give_up(plan, n, &place, refusal)?;
+            give_up(plan, n, place, refusal)?;
         }
     }
     Ok(cgroup)
@@ -66,33 +68,39 @@ fn is_confined() -> bool {
 }
 
 fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal> {
-    let has = |c: &str| plan.controllers.iter().any(|p| p == c);
-    let mut inherit = |parent: &Dir, child: &Dir| match has("cpuset") {
-        true => {
-            inherit_cpuset(parent, child).map_err(|e| Error::os(AT, "copy of the parent's cpuset", e as i32))
-        }
+    let cpuset = plan.controllers.iter().any(|c| c == "cpuset");
+    let join = |tasks: Sys<OwnedFd>| {
+        tasks.map_err(|e| Error::os(AT, format!("open {}/tasks", place.name()), e as i32))
+    };
+    // Most hierarchies are only joined: two calls by path do.
+    let plain = plan.writes.is_empty() && !cpuset && place.found == 0 && place.parts() == 1;
+    if plain && DirBuilder::new().mode(0o755).create(place.name()).is_ok() {
+        cgroup.places.push(place.clone());
+        let tasks = cstring(&format!("{}/tasks", place.name())).and_then(|p| fd::open(&p, libc::O_WRONLY, 0));
+        cgroup.tasks.borrow_mut().push(join(tasks)?);
+        return Ok(());
+    }
+    let mut inherit = |parent: &Dir, child: &Dir, made: bool| match cpuset {
+        true => inherit_cpuset(parent, child, made)
+            .map_err(|e| Error::os(AT, "copy of the parent's cpuset", e as i32)),
         false => Ok(()),
     };
     let dir = make(place, &mut |_, _| Ok(()), &mut inherit)?;
     cgroup.places.push(place.clone());
     fit(place, &dir)?;
-    for write in &plan.writes {
-        apply(&dir, write)?;
-    }
-    let tasks = dir.file("tasks", libc::O_WRONLY);
-    let tasks = tasks.map_err(|e| Error::os(AT, format!("open {}/tasks", place.name()), e as i32))?;
-    cgroup.tasks.borrow_mut().push(tasks);
+    apply_all(&dir, &plan.writes)?;
+    cgroup.tasks.borrow_mut().push(join(dir.file("tasks", libc::O_WRONLY))?);
     Ok(())
 }
 
 fn make_v2(cgroup: &mut Cgroup, plan: &V2, place: &Place) -> Result<(), Refusal> {
-    let dir = make(place, &mut |parent, name| v2::hand_down(parent, name, plan), &mut |_, _| Ok(()))?;
+    let dir = make(place, &mut |parent, name| v2::hand_down(parent, name, plan), &mut |_, _, _| Ok(()))?;
     cgroup.places.push(place.clone());
     fit(place, &dir)?;
-    v2::check_type(&dir, &place.name())?;
-    for write in &plan.writes {
-        apply(&dir, write)?;
+    if place.parts() > 1 {
+        v2::check_type(&dir, &place.name())?;
     }
+    apply_all(&dir, &plan.writes)?;
     if let Some(program) = &plan.devices {
         match v2::attach(&dir, program) {
             Err(e) if e.errno() == Some(libc::EPERM) && is_confined() => {
@@ -105,11 +113,12 @@ fn make_v2(cgroup: &mut Cgroup, plan: &V2, place: &Place) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Makes every part of the path. `above` is called with each parent before its child is made, `below` with both after.
+/// Makes every part of the path. `above` is called with each parent before its child is there, `below` with both, and whether
+/// it was made, after.
 fn make(
     place: &Place,
     above: &mut dyn FnMut(&Dir, &str) -> Result<()>,
-    below: &mut dyn FnMut(&Dir, &Dir) -> Result<()>,
+    below: &mut dyn FnMut(&Dir, &Dir, bool) -> Result<()>,
 ) -> Result<Dir, Refusal> {
     // A parent that was there may go with the last container in it.
     for _ in 0..8 {
@@ -128,7 +137,7 @@ fn make(
 fn try_make(
     place: &Place,
     above: &mut dyn FnMut(&Dir, &str) -> Result<()>,
-    below: &mut dyn FnMut(&Dir, &Dir) -> Result<()>,
+    below: &mut dyn FnMut(&Dir, &Dir, bool) -> Result<()>,
 ) -> Result<Dir, Refusal> {
     let mut dir = Dir::open(&place.mount).map_err(|e| Error::os(&place.mount, "open", e as i32))?;
     for (n, part) in place.path.split('/').enumerate() {
@@ -138,14 +147,12 @@ fn try_make(
         };
         let name = cstring(part).map_err(Refusal::Mkdir)?;
         above(&dir, &above_name)?;
-        if n >= place.found {
-            match dir.make(&name) {
-                Err(Errno::EEXIST) => {}
-                other => other.map_err(Refusal::Mkdir)?,
-            }
-        }
+        let made = match if n < place.found { Err(Errno::EEXIST) } else { dir.make(&name) } {
+            Err(Errno::EEXIST) => false,
+            other => other.map(|()| true).map_err(Refusal::Mkdir)?,
+        };
         let child = dir.sub(&name).map_err(Refusal::Mkdir)?;
-        below(&dir, &child)?;
+        below(&dir, &child, made)?;
         dir = child;
     }
     Ok(dir)
@@ -182,30 +189,47 @@ fn fit(place: &Place, dir: &Dir) -> Result<()> {
 }
 
 /// A new cpuset has no CPU and no memory node, and takes no process until it has.
-fn inherit_cpuset(parent: &Dir, child: &Dir) -> Sys {
+fn inherit_cpuset(parent: &Dir, child: &Dir, made: bool) -> Sys {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if child.read(file)?.trim().is_empty() {
+        if made || child.read(file)?.trim().is_empty() {
             child.write(file, parent.read(file)?.trim_end())?;
         }
     }
     Ok(())
 }
 
-fn apply(dir: &Dir, w: &Write) -> Result<()> {
-    let (file, value, errno) = match dir.write(&w.file, &w.value) {
-        Ok(()) => return Ok(()),
-        Err(Errno::ENOENT) if w.need == Need::IfThere => return Ok(()),
-        Err(Errno::EPERM) if w.need == Need::IfPermitted => {
-            tracing::debug!("{}: not permitted by the cgroup above", w);
+fn apply_all(dir: &Dir, writes: &[Write]) -> Result<()> {
+    let mut open: Option<(&str, OwnedFd)> = None;
+    for w in writes {
+        // Device rules are many for one file.
+        let written = match &open {
+            Some((name, file)) if *name == w.file => fd::write(file, w.value.as_bytes()).map(drop),
+            _ => dir.file(&w.file, libc::O_WRONLY).and_then(|file| {
+                let written = fd::write(&file, w.value.as_bytes()).map(drop);
+                open = Some((&w.file, file));
+                written
+            }),
+        };
+        if let Err(e) = written {
+            settle(dir, w, e)?;
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of a write that failed.
+fn settle(dir: &Dir, w: &Write, errno: Errno) -> Result<()> {
+    let (file, value, errno) = match (errno, &w.or) {
+        (Errno::ENOENT, _) if w.need == Need::IfThere => return Ok(()),
+        (Errno::EPERM, _) if w.need == Need::IfPermitted => {
+            tracing::debug!("{w}: not permitted by the cgroup above");
             return Ok(());
         }
-        Err(e) => match (e, &w.or) {
-            (Errno::ENOENT, Some((file, value))) => match dir.write(file, value) {
-                Ok(()) => return Ok(()),
-                Err(e) => (file, value, e),
-            },
-            _ => (&w.file, &w.value, e),
+        (Errno::ENOENT, Some((file, value))) => match dir.write(file, value) {
+            Ok(()) => return Ok(()),
+            Err(e) => (file, value, e),
         },
+        (e, _) => (&w.file, &w.value, e),
     };
     let error = Error::os(&w.at, format!("write {value:?} to {file}"), errno as i32);
     Err(match hint(dir, file, errno) {

@@ -91,9 +91,10 @@ impl Cgroup {
         Recorded { places: v1.chain(v2).collect() }
     }
 
-    /// Makes it in every hierarchy and writes every limit; what was made is undone on an error and on drop.
-    pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
-        create::create(plan)
+    /// Makes it in every hierarchy, where it was recorded to be, and writes every limit; what was made is undone on an
+    /// error and on drop.
+    pub fn create(plan: &CgroupPlan, recorded: &Recorded) -> Result<Cgroup> {
+        create::create(plan, recorded)
     }
 
     /// Init is in it: it stays until `delete`.
@@ -133,10 +134,11 @@ impl Cgroup {
             || self.lister().is_some_and(|d| !d.pids().is_empty())
     }
 
-    /// The hierarchy in which processes are looked up, and frozen while they are.
+    /// The hierarchy in which processes are looked up, and frozen while they are; another, when it is gone from there.
     fn lister(&self) -> Option<Dir> {
-        let by = |wanted: fn(&&Place) -> bool| self.places.iter().find(wanted);
-        by(|p| p.freezer).or_else(|| by(|p| !p.v2)).or_else(|| by(|p| p.v2))?.open().ok()
+        let mut places: Vec<_> = self.places.iter().collect();
+        places.sort_by_key(|p| (!p.freezer, p.v2));
+        places.iter().find_map(|p| p.open().ok())
     }
 
     /// Thaws it and every cgroup below. One above is not ours to thaw.
@@ -197,6 +199,10 @@ impl Place {
     /// One attempt: is it gone, or, where it was there before us, empty?
     fn remove(&self, ours: bool) -> Result<bool> {
         let failed = |e: Errno| Error::os(self.name(), "rmdir", e as i32);
+        // Nearly always that is all.
+        if self.found + 1 == self.parts() && std::fs::remove_dir(self.name()).is_ok() {
+            return Ok(true);
+        }
         let mount = match Dir::open(&self.mount) {
             Ok(d) => d,
             Err(Errno::ENOENT) => return Ok(true),

@@ -7,10 +7,14 @@ use crate::sys::{Errno, bpf, cred};
 
 /// Hands the controllers of the plan down from `dir` to its children; `name` is for errors.
 pub fn hand_down(dir: &Dir, name: &str, plan: &V2) -> Result<()> {
+    if plan.needed.is_empty() && plan.wanted.is_empty() {
+        return Ok(());
+    }
     let all = plan.needed.iter().map(|(c, _)| c).chain(&plan.wanted);
     let on = dir.read("cgroup.subtree_control").unwrap_or_default();
     let has = |list: &str, c: &str| list.split_ascii_whitespace().any(|w| w == c);
     let mut missing: Vec<&str> = all.map(String::as_str).filter(|c| !has(&on, c)).collect();
+    missing.sort_unstable();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());

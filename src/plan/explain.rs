@@ -24,6 +24,9 @@ pub fn text(plan: &Plan) -> String {
     for (n, open) in plan.opens.iter().enumerate() {
         line(format_args!("{}: {} as #{n}", open.at, Opened(open)));
     }
+    for l in plan.cgroup.lines() {
+        line(format_args!("{l}"));
+    }
     line(format_args!("linux.namespaces: {}", order::describe(&plan.shape)));
     for (at, map) in [("linux.uidMappings", &plan.maps.uid), ("linux.gidMappings", &plan.maps.gid)] {
         for IdMap { inside, outside, size } in map {

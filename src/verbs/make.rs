@@ -69,7 +69,7 @@ pub fn make(
     }
     before_clone(&plan)?;
     let container = root.reserve(record(&bundle, order, &plan))?;
-    let cgroup = match Cgroup::create(&plan.cgroup) {
+    let cgroup = match Cgroup::create(&plan.cgroup, &container.record.cgroup) {
         Ok(cgroup) => cgroup,
         Err(e) => {
             // It has undone itself, and what is in a cgroup that was refused is not ours to kill.
@@ -202,14 +202,8 @@ fn undo(container: &Container) {
 
 /// Ends what is left of a container whose init is dead or dying, frees all that create made, runs the poststop hooks.
 pub fn remove(container: &Container) -> Result<()> {
-    let cgroup = container.cgroup();
     // Without an init on record nothing of ours ever ran in it: whatever is there belongs to somebody else.
-    let ours = container.init().is_some();
-    if ours {
-        cgroup.thaw()?; // nothing that is frozen can die
-        cgroup.kill_all(libc::SIGKILL)?;
-    }
-    cgroup.remove(PATIENCE, ours)?;
+    container.cgroup().remove(PATIENCE, container.init().is_some())?;
     container.remove()?;
     let state = container.state("stopped", 0).to_string();
     hooks::run_lenient("poststop", &container.record.hooks.poststop, state.as_bytes());

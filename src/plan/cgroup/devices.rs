@@ -265,5 +265,4 @@ pub fn program(rules: &[Rule]) -> Option<Vec<u64>> {
 }
 
 #[cfg(test)]
-#[path = "devices_tests.rs"]
 mod tests;

@@ -108,6 +108,27 @@ impl fmt::Display for Write {
     }
 }
 
+impl CgroupPlan {
+    /// In words, in the order in which it is done.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for v in &self.v1 {
+            lines.push(format!("linux.cgroupsPath: make {}/{}", v.mount, v.path));
+            lines.extend(v.writes.iter().map(|w| format!("  {w}")));
+        }
+        if let Some(v) = &self.v2 {
+            lines.push(format!("linux.cgroupsPath: make {}/{}", v.mount, v.path));
+            let controllers = v.needed.iter().map(|(c, at)| format!("  {at}: enable the controller {c}"));
+            lines.extend(controllers.chain(v.writes.iter().map(|w| format!("  {w}"))));
+            if let Some(p) = &v.devices {
+                lines
+                    .push(format!("  linux.resources.devices: attach a program of {} instructions", p.len()));
+            }
+        }
+        lines
+    }
+}
+
 /// The container's cgroup, an absolute path below the root of every hierarchy. A relative path starts at the root too,
 /// and an absent one is the container's id, as in runc.
 pub fn path(p: Option<&str>, id: &str) -> Result<String> {
