@@ -565,3 +565,80 @@ fn v2_devices_are_refused_by_a_program() {
     );
     assert_eq!(run(&u), format!("{NULL}passed mknod loop\npassed read loop\nrefused write loop\n"));
 }
+
+#[test]
+fn an_ordinary_user_has_limits_in_a_delegated_cgroup_and_none_elsewhere() {
+    needs_program!("setpriv");
+    let limits = json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }] });
+    let Some(mut u) = Unified::new(sleeping()) else { return };
+    if !fs::read_to_string(u.root.join("cgroup.subtree_control")).unwrap().contains("hugetlb") {
+        skip("needs hugetlb handed down on v2");
+        return;
+    }
+    const USER: u32 = 1234;
+    let own = |path: &Path| std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("chown");
+    let name = format!("{}-user", u.bundle.id);
+    let place = u.root.join(&name);
+    let (above, inside) = (Own(place.clone()), Own(place.join("own")));
+    for dir in [&above.0, &inside.0] {
+        fs::create_dir(dir).unwrap();
+        own(dir);
+        for file in ["cgroup.procs", "cgroup.subtree_control"] {
+            own(&dir.join(file));
+        }
+    }
+    let as_user = |b: &Bundle, args: &[&str]| {
+        let enter = format!("{V2}; echo 0 > /sys/fs/cgroup/{name}/own/cgroup.procs; exec \"$@\"");
+        let mut c = Command::new("unshare");
+        c.args([
+            "-m",
+            "sh",
+            "-ec",
+            &enter,
+            "sh",
+            "setpriv",
+            "--reuid",
+            "1234",
+            "--regid",
+            "1234",
+            "--clear-groups",
+        ]);
+        let program = b.path().join("orlop");
+        if !program.exists() {
+            fs::copy(ORLOP, &program).unwrap();
+        }
+        finish(c.arg(program).arg("--root").arg(b.path().join("theirs")).args(args).stdin(Stdio::null()))
+    };
+    fs::create_dir(u.bundle.path().join("theirs")).unwrap();
+    own(&u.bundle.path().join("theirs"));
+    let map = |host| json!([{ "containerID": 0, "hostID": host, "size": 1 }]);
+    u.bundle.config["linux"]["uidMappings"] = map(USER);
+    u.bundle.config["linux"]["gidMappings"] = map(USER);
+    u.bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    u.bundle.config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+    let mounts = u.bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|m| m["destination"] == "/proc" || m["destination"] == "/dev");
+    for (resources, made) in [(json!({}), place.join("own")), (limits, place.clone())] {
+        u.bundle.config["linux"]["resources"] = resources;
+        u.bundle.write();
+        let id = u.bundle.id.as_str();
+        as_user(&u.bundle, &["create", "--bundle", u.bundle.path().to_str().unwrap(), id]).ok();
+        let there = cgroups_named(id);
+        let limit = fs::read_to_string(made.join(id).join("hugetlb.2MB.max"));
+        as_user(&u.bundle, &["delete", "--force", id]).ok();
+        assert_eq!(there, [made.join(id)]);
+        assert_eq!(limit.is_ok_and(|l| l.trim() == "4194304"), made == place);
+        assert!(cgroups_named(id).is_empty());
+    }
+    // v1 belongs to root alone.
+    if Path::new("/sys/fs/cgroup/pids/tasks").exists() {
+        u.bundle.config["linux"]["resources"] = json!({ "pids": { "limit": 5 } });
+        u.bundle.write();
+        let mut c = Command::new("setpriv");
+        c.args(["--reuid", "1234", "--regid", "1234", "--clear-groups"]).arg(u.bundle.path().join("orlop"));
+        c.arg("--root").arg(u.bundle.path().join("theirs")).args(["run", "--bundle"]).arg(u.bundle.path());
+        let message = "permission denied; a limit needs a cgroup that was delegated to this user";
+        finish(c.arg(&u.bundle.id).stdin(Stdio::null())).fails(message);
+    }
+    drop(inside);
+}
