@@ -23,6 +23,13 @@ pub struct Recorded {
     pub places: Vec<Place>,
 }
 
+impl Recorded {
+    /// A cgroup of this path was there before us: it will not be removed.
+    pub fn was_found(&self) -> bool {
+        self.places.iter().any(|p| p.found == p.parts())
+    }
+}
+
 /// The container's cgroup in one hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]

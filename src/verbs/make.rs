@@ -68,7 +68,12 @@ pub fn make(
         console::check_socket("--console-socket", socket)?;
     }
     before_clone(&plan)?;
-    let container = root.reserve(record(&bundle, order, &plan))?;
+    let mut container = root.reserve(record(&bundle, order, &plan))?;
+    // What was there before the lock was ours may have been of a container of this id that is gone by now.
+    if container.record.cgroup.was_found() {
+        container.record.cgroup = Cgroup::recorded(&plan.cgroup);
+        container.save()?;
+    }
     let cgroup = match Cgroup::create(&plan.cgroup, &container.record.cgroup) {
         Ok(cgroup) => cgroup,
         Err(e) => {
