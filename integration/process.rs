@@ -244,6 +244,35 @@ fn no_new_privileges_is_as_given() {
 }
 
 #[test]
+fn limits_reach_a_user_namespace() {
+    needs_root!();
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    let b = Bundle::new()
+        .namespace("user", None)
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 88 }]))
+        .sh("ulimit -n; ulimit -Hn; cat /proc/self/uid_map");
+    let out = b.run().ok().stdout;
+    assert_eq!(out.split_whitespace().collect::<Vec<_>>(), ["77", "88", "0", "100000", "65536"]);
+}
+
+/// config.md: what is edited after create never reaches the container.
+#[test]
+fn the_document_is_read_once() {
+    needs_root!();
+    let mut b = Bundle::new().set("/root/readonly", json!(false)).sh("echo first > /said");
+    b.create().ok();
+    b.config["process"]["args"] = json!(["sh", "-c", "echo second > /said"]);
+    b.config["hooks"] = json!({ "poststop": [{ "path": "/bin/false" }] });
+    b.write();
+    b.start().ok();
+    b.await_status("stopped");
+    assert_eq!(fs::read_to_string(b.rootfs().join("said")).unwrap(), "first\n");
+    assert_eq!(b.verb("delete", &[]).ok().stderr, "");
+}
+
+#[test]
 fn the_oom_score_is_as_given_or_untouched() {
     needs_root!();
     let ours: i32 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
