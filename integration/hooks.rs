@@ -294,3 +294,25 @@ fn runs(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
     stat.contains("(sleep)") && !stat.contains(") Z ")
 }
+
+/// Hooks of GPU vendors and of storage enter the container's mount namespace, and mount below the rootfs' path.
+#[test]
+fn the_rootfs_lies_at_its_path_for_hooks_that_enter_the_mount_namespace() {
+    needs_root!();
+    needs_program!("nsenter");
+    let b = bundle();
+    let root = b.rootfs().canonicalize().unwrap().to_string_lossy().into_owned();
+    for dir in ["a", "b", "give"] {
+        fs::create_dir(b.rootfs().join(dir)).unwrap();
+    }
+    fs::write(b.rootfs().join("give/gift"), "").unwrap();
+    let look =
+        format!("test -e {root}/proc/uptime && test -c {root}/dev/null && mount --bind {root}/give {root}");
+    let enter = "nsenter -t $(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/') -m";
+    let b = with_hook(b, "createRuntime", hook(&format!("{enter} sh -c '{look}/a'")));
+    let b = with_hook(b, "createContainer", hook(&format!("{look}/b && test \"$(pwd)\" = {root}")));
+    let b = b.sh("ls /a /b");
+    assert_eq!(b.run().ok().stdout, "/a:\ngift\n\n/b:\ngift\n");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&root), "it is mounted on the host");
+}

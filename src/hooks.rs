@@ -8,8 +8,7 @@ use crate::plan::hooks::Hook;
 use crate::sys::{clone::Exit, fd};
 use std::ffi::{CString, c_char};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
 
 /// How much of what a failed hook printed is told.
 const OUTPUT: usize = 4096;
@@ -81,8 +80,7 @@ fn own_environment() -> Vec<CString> {
 /// deleted.
 fn bundle(state: &[u8]) -> Option<CString> {
     let state: serde_json::Value = serde_json::from_slice(state).ok()?;
-    let path = Path::new(state["bundle"].as_str()?);
-    path.is_dir().then(|| CString::new(path.as_os_str().as_bytes()).ok())?
+    CString::new(state["bundle"].as_str()?).ok()
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ fn become_hook(job: &Job, into: &OwnedFd) -> Sys<Errno> {
     fd::cloexec_from(3)?;
     signal::reset(signal::bit(libc::SIGPIPE))?;
     if let Some(dir) = job.cwd {
-        path::chdir(dir)?;
+        let _ = path::chdir(dir); // it may be gone, or out of a user namespace's reach: then where we are
     }
     Ok(clone::exec(job.path, job.argv, job.envp))
 }
@@ -118,7 +118,8 @@ impl Init<'_> {
             // One null too many at the end of the environment does no harm.
             let (argv, envp) = (&tables.argv[..], &tables.envp[..]);
             let state = self.slot(hook.state)?;
-            let job = Job { path: &hook.path, argv, envp, state, cwd: None, timeout: hook.timeout };
+            let cwd = hook.cwd.as_deref();
+            let job = Job { path: &hook.path, argv, envp, state, cwd, timeout: hook.timeout };
             run(&job, &mut output)?
         };
         let mut number = [0; 10];

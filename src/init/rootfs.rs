@@ -26,7 +26,13 @@ impl Init<'_> {
     /// host mounts below it comes in, unless linux.rootfsPropagation made the tree private.
     fn cover(&mut self, fd: OwnedFd, path: &CStr) -> Done {
         mount::set_attr(&fd, Attr::default(), libc::MS_SLAVE, true).during("mount_setattr of the rootfs")?;
-        let target = fd::open(path, libc::O_PATH | libc::O_DIRECTORY, 0).during("open of the rootfs")?;
+        let open = |path| fd::open(path, libc::O_PATH | libc::O_DIRECTORY, 0);
+        let target = match open(path) {
+            // A user namespace may not search the directories above; no hook that is inside can, either.
+            Err(Errno::EACCES) => open(c"/"),
+            other => other,
+        };
+        let target = target.during("open of the rootfs")?;
         mount::attach(&fd, &target).during("move_mount of the rootfs")?;
         self.root = Some(fd);
         Ok(())

@@ -255,6 +255,7 @@ fn inside_hooks(
             path: cstring(&at, &path)?,
             argv,
             envp: strings(hook.env.as_deref().unwrap_or_default())?, // none inside unless given
+            cwd: if kind == "createContainer" { Some(root_path(d)?) } else { None }, // as runc has it
             timeout: hook.timeout.map(|t| t.as_millis() as u64),
             state,
         };

@@ -154,6 +154,8 @@ pub struct InsideHook {
     pub path: CString,
     pub argv: CStrings,
     pub envp: CStrings,
+    /// Where createContainer hooks run, if it can be entered; startContainer hooks are where the program will be.
+    pub cwd: Option<CString>,
     /// Milliseconds.
     pub timeout: Option<u64>,
     /// The state on standard input.
