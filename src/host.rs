@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::plan::Facts;
+use crate::plan::process::rlimits;
 use crate::sys::cred;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -30,7 +31,13 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
     let process = config.process.as_ref();
     let labelled = process.is_some_and(|p| p.apparmor_profile.is_some() || p.selinux_label.is_some())
         || config.linux.as_ref().is_some_and(|l| l.mount_label.is_some());
-    let limited = process.is_some_and(|p| p.rlimits.is_some()) && effective & (1 << CAP_SYS_RESOURCE) == 0;
+    let mut hard_limits = [u64::MAX; 16];
+    if effective & (1 << CAP_SYS_RESOURCE) == 0 {
+        let named = process.and_then(|p| p.rlimits.as_deref()).unwrap_or_default().iter();
+        for n in named.filter_map(|r| rlimits::number(r.kind.as_deref()?)) {
+            hard_limits[n as usize] = cred::limit(n).map_or(u64::MAX, |l| l.1);
+        }
+    }
     let initial = in_initial_user_namespace();
     let mknod = initial && effective & (1 << CAP_MKNOD) != 0;
     let flag = |file: &str| fs::read(file).is_ok_and(|t| t.first() == Some(&b'Y'));
@@ -46,9 +53,7 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
         ignored_signals: mask("SigIgn:"),
         apparmor: labelled && flag("/sys/module/apparmor/parameters/enabled"),
         selinux: labelled && fs::exists("/sys/fs/selinux/enforce").unwrap_or(false),
-        hard_limits: std::array::from_fn(|n| {
-            if limited { cred::limit(n as u32).map_or(u64::MAX, |l| l.1) } else { u64::MAX }
-        }),
+        hard_limits,
         cgroups: if with_cgroups { crate::cgroup::probe()? } else { Default::default() },
     })
 }

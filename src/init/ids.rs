@@ -26,16 +26,12 @@ pub fn new_keyring(name: &CStr) -> Done {
     }
 }
 
-/// Drops what is there and not wanted; the kernel's last capability ends the walk.
-pub fn drop_bounding(keep: u64) -> Done {
-    for cap in 0..64 {
-        if keep & (1 << cap) != 0 {
-            continue;
-        }
-        match cred::in_bounding(cap) {
-            Ok(true) => cred::drop_bounding(cap).during("prctl PR_CAPBSET_DROP")?,
-            Ok(false) => {}
-            Err(_) => break,
+/// Drops these from the bounding set; the kernel's last capability ends the walk.
+pub fn drop_bounding(caps: u64) -> Done {
+    for cap in (0..64).filter(|cap| caps & (1 << cap) != 0) {
+        match cred::drop_bounding(cap) {
+            Err(Errno::EINVAL) => break,
+            other => other.during("prctl PR_CAPBSET_DROP")?,
         }
     }
     Ok(())

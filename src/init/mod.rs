@@ -219,7 +219,7 @@ impl<'a> Init<'a> {
             Act::ResetAffinity => cred::reset_affinity().during("sched_setaffinity"),
             Act::ExecLabel { file, label } => self.exec_label(file, label),
             Act::Seccomp { program, flags, listener } => self.seccomp(program, *flags, *listener),
-            Act::DropBounding(keep) => ids::drop_bounding(*keep),
+            Act::DropBounding { have, keep } => ids::drop_bounding(*have & !*keep),
             Act::KeepCaps => cred::keep_caps().during("prctl PR_SET_KEEPCAPS"),
             Act::SetUser { uid, gid, groups } => ids::set_user(*uid, *gid, groups.as_deref()),
             Act::SetCaps(caps) => ids::set_caps(caps),

@@ -147,7 +147,7 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
         Act::ResetAffinity => f.write_str("run on every processor"),
         Act::ExecLabel { file, label } => write!(f, "write {label:?} to /proc/{}", plain(file)),
         Act::Seccomp { program, flags, listener } => seccomp(f, program.len(), *flags, *listener),
-        Act::DropBounding(keep) => {
+        Act::DropBounding { keep, .. } => {
             write!(f, "drop all from the bounding set but {}", Caps(*keep, f.alternate()))
         }
         Act::KeepCaps => f.write_str("keep capabilities over the change of ids"),
@@ -548,7 +548,7 @@ mod tests {
                 format!("capset: effective {names}; permitted as effective; inheritable none; ambient none"),
             ),
             (
-                Act::DropBounding(caps),
+                Act::DropBounding { have: u64::MAX, keep: caps },
                 "drop all from the bounding set but 5 capabilities".into(),
                 format!("drop all from the bounding set but {names}"),
             ),

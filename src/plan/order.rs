@@ -2,7 +2,7 @@
 
 use super::hooks::{self, Hook};
 use super::idmap::setgroups_denied;
-use super::spawn::{self, NEWCGROUP, NEWNET, NEWNS, NEWPID, NEWUSER, Shape};
+use super::spawn::{self, NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, Shape};
 use super::step::{Act, Ask, CapSets, InsideHook, Open, OpenWhat, Slot, Step, Tree};
 use super::{Draft, cstring, mounts, net, paths, process, seccomp, user};
 use crate::error::Result;
@@ -80,6 +80,9 @@ fn identity_of_the_namespaces(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) {
     if p.shape.staged {
         s.push(step("linux.namespaces", Act::Fork { flags: p.shape.clone & !NEWUSER }));
     }
+    if p.shape.late & NEWIPC != 0 {
+        s.push(step("linux.namespaces (ipc)", Act::Unshare(NEWIPC)));
+    }
     if d.in_user_namespace() {
         // The change of ids made /proc/self the host root's; time offsets and labels are written there.
         s.push(step("process", Act::Dumpable(true)));
@@ -150,7 +153,10 @@ fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     let denied = denied && p.user.groups.is_empty();
     let groups = (!denied).then(|| p.user.groups.clone());
     // The bounding set needs CAP_SETPCAP, which setresuid clears.
-    s.push(step("process.capabilities.bounding", Act::DropBounding(p.caps.bounding)));
+    // A user namespace gives its first process all that the kernel has.
+    let have = if d.in_user_namespace() { u64::MAX } else { d.host.bounding };
+    let bounding = Act::DropBounding { have, keep: p.caps.bounding };
+    s.push(step("process.capabilities.bounding", bounding));
     if p.user.uid != 0 {
         s.push(step("process.capabilities", Act::KeepCaps));
     }

@@ -130,6 +130,10 @@ pub fn shape(d: &mut Draft) -> Result<Shape> {
     let user_joined = ns.is_joined(NEWUSER);
     if user_joined || (ns.is_new(NEWUSER) && others_joined) {
         s.staged = true;
+    } else if ns.is_new(NEWUSER) {
+        // Whoever makes it owns the root of its mqueue file system: that is the container's root only after the maps.
+        s.late |= s.clone & NEWIPC;
+        s.clone &= !NEWIPC;
     }
     Ok(s)
 }
@@ -188,8 +192,8 @@ mod tests {
             .namespace(json!({ "type": "cgroup" }))
             .namespace(json!({ "type": "time" }));
         let shape = s.run(shape).unwrap();
-        let clone = NEWPID | NEWNET | NEWIPC | NEWUTS | NEWNS | NEWUSER;
-        assert_eq!(shape, Shape { clone, late: NEWCGROUP | NEWTIME, ..Shape::default() });
+        let clone = NEWPID | NEWNET | NEWUTS | NEWNS | NEWUSER;
+        assert_eq!(shape, Shape { clone, late: NEWIPC | NEWCGROUP | NEWTIME, ..Shape::default() });
     }
 
     #[test]

@@ -354,8 +354,11 @@ pub enum Act {
         flags: u32,
         listener: bool,
     },
-    /// Drop what is not in the mask from the bounding set.
-    DropBounding(u64),
+    /// Drop what is not in `keep` from the bounding set, which is `have` at most.
+    DropBounding {
+        have: u64,
+        keep: u64,
+    },
     /// prctl(PR_SET_KEEPCAPS): permitted capabilities outlive the change of ids.
     KeepCaps,
     /// setgroups, setresgid, setresuid. No call of setgroups when `groups` is `None`: it is denied.

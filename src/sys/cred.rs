@@ -42,12 +42,7 @@ pub fn become_subreaper() -> Sys {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(drop)
 }
 
-/// prctl(PR_CAPBSET_READ): is it in the bounding set? EINVAL above the kernel's last capability.
-pub fn in_bounding(cap: u32) -> Sys<bool> {
-    prctl(libc::PR_CAPBSET_READ, cap as u64, 0).map(|r| r == 1)
-}
-
-/// prctl(PR_CAPBSET_DROP)
+/// prctl(PR_CAPBSET_DROP). EINVAL above the kernel's last capability.
 pub fn drop_bounding(cap: u32) -> Sys {
     prctl(libc::PR_CAPBSET_DROP, cap as u64, 0).map(drop)
 }

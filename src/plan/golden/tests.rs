@@ -134,7 +134,7 @@ fn identity_is_given_up_in_the_order_of_what_each_needs() {
     for (name, document, gate) in variants() {
         let p = plan(&name, &document, gate);
         let (user, caps) = (at!(p, Act::SetUser { .. }), at!(p, Act::SetCaps(_)));
-        precedes(&name, &at!(p, Act::DropBounding(_)), &user);
+        precedes(&name, &at!(p, Act::DropBounding { .. }), &user);
         precedes(&name, &user, &caps);
         precedes(&name, &caps, &at!(p, Act::Cwd { .. }));
         precedes(&name, &at!(p, Act::Cwd { .. }), &at!(p, Act::FindProgram));

@@ -1,6 +1,6 @@
 //! config.md#process: everything but ids and capabilities.
 
-mod rlimits;
+pub mod rlimits;
 mod scheduling;
 
 use super::step::{Act, Program, Step};

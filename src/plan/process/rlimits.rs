@@ -24,6 +24,11 @@ const TYPES: [(&str, u32); 16] = [
     ("RLIMIT_STACK", libc::RLIMIT_STACK),
 ];
 
+/// RLIMIT_* by its name.
+pub fn number(name: &str) -> Option<u32> {
+    TYPES.iter().find(|t| t.0 == name).map(|t| t.1)
+}
+
 /// Act::Rlimit steps. `ours` has the runtime's own hard limits by number, unlimited where it may raise them.
 pub fn plan(list: &[Rlimit], ours: &[u64; 16]) -> Result<Vec<Step>> {
     let mut seen = 0u32;
@@ -33,7 +38,7 @@ pub fn plan(list: &[Rlimit], ours: &[u64; 16]) -> Result<Vec<Step>> {
 fn one(n: usize, r: &Rlimit, ours: &[u64; 16], seen: &mut u32) -> Result<Step> {
     let at = |property: &str| format!("process.rlimits[{n}].{property}");
     let kind = r.kind.as_deref().unwrap_or_default();
-    let Some(&(_, resource)) = TYPES.iter().find(|t| t.0 == kind) else {
+    let Some(resource) = number(kind) else {
         let known: Vec<_> = TYPES.iter().map(|t| t.0).collect();
         let what = format!("{kind:?} is no resource limit; known are {}", known.join(", "));
         return Err(Error::invalid(at("type"), what));
