@@ -95,7 +95,10 @@ impl ProcStat {
 
 /// Reads /proc/PID/stat; `None` when there is no such process.
 pub fn proc_stat(pid: i32) -> Option<ProcStat> {
-    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    let path = CString::new(format!("/proc/{pid}/stat")).ok()?;
+    let mut buf = [0; 1024]; // 52 numbers and a name of 16 bytes
+    let len = fd::read_file(&path, &mut buf).ok()?;
+    parse_stat(&buf[..len])
 }
 
 /// The name in parentheses may hold anything, so fields count from the last parenthesis.

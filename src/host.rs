@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::plan::Facts;
 use crate::plan::process::rlimits;
-use crate::sys::cred;
+use crate::sys::{cred, fd};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,7 @@ const CAP_MKNOD: u32 = 27;
 
 /// The facts for this document; without cgroups it is as if the host had none.
 pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
-    let status =
-        fs::read_to_string("/proc/self/status").map_err(|e| Error::io("/proc/self/status", "read", &e))?;
+    let status = own_status().map_err(|e| Error::io("/proc/self/status", "read", &e))?;
     let mask = |key: &str| {
         let line = status.lines().find_map(|l| l.strip_prefix(key));
         line.and_then(|l| u64::from_str_radix(l.trim(), 16).ok()).unwrap_or(0)
@@ -56,6 +55,15 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
         hard_limits,
         cgroups: if with_cgroups { crate::cgroup::probe()? } else { Default::default() },
     })
+}
+
+/// /proc/self/status: 1,500 bytes, unless we are in thousands of groups.
+fn own_status() -> std::io::Result<String> {
+    let mut buf = [0; 4096];
+    match fd::read_file(c"/proc/self/status", &mut buf)? {
+        len if len < buf.len() => Ok(String::from_utf8_lossy(&buf[..len]).into_owned()),
+        _ => fs::read_to_string("/proc/self/status"),
+    }
 }
 
 fn has_user_namespace(config: &Config) -> bool {
@@ -104,8 +112,12 @@ fn search(dir: &Path, wanted: (char, u32, u32), depth: u32) -> Option<PathBuf> {
 
 /// The mappings of our own user namespace are the identity: it is the host's.
 pub fn in_initial_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|t| {
-        let numbers: Vec<_> = t.split_ascii_whitespace().collect();
-        numbers == ["0", "0", "4294967295"]
+    let mut buf = [0; 64];
+    fd::read_file(c"/proc/self/uid_map", &mut buf).is_ok_and(|len| {
+        buf[..len].trim_ascii().split(|b| *b == b' ').filter(|w| !w.is_empty()).eq([
+            &b"0"[..],
+            b"0",
+            b"4294967295",
+        ])
     })
 }

@@ -36,6 +36,19 @@ pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Sys<usize> {
         .map(|n| n as usize)
 }
 
+/// A whole small file, such as procfs has, in as few calls as it takes; what does not fit is left out.
+pub fn read_file(path: &CStr, buf: &mut [u8]) -> Sys<usize> {
+    let file = open(path, libc::O_RDONLY, 0)?;
+    let mut len = 0;
+    while len < buf.len() {
+        match read(&file, &mut buf[len..])? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    Ok(len)
+}
+
 /// pread(2)
 pub fn pread(fd: impl AsFd, buf: &mut [u8], at: i64) -> Sys<usize> {
     let fd = fd.as_fd().as_raw_fd();
