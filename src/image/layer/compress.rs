@@ -88,11 +88,11 @@ pub fn through<T>(
             }
         }
         drop(stream); // lets a blocked sender end
-        let seen = inflating.join().unwrap_or_else(|_| Err(Error::invalid("layer", "cannot be inflated")));
+        let seen = inflating.join().unwrap_or_else(|_| Err(Error::invalid("", "cannot be inflated")));
         match (seen, out) {
             // The cause, when the stream broke: the sink saw only its end.
             (Err(e), _) | (_, Err(e)) => Err(e),
-            (Ok(None), Ok(_)) => Err(Error::invalid("layer", "was not read to its end")),
+            (Ok(None), Ok(_)) => Err(Error::invalid("", "was not read to its end")),
             (Ok(Some(seen)), Ok(out)) => Ok((seen, out)),
         }
     })
@@ -105,7 +105,7 @@ fn produce(
     limits: &Limits,
     send: &SyncSender<Vec<u8>>,
 ) -> Result<Option<Seen>> {
-    let at = |e: io::Error| Error::io("layer", "inflate", &e);
+    let at = |e: io::Error| Error::io("", "inflate", &e);
     let mut packed = BufReader::with_capacity(CHUNK, HashRead::new(blob.take(size.saturating_add(1))));
     let (packing, plain) = inflate(&mut packed).map_err(at)?;
     let mut plain = HashRead::new(plain);
@@ -125,12 +125,12 @@ fn produce(
             break;
         }
         if plain.count > limits.bytes {
-            return Err(Error::invalid("layer", format!("inflates to more than {} bytes", limits.bytes))
+            return Err(Error::invalid("", format!("inflates to more than {} bytes", limits.bytes))
                 .hint("raise --max-layer-bytes"));
         }
         if plain.count > allowed {
             let what = format!("inflates to more than {} times its {size} bytes", limits.ratio);
-            return Err(Error::invalid("layer", what).hint("raise --max-ratio"));
+            return Err(Error::invalid("", what).hint("raise --max-ratio"));
         }
         chunk.truncate(len);
         if send.send(chunk).is_err() {

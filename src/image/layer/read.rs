@@ -22,6 +22,16 @@ pub struct Reader<R> {
     unpacked: u64,
 }
 
+/// A number of the header: its name and place.
+type Field = (&'static str, usize, usize);
+const MODE: Field = ("mode", 100, 108);
+const UID: Field = ("uid", 108, 116);
+const GID: Field = ("gid", 116, 124);
+const SIZE: Field = ("size", 124, 136);
+const MTIME: Field = ("mtime", 136, 148);
+const MAJOR: Field = ("major", 329, 337);
+const MINOR: Field = ("minor", 337, 345);
+
 /// Extension headers in front of an entry.
 #[derive(Default)]
 struct Pending {
@@ -89,66 +99,54 @@ impl<R: BufRead> Reader<R> {
         let raw = pax.sparse.name.take().or(pax.path.take()).or(name);
         let raw = raw.unwrap_or_else(|| header.path_bytes().into_owned());
         let path = clean(&raw, &self.limits)?;
-        let number =
-            |v: io::Result<u64>, what: &str| v.map_err(|_| refuse(&raw, format!("has a wrong {what}")));
-        let flag = header.as_bytes()[156];
-        // Old tar marks directories by a slash only.
-        let flag = if matches!(flag, 0 | b'0') && raw.ends_with(b"/") { b'5' } else { flag };
-        let target = || {
-            pax.linkpath.clone().or(link.clone()).or_else(|| header.link_name_bytes().map(|l| l.into_owned()))
-        };
-        let kind = match flag {
-            0 | b'0' | b'7' | b'S' => {
-                let size = match pax.size {
-                    Some(s) => s,
-                    None => number(header.entry_size(), "size")?,
-                };
-                self.file(header, &raw, size, &pax, flag == b'S')?
-            }
-            b'5' => Kind::Dir,
-            b'1' => {
-                let target = clean(&target().unwrap_or_default(), &self.limits)?;
-                if target.is_empty() {
-                    return Err(refuse(&raw, "is a hard link to nothing"));
-                }
-                Kind::Link(target)
-            }
-            b'2' => {
-                let target = target().unwrap_or_default();
-                if target.is_empty() || target.contains(&0) || target.len() > self.limits.path {
-                    return Err(refuse(&raw, "is a symbolic link with a wrong target"));
-                }
-                Kind::Symlink(target)
-            }
-            b'3' | b'4' => {
-                let part = |v: io::Result<Option<u32>>| v.ok().flatten().unwrap_or(0);
-                let (major, minor) = (part(header.device_major()), part(header.device_minor()));
-                if flag == b'3' { Kind::Char(major, minor) } else { Kind::Block(major, minor) }
-            }
-            b'6' => Kind::Fifo,
-            other => return Err(refuse(&raw, format!("has the unknown type {:?}", char::from(other)))),
-        };
+        let link = pax.linkpath.take().or(link);
+        let link = link.or_else(|| header.link_name_bytes().map(|l| l.into_owned())).unwrap_or_default();
+        let kind = self.kind(header, &raw, &pax, link)?;
         if path.is_empty() && kind != Kind::Dir {
             return Err(refuse(&raw, "is the root, which is a directory"));
         }
-        let id = |pax: Option<u64>, head: io::Result<u64>, what: &str| {
-            let n = pax.map_or_else(|| number(head, what), Ok)?;
-            u32::try_from(n)
-                .ok()
-                .filter(|n| *n != u32::MAX)
-                .ok_or_else(|| refuse(&raw, format!("has the {what} {n}")))
+        let id = |pax: Option<u64>, head: Field| {
+            let n = pax.map_or_else(|| number(header, &raw, head), Ok)?;
+            let id = u32::try_from(n).ok().filter(|n| *n != u32::MAX);
+            id.ok_or_else(|| refuse(&raw, format!("has the {} {n}", head.0)))
         };
+        // A time before the epoch, which GNU tar writes as a negative number, is not worth refusing an image.
+        let mtime = || i64::try_from(number(header, &raw, MTIME).unwrap_or(0)).unwrap_or(0);
         let meta = Meta {
-            mode: header.mode().map_err(|_| refuse(&raw, "has a wrong mode"))? & 0o7777,
-            uid: id(pax.uid, header.uid(), "uid")?,
-            gid: id(pax.gid, header.gid(), "gid")?,
-            mtime: match pax.mtime {
-                Some(t) => t,
-                None => (header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0), 0),
-            },
-            xattrs: std::mem::take(&mut pax.xattrs),
+            mode: number(header, &raw, MODE)? as u32 & 0o7777,
+            uid: id(pax.uid, UID)?,
+            gid: id(pax.gid, GID)?,
+            mtime: pax.mtime.unwrap_or_else(|| (mtime(), 0)),
+            xattrs: pax.xattrs,
         };
         Ok(Entry { path, kind, meta })
+    }
+
+    fn kind(&mut self, header: &tar::Header, raw: &[u8], pax: &Pax, link: Vec<u8>) -> Result<Kind> {
+        let flag = header.as_bytes()[156];
+        // Old tar marks directories by a slash only.
+        let flag = if matches!(flag, 0 | b'0') && raw.ends_with(b"/") { b'5' } else { flag };
+        Ok(match flag {
+            0 | b'0' | b'7' | b'S' => {
+                let size = pax.size.map_or_else(|| number(header, raw, SIZE), Ok)?;
+                self.file(header, raw, size, pax, flag == b'S')?
+            }
+            b'5' => Kind::Dir,
+            b'1' => match clean(&link, &self.limits)? {
+                target if target.is_empty() => return Err(refuse(raw, "is a hard link to nothing")),
+                target => Kind::Link(target),
+            },
+            b'2' if link.is_empty() || link.contains(&0) || link.len() > self.limits.path => {
+                return Err(refuse(raw, "is a symbolic link with a wrong target"));
+            }
+            b'2' => Kind::Symlink(link),
+            b'3' | b'4' => {
+                let (major, minor) = (number(header, raw, MAJOR)? as u32, number(header, raw, MINOR)? as u32);
+                if flag == b'3' { Kind::Char(major, minor) } else { Kind::Block(major, minor) }
+            }
+            b'6' => Kind::Fifo,
+            other => return Err(refuse(raw, format!("has the unknown type {:?}", char::from(other)))),
+        })
     }
 
     /// Sets up the data of a file of `size` bytes in the archive.
@@ -227,7 +225,7 @@ impl<R: BufRead> Reader<R> {
 
     /// Reads an extension's data, which is bounded: it is held in memory.
     fn extension(&mut self, header: &tar::Header) -> Result<Vec<u8>> {
-        let size = header.entry_size().map_err(|_| refuse(b"", "has an extended header of a wrong size"))?;
+        let size = number(header, b"", SIZE)?;
         if size > EXTENSION {
             return Err(refuse(
                 b"",
@@ -250,7 +248,7 @@ impl<R: BufRead> Reader<R> {
             self.inner.read_exact(&mut block).map_err(|e| read_error(&e))?;
             if block.iter().any(|b| *b != 0) {
                 if zeros == 1 {
-                    return Err(Error::invalid("layer", "goes on behind an empty block"));
+                    return Err(Error::invalid("", "goes on behind an empty block"));
                 }
                 let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
                 let field: u32 = block[148..156].iter().map(|b| u32::from(*b)).sum();
@@ -316,9 +314,9 @@ impl<R: BufRead> BufRead for Data<'_, R> {
 /// Error of reading the stream.
 pub fn read_error(e: &io::Error) -> Error {
     if e.kind() == io::ErrorKind::UnexpectedEof {
-        return Error::invalid("layer", "ends in the middle of an entry");
+        return Error::invalid("", "ends in the middle of an entry");
     }
-    Error::io("layer", "read", e)
+    Error::io("", "read", e)
 }
 
 fn padding(size: u64) -> u64 {
@@ -333,7 +331,11 @@ fn c_bytes(mut name: Vec<u8>) -> Vec<u8> {
     name
 }
 
-/// A number field: octal digits between spaces and NULs, or GNU's base-256.
+fn number(header: &tar::Header, raw: &[u8], (name, from, to): Field) -> Result<u64> {
+    octal(&header.as_bytes()[from..to]).ok_or_else(|| refuse(raw, format!("has a wrong {name}")))
+}
+
+/// A number field, zero when it is empty: octal digits between spaces and NULs, or GNU's base-256.
 fn octal(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
         let (high, low) = field.split_at(field.len() - 8);

@@ -1,0 +1,466 @@
+//! `imgtool`: images made here, imported, unpacked, run and removed.
+
+mod support;
+
+#[path = "image/make.rs"]
+mod make;
+
+use make::{Entry, Image, Packing, Place, base, dir, file, hard, layer, link, script};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Stdio;
+use support::{Scratch, finish, rounds};
+
+/// A busybox system, and a layer that hides and replaces things of it.
+fn two_layers() -> Vec<Vec<u8>> {
+    let mut lower = base();
+    lower.extend([
+        dir("old", 0o755),
+        file("old/a", "a"),
+        file("gone", "x"),
+        dir("secret", 0o711),
+        dir("usr", 0o755),
+        dir("usr/lib", 0o750),
+        link("lib", "usr/lib"),
+        dir("again", 0o700),
+        file("again/old", "x"),
+        file("etc/hostname", "lower"),
+    ]);
+    let upper: Vec<Entry> = vec![
+        file("again/new", "1"),
+        file(".wh.gone", ""),
+        file("old/.wh..wh..opq", ""),
+        file("old/b", "b"),
+        file("secret/key", "k"),
+        file("lib/x.so", "so"),
+        hard("passwd", "etc/passwd"),
+        file(".wh.again", ""),
+        file("fresh/.wh.nothing", ""),
+        file("etc/hostname", "upper"),
+    ];
+    vec![layer(&lower), layer(&upper)]
+}
+
+#[test]
+fn an_image_is_imported_unpacked_and_run() {
+    needs_root!();
+    let p = Place::new();
+    let want = "ls /old: b\nls /again: new\nls /fresh:\nls /lib/: x.so\nupper\nroot:x:0:0:root:/root:/bin/sh\n\
+                user:x:1000:1000::/home/user:/bin/sh\n711 secret\n750 usr/lib\n755 again\n2\n";
+    let check = "cd /; for d in /old /again /fresh /lib/; do echo ls $d: $(ls $d); done; cat etc/hostname; echo; cat passwd; \
+                 for f in secret usr/lib again; do stat -c '%a %n' $f; done; test -e gone && echo gone; \
+                 test -L lib && ls fresh | wc -l | tr 0 2";
+    for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
+        let config = script(check);
+        let name = format!("i:{packing:?}").to_lowercase();
+        let source = Image::new(two_layers()).packing(packing).config(config).name(&name).write();
+        let out = p.imgtool(&["import", source.path()]).ok();
+        assert_eq!(out.stdout.split(' ').next(), Some(&name[..]));
+        for flag in ["--mount", "--no-mount"] {
+            let bundle = p.unpack(&name, &[flag]);
+            assert_eq!(p.is_mounted(&bundle), flag == "--mount");
+            let out = p.run(&bundle).ok();
+            assert_eq!(out.stdout, want, "{packing:?} {flag}: {}", out.stderr);
+            assert_eq!(
+                p.is_mounted(&bundle),
+                flag == "--mount",
+                "the runtime's mount ends with the container"
+            );
+            p.remove(&bundle);
+        }
+    }
+}
+
+#[test]
+fn bundles_share_layers_and_write_apart() {
+    needs_root!();
+    let p = Place::new();
+    let source = Image::new(two_layers())
+        .config(script("cat /old/b; echo >> /old/b; rm /passwd; ls /; cat /old/b"))
+        .write();
+    p.imgtool(&["import", source.path(), "shared"]).ok();
+    let layers = || fs::read_dir(p.store().join("layers")).unwrap().count();
+    assert_eq!(layers(), 2);
+    let bundles: Vec<_> = (0..2).map(|_| p.unpack("shared", &[])).collect();
+    let outputs: Vec<String> = bundles.iter().map(|b| p.run(b).ok().stdout).collect();
+    assert_eq!(outputs[0], outputs[1], "the second saw what the first wrote");
+    assert!(!outputs[0].contains("passwd"));
+    // A third layer on the same two: only that is new.
+    let mut more = two_layers();
+    more.push(layer(&[file("third", "3")]));
+    p.imgtool(&["import", Image::new(more).write().path(), "more"]).ok();
+    assert_eq!(layers(), 3);
+}
+
+#[test]
+fn config_follows_the_image() {
+    needs_root!();
+    let p = Place::new();
+    let mut entries = base();
+    entries.extend([
+        file("etc/passwd", "root:x:0:0::/:\nweb:x:33:44::/:\n"),
+        file("etc/group", "data:x:50:a,web\n"),
+        dir("var", 0o755),
+        dir("var/data", 0o751),
+        file("var/data/seed", "seed"),
+    ]);
+    let config = json!({
+        "User": "web", "Entrypoint": ["sh", "-c"], "Cmd": ["id; pwd; echo $A $PATH; cat /var/data/seed; touch /var/x"],
+        "Env": ["A=b"], "WorkingDir": "/var", "Volumes": {"/var/data": {}}, "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+        "StopSignal": "SIGQUIT", "Labels": {"one": "1", "org.opencontainers.image.author": "label"},
+    });
+    p.imgtool(&["import", Image::new(vec![layer(&entries)]).config(config).write().path(), "c"]).ok();
+    let bundle = p.unpack("c", &["--rootfs-readonly"]);
+    let c: serde_json::Value =
+        serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
+    assert_eq!(c["process"]["user"], json!({"uid": 33, "gid": 44, "additionalGids": [50]}));
+    assert_eq!(c["root"]["readonly"], true);
+    let a = &c["annotations"];
+    assert_eq!(a["org.opencontainers.image.exposedPorts"], "53/udp,80/tcp");
+    assert_eq!(a["org.opencontainers.image.stopSignal"], "SIGQUIT");
+    assert_eq!((&a["one"], &a["org.opencontainers.image.author"]), (&json!("1"), &json!("label")));
+    let mount = c["mounts"].as_array().unwrap().last().unwrap();
+    assert_eq!((&mount["destination"], &mount["type"]), (&json!("/var/data"), &json!("tmpfs")));
+    let out = p.run(&bundle);
+    assert!(
+        out.stdout.starts_with("uid=33(web) gid=44 groups=50(data)\n/var\nb /usr/local/sbin:"),
+        "{}{}",
+        out.stdout,
+        out.stderr
+    );
+    assert!(out.stderr.contains("Read-only file system"), "{}", out.stderr);
+}
+
+#[test]
+fn every_form_of_archive_is_read() {
+    needs_root!();
+    let p = Place::new();
+    let image = Image::new(two_layers()).config(script("cat /old/b")).name("x:1");
+    let layout = image.write();
+    let s = Scratch::new("archives");
+    let path = |name: &str| s.path.join(name).to_str().unwrap().to_string();
+    fs::write(path("oci.tar"), layout.tar()).unwrap();
+    fs::write(path("oci.tar.gz"), make::pack(Packing::Gzip, &layout.tar())).unwrap();
+    fs::write(path("oci.tar.zst"), make::pack(Packing::Zstd, &layout.tar())).unwrap();
+    fs::write(path("old.tar"), image.docker_save(false)).unwrap();
+    fs::write(path("new.tar"), image.docker_save(true)).unwrap();
+    let mut digests = Vec::new();
+    for (file, name) in [
+        ("oci.tar", "x:1"),
+        ("oci.tar.gz", "x:1"),
+        ("oci.tar.zst", "x:1"),
+        ("old.tar", "saved:1"),
+        ("new.tar", "saved:2"),
+    ] {
+        let out = p.imgtool(&["import", &path(file)]).ok().stdout;
+        assert!(out.starts_with(&format!("{name} sha256:")), "{file}: {out}");
+        digests.push(out);
+        let bundle = p.unpack(name, &[]);
+        assert_eq!(p.run(&bundle).ok().stdout, "b", "{file}");
+        p.remove(&bundle);
+    }
+    assert_eq!(digests[0], digests[2]);
+    let mut from_pipe = p.command(&["import", "-", "piped"]);
+    let out = finish(from_pipe.stdin(fs::File::open(path("oci.tar.gz")).unwrap())).ok();
+    assert!(out.stdout.starts_with("piped sha256:"), "{}", out.stdout);
+    let listed = p.imgtool(&["list", "--format", "json"]).ok().json();
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["piped", "saved:1", "saved:2", "x:1"]);
+    let i = p.imgtool(&["inspect", "x"]).fails("does not exist");
+    assert!(i.stderr.contains("orlop imgtool list"));
+    let i = p.imgtool(&["inspect", "x:1"]).ok().json();
+    assert_eq!((i["layers"].as_array().unwrap().len(), &i["layers"][1]["compression"]), (2, &json!("none")));
+}
+
+#[test]
+fn an_index_gives_the_image_of_the_platform() {
+    needs_root!();
+    let p = Place::new();
+    let source = Image::new(two_layers()).write();
+    source.multi_arch(&[("arm64", Some("v8")), ("riscv64", None)]);
+    p.imgtool(&["import", source.path(), "multi"])
+        .fails("has no image for linux/amd64, only for linux/arm64/v8, linux/riscv64");
+    p.imgtool(&["import", "--platform", "linux/arm64", source.path(), "multi"]).ok();
+    let source = Image::new(two_layers()).write();
+    source.multi_arch(&[("arm64", None), ("amd64", None), ("s390x", None)]);
+    p.imgtool(&["import", source.path(), "multi"]).ok();
+}
+
+#[test]
+fn rm_keeps_what_is_used() {
+    needs_root!();
+    let p = Place::new();
+    let mut three = two_layers();
+    three.push(layer(&[file("third", "3")]));
+    p.imgtool(&["import", Image::new(two_layers()).write().path(), "two"]).ok();
+    p.imgtool(&["import", Image::new(three).config(script("cat /third")).write().path(), "three"]).ok();
+    let bundle = p.unpack("three", &["--no-mount"]);
+    let count = |sub: &str| fs::read_dir(p.store().join(sub)).unwrap().count();
+    p.imgtool(&["rm", "three"]).ok();
+    p.imgtool(&["rm", "three"]).fails("does not exist");
+    assert_eq!((count("layers"), count("refs"), count("bundles")), (3, 1, 1));
+    assert_eq!(p.run(&bundle).ok().stdout, "3");
+    p.remove(&bundle);
+    p.imgtool(&["rm", "two"]).ok();
+    for sub in ["layers", "refs", "bundles", "fixups", "blobs/sha256", "tmp", "locks"] {
+        assert_eq!(count(sub), 0, "{sub}");
+    }
+}
+
+#[test]
+fn what_is_not_what_it_says_is_refused() {
+    needs_root!();
+    let fresh = || Image::new(two_layers()).packing(Packing::Gzip).write();
+    let refuse = |source: &make::Layout, words: &str| {
+        let p = Place::new();
+        p.imgtool(&["import", source.path(), "bad"]).fails(words);
+        // Only the layer that was right may be there.
+        assert!(fs::read_dir(p.store().join("layers")).unwrap().count() <= 1);
+        assert_eq!(fs::read_dir(p.store().join("refs")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(p.store().join("tmp")).unwrap().count(), 0);
+    };
+    let s = fresh();
+    s.damage_layer(1, |b| b.push(0));
+    refuse(&s, "its descriptor says");
+    let s = fresh();
+    s.damage_layer(1, |b| *b.last_mut().unwrap() ^= 1);
+    refuse(&s, "layer sha256:");
+    let s = fresh();
+    s.damage_layer(1, |b| b[4] ^= 1); // the time in gzip's header: inflates to the same
+    refuse(&s, "have the digest");
+    let s = fresh();
+    s.remove_layer(1);
+    refuse(&s, "is missing");
+    let s = fresh();
+    s.edit_config(|c| c["rootfs"]["diff_ids"][1] = json!(format!("sha256:{}", "0".repeat(64))));
+    refuse(&s, "has the diffID");
+    let s = fresh();
+    s.edit_config(|c| drop(c["rootfs"]["diff_ids"].as_array_mut().unwrap().pop()));
+    refuse(&s, "diff_ids");
+    let s = fresh();
+    s.edit_manifest(|m| m["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar"));
+    refuse(&s, "is not its media type");
+    let s = fresh();
+    s.edit_manifest(|m| m["layers"][0]["digest"] = json!("sha256:../../../../etc/passwd"));
+    refuse(&s, "");
+    let s = fresh();
+    s.edit_manifest(|m| m["manifests"] = json!([]));
+    refuse(&s, "is both an index and a manifest");
+    let s = fresh();
+    s.edit_manifest(|m| m["mediaType"] = json!("application/vnd.oci.image.index.v1+json"));
+    refuse(&s, "by its descriptor");
+    let s = fresh();
+    s.edit_index(|i| i["manifests"][0]["size"] = json!(1));
+    refuse(&s, "its descriptor says 1");
+}
+
+#[test]
+fn a_layout_cannot_reach_outside_or_run_away() {
+    needs_root!();
+    let p = Place::new();
+    let s = Image::new(two_layers()).write();
+    s.replace_layer(0, |path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap());
+    p.imgtool(&["import", s.path(), "bad"]).fails("");
+    let s = Image::new(two_layers()).write();
+    s.replace_layer(0, |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap());
+    p.imgtool(&["import", s.path(), "bad"]).fails("is not a regular file");
+    let s = Image::new(two_layers()).write();
+    s.double_index(60);
+    p.imgtool(&["import", s.path(), "bad"]).fails("other indexes");
+    let s = Image::new(two_layers()).write();
+    s.edit_index(|i| {
+        let one = i["manifests"][0].clone();
+        i["manifests"] = json!(vec![one; 60_000]);
+    });
+    p.imgtool(&["import", s.path(), "many"]).fails("at most 4194304 are read");
+}
+
+#[test]
+fn hostile_layers_leave_the_canary_alone() {
+    needs_root!();
+    let p = Place::new();
+    let canary = Scratch::new("canary");
+    let inside = canary.path.join("x");
+    fs::write(&inside, "alive").unwrap();
+    let target = canary.path.to_str().unwrap();
+    let below = target.trim_start_matches('/');
+    let up = format!("{}{below}", "../".repeat(30));
+    let base = layer(&base());
+    for (n, bad) in [
+        // A link of one layer, used by the next.
+        vec![
+            layer(&[link("l", target)]),
+            layer(&[file("l/x", "dead"), file("l/y", "dead"), file("l/.wh.x", "")]),
+        ],
+        vec![layer(&[link("l", &up)]), layer(&[dir("l/d", 0o777), file("l/d/y", "dead")])],
+        vec![layer(&[link("l", target)]), layer(&[hard("h", "l/x")])],
+        vec![layer(&[link("l", &format!("{target}/x"))]), layer(&[file("l", "dead")])],
+        vec![
+            layer(&[link("l", &format!("{target}/x"))]),
+            layer(&[hard("h", "l")]),
+            layer(&[file("h", "dead")]),
+        ],
+        vec![layer(&[link("a", "b"), link("b", "a")]), layer(&[file("a/x", "dead")])],
+        vec![layer(&[link("l", "l/l")]), layer(&[file("l/x", "dead")])],
+        vec![layer(&[link("etc", target)]), layer(&[file("etc/.wh..wh..opq", "")])],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let layers = [vec![base.clone()], bad].concat();
+        let name = format!("bad{n}");
+        let source = Image::new(layers).config(script("true")).write();
+        if p.imgtool(&["import", source.path(), &name]).status.success() {
+            let bundle = p.path().join(&name);
+            if p.imgtool(&["unpack", &name, bundle.to_str().unwrap()]).status.success() {
+                p.remove(&bundle);
+            }
+        }
+        assert_eq!(fs::read_to_string(&inside).unwrap(), "alive", "{n}");
+        assert_eq!(fs::read_dir(&canary.path).unwrap().count(), 1, "{n}");
+        assert_eq!(
+            (fs::metadata(&inside).unwrap().nlink(), fs::metadata(&canary.path).unwrap().mode() & 0o7777),
+            (1, 0o755)
+        );
+    }
+}
+
+#[test]
+fn passwd_of_an_image_is_only_read_when_it_is_a_file() {
+    needs_root!();
+    let p = Place::new();
+    let passwd = |n: usize, e: Vec<Entry>| {
+        let mut all: Vec<Entry> = base().into_iter().filter(|e| e.name != "etc/passwd").collect();
+        all.extend(e);
+        let config = json!({"User": "web", "Cmd": ["true"]});
+        let name = format!("p{n}");
+        p.imgtool(&["import", Image::new(vec![layer(&all)]).config(config).write().path(), &name]).ok();
+        p.imgtool(&["unpack", &name, p.path().join(&name).to_str().unwrap()])
+    };
+    passwd(0, vec![make::fifo("etc/passwd")]).fails("is not a regular file");
+    passwd(1, vec![link("etc/passwd", "/dev/null")]).fails("not in the image's /etc/passwd");
+    passwd(2, vec![link("etc/passwd", "../../../../../../etc/shadow")])
+        .fails("not in the image's /etc/passwd");
+    passwd(3, vec![file("etc/passwd", &"#\n".repeat(3 << 20))]).fails("are read");
+    passwd(4, vec![link("etc/passwd", "/etc/other"), file("etc/other", "web:x:5:6::/:\n")]).ok();
+    assert!(!p.path().join("p0").exists(), "a failed unpack leaves no bundle");
+}
+
+#[test]
+fn a_bomb_is_stopped_and_leaves_nothing() {
+    needs_root!();
+    let p = Place::new();
+    let zeros = make::Zeros(600 << 20);
+    let s = Image::new(vec![layer(&base())]).write();
+    s.add_layer_of_zeros("zeros", zeros, Packing::Zstd);
+    p.imgtool(&["import", s.path(), "bomb"]).fails("raise --max-ratio");
+    p.imgtool(&["import", "--max-layer-bytes", "1000000", s.path(), "bomb"]).fails("raise --max-layer-bytes");
+    assert_eq!(fs::read_dir(p.store().join("tmp")).unwrap().count(), 0);
+    p.imgtool(&["import", "--max-entries", "0", s.path(), "bomb"]).fails("raise --max-entries");
+}
+
+#[test]
+fn a_kill_at_any_time_leaves_a_store_that_works() {
+    needs_root!();
+    let p = Place::new();
+    let many: Vec<Entry> = (0..2000).map(|n| file(&format!("d{}/f{n}", n % 50), &"x".repeat(n))).collect();
+    let layers = [two_layers(), vec![layer(&many), layer(&[file("top", "1")])]].concat();
+    let source = Image::new(layers).packing(Packing::Gzip).config(script("cat /top; ls /d7 | wc -l")).write();
+    let full = std::time::Instant::now();
+    p.imgtool(&["import", source.path(), "k"]).ok();
+    let full = full.elapsed();
+    p.imgtool(&["rm", "k"]).ok();
+    let n = rounds(10, 400);
+    for i in 0..n {
+        let mut child = p
+            .command(&["import", source.path(), "k"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(full * u32::try_from(i).unwrap() / u32::try_from(n).unwrap());
+        let _ = child.kill();
+        child.wait().unwrap();
+        // Whatever is there is whole.
+        for entry in fs::read_dir(p.store().join("layers")).into_iter().flatten() {
+            assert!(entry.unwrap().path().join("meta").exists());
+        }
+        if i % 5 == 4 && p.imgtool(&["list"]).ok().stdout.contains("\nk ") {
+            p.imgtool(&["rm", "k"]).ok();
+        }
+    }
+    p.imgtool(&["import", source.path(), "k"]).ok();
+    let bundle = p.unpack("k", &[]);
+    assert_eq!(p.run(&bundle).ok().stdout, "140\n");
+    assert_eq!(fs::read_dir(p.store().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn imports_at_once_make_each_layer_once() {
+    needs_root!();
+    let p = Place::new();
+    let many: Vec<Entry> = (0..500).map(|n| file(&format!("d/f{n}"), &n.to_string())).collect();
+    let source =
+        Image::new([two_layers(), vec![layer(&many)]].concat()).config(script("cat /d/f499")).write();
+    let path = source.path();
+    for _ in 0..rounds(3, 50) {
+        std::thread::scope(|s| {
+            for n in 0..4 {
+                let p = &p;
+                s.spawn(move || p.imgtool(&["import", path, &format!("at{n}")]).ok());
+            }
+        });
+        assert_eq!(fs::read_dir(p.store().join("layers")).unwrap().count(), 3);
+        for n in 0..4 {
+            p.imgtool(&["rm", &format!("at{n}")]).ok();
+        }
+        assert_eq!(fs::read_dir(p.store().join("layers")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_tall_image_runs_and_a_taller_one_is_refused() {
+    needs_root!();
+    let p = Place::new();
+    let tall = |n: usize| {
+        let more = (0..n)
+            .map(|i| layer(&[dir("d", 0o755), file(&format!("d/f{i}"), "x"), file("top", &i.to_string())]));
+        Image::new(std::iter::once(layer(&base())).chain(more).collect())
+            .config(script("cat /top; ls /d | wc -l"))
+            .write()
+    };
+    p.imgtool(&["import", tall(300).path(), "tall"]).ok();
+    let bundle = p.unpack("tall", &[]);
+    assert_eq!(p.run(&bundle).ok().stdout, "299300\n");
+    let bundle = p.unpack("tall", &["--no-mount"]);
+    assert_eq!(p.run(&bundle).ok().stdout, "299300\n");
+    p.imgtool(&["import", tall(600).path(), "taller"]).ok();
+    p.imgtool(&["unpack", "taller", p.path().join("t").to_str().unwrap()]).fails("overlayfs stacks 500");
+}
+
+#[test]
+fn the_store_is_closed_to_other_users() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", Image::new(two_layers()).write().path(), "x"]).ok();
+    assert_eq!(fs::metadata(p.store()).unwrap().permissions().mode() & 0o7777, 0o700);
+    let bundle = p.unpack("x", &[]);
+    assert_eq!(fs::metadata(&bundle).unwrap().permissions().mode() & 0o7777, 0o700);
+}
+
+#[test]
+fn mount_and_umount_say_what_is_there() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", Image::new(two_layers()).config(script("cat /old/b")).write().path(), "x"]).ok();
+    let bundle = p.unpack("x", &[]);
+    let path = bundle.to_str().unwrap();
+    p.imgtool(&["mount", path]).fails("is mounted already");
+    p.imgtool(&["umount", path]).ok();
+    p.imgtool(&["umount", path]).fails("is not mounted");
+    p.imgtool(&["mount", path]).ok();
+    assert_eq!(p.run(&bundle).ok().stdout, "b");
+    p.imgtool(&["unpack", "x", path]).fails("is not empty");
+    p.imgtool(&["umount", p.path().to_str().unwrap()]).fails("no such file or directory");
+}
