@@ -3,6 +3,7 @@
 use super::digest::Digest;
 use super::fixup::copy_metadata;
 use super::import::fixups;
+use super::rights::Rights;
 use super::stack::Stack;
 use super::store::{Store, remove_path};
 use super::view::{View, at as look};
@@ -26,6 +27,10 @@ pub struct Order<'a> {
 
 /// Makes a bundle at a path where there is nothing, or an empty directory.
 pub fn unpack(store: &Store, order: &Order) -> Result<()> {
+    if !order.mount && !overlay::appends_lowers() {
+        let what = "needs overlayfs to take layers one by one, which Linux 6.8 does";
+        return Err(Error::unsupported("--no-mount", what).hint("leave it out"));
+    }
     let (_, digest) = store.find(order.image)?;
     let (config, diff_ids) = load(store, &digest)?;
     fixups(store, &diff_ids)?; // an import that was killed may have left some out
@@ -119,7 +124,7 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<
     if o.lower.is_empty() {
         return Err(Error::invalid(order.image, "has no layers"));
     }
-    if !rustix::process::geteuid().is_root() {
+    if !Rights::ours().nodes {
         o.options.push("userxattr".into());
     }
     write(
@@ -165,7 +170,7 @@ pub fn unmount(bundle: &Path) -> Result<()> {
 
 /// config.json of an image (image-spec conversion.md) on top of what `spec` writes.
 fn document(image: &ImageConfiguration, view: &View, order: &Order) -> Result<Config> {
-    let mut c = spec::default_config(None);
+    let mut c = spec::default_config(ids());
     let none = oci_spec::image::Config::default();
     let from = image.config().as_ref().unwrap_or(&none);
     let process = c.process.get_or_insert_default();
@@ -192,6 +197,12 @@ fn document(image: &ImageConfiguration, view: &View, order: &Order) -> Result<Co
     c.mounts.get_or_insert_default().extend(volumes(&words(from.volumes()))?);
     c.annotations = Some(annotations(image, from));
     Ok(c)
+}
+
+/// An ordinary user's own ids, for a user namespace; root needs none.
+fn ids() -> Option<(u32, u32)> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw()))
 }
 
 /// Data of a volume is kept out of the rootfs: a tmpfs that starts with what the image has there.

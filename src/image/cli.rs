@@ -51,7 +51,7 @@ enum Command {
     Unpack {
         image: String,
         bundle: PathBuf,
-        /// Mount the rootfs (the default)
+        /// Mount the rootfs (the default for root)
         #[arg(long, overrides_with = "no_mount")]
         mount: bool,
         /// Leave the mount to the runtime, which makes it for as long as the container lives
@@ -97,8 +97,10 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
             }
         }
         Command::Inspect { image } => json(&inspect::inspect(&store(false)?, &image)?)?,
-        Command::Unpack { image, bundle: path, mount: _, no_mount, rootfs_readonly: readonly } => {
-            let order = bundle::Order { image: &image, bundle: &path, mount: !no_mount, readonly };
+        Command::Unpack { image, bundle: path, mount, no_mount, rootfs_readonly: readonly } => {
+            // An ordinary user cannot mount, but in a user namespace: as its container does.
+            let mount = mount || !no_mount && rustix::process::geteuid().is_root();
+            let order = bundle::Order { image: &image, bundle: &path, mount, readonly };
             bundle::unpack(&store(false)?, &order)?;
         }
         Command::Mount { bundle: path } => bundle::mount(&path)?,

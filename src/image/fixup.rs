@@ -4,6 +4,7 @@
 use super::layer::apply::Needs;
 use super::layer::dirs::{open_dir, remove_all};
 use super::layer::entry::{is_below, join, split};
+use super::rights::Rights;
 use super::view::{Found, View, at, failed, is_opaque, proc_path, read_dir};
 use crate::error::{Error, Result};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
@@ -141,11 +142,7 @@ impl Fix<'_> {
         }
         if is_opaque(&source) {
             let dir = open_dir(&self.out, path).map_err(|e| failed(path, "open", e))?;
-            let key = if rustix::process::geteuid().is_root() {
-                "trusted.overlay.opaque"
-            } else {
-                "user.overlay.opaque"
-            };
+            let key = Rights::ours().opaque();
             fs::fsetxattr(&dir, key, b"y", XattrFlags::empty()).map_err(|e| failed(path, "setxattr", e))?;
         }
         self.made.insert(path.to_vec(), Some(source));
@@ -219,7 +216,7 @@ impl Fix<'_> {
 /// Owner, mode, attributes and time of a directory, `from` being an `O_PATH` descriptor.
 pub fn copy_metadata(from: &OwnedFd, to: &OwnedFd) -> std::result::Result<(), Errno> {
     let stat = fs::fstat(from)?;
-    if rustix::process::geteuid().is_root() {
+    if Rights::ours().owners {
         fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     }
     fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
@@ -233,7 +230,7 @@ pub fn copy_metadata(from: &OwnedFd, to: &OwnedFd) -> std::result::Result<(), Er
         let mut value = vec![0u8; 64 << 10];
         let n = fs::getxattr(&source, name, &mut value[..])?;
         match fs::fsetxattr(to, name, &value[..n], XattrFlags::empty()) {
-            Err(Errno::PERM | Errno::OPNOTSUPP) if !rustix::process::geteuid().is_root() => {}
+            Err(Errno::PERM | Errno::OPNOTSUPP) if !Rights::ours().nodes => {}
             other => other?,
         }
     }

@@ -9,12 +9,12 @@ use super::limits::Limits;
 use super::manifest::Layer;
 use super::platform::Platform;
 use super::stack::Stack;
-use super::store::{LayerMeta, Store};
+use super::store::{LayerMeta, NameLock, Store, Work};
 use super::view::View;
 use super::{fixup, view};
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -84,8 +84,10 @@ fn add(store: &Store, files: &Files, image: &Image, limits: &Limits) -> Result<(
             return Err(Error::invalid(layer.digest.to_string(), what));
         }
     }
+    let ready = Ready::default();
     in_parallel(&image.layers, |layer| {
-        add_layer(store, files, layer, limits).map_err(|e| inside(&format!("layer {}", layer.digest), e))
+        add_layer(store, files, layer, limits, &ready)
+            .map_err(|e| inside(&format!("layer {}", layer.digest), e))
     })?;
     let ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id).collect();
     fixups(store, &ids)
@@ -114,11 +116,35 @@ fn in_parallel(layers: &[Layer], job: impl Fn(&Layer) -> Result<()> + Sync) -> R
     }
 }
 
-fn add_layer(store: &Store, files: &Files, layer: &Layer, limits: &Limits) -> Result<()> {
+/// Layers that are made but not yet durable. Whoever finds nobody at it makes all of them durable at once; the others
+/// go on with their next layer, for syncfs(2) is slow on a busy disk.
+#[derive(Default)]
+struct Ready {
+    layers: Mutex<Vec<(Work, NameLock, PathBuf)>>,
+    turn: Mutex<()>,
+}
+
+impl Ready {
+    fn push(&self, store: &Store, layer: (Work, NameLock, PathBuf)) -> Result<()> {
+        let queue = || self.layers.lock().unwrap_or_else(|p| p.into_inner());
+        queue().push(layer);
+        // Asked again after each turn: no layer stays behind with its lock, for which another import may wait while
+        // we wait for one of its own.
+        while !queue().is_empty() {
+            let Ok(_turn) = self.turn.try_lock() else { break };
+            let batch = std::mem::take(&mut *queue());
+            let moves: Vec<_> = batch.iter().map(|(work, _, to)| (work, "layer", to.as_path())).collect();
+            store.commit(&moves)?;
+        }
+        Ok(())
+    }
+}
+
+fn add_layer(store: &Store, files: &Files, layer: &Layer, limits: &Limits, ready: &Ready) -> Result<()> {
     if store.layer_meta(&layer.diff_id)?.is_some() {
         return Ok(());
     }
-    let _lock = store.lock(&layer.diff_id.hex())?;
+    let lock = store.lock(&layer.diff_id.hex())?;
     if store.layer_meta(&layer.diff_id)?.is_some() {
         return Ok(()); // made while we waited
     }
@@ -157,7 +183,7 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, limits: &Limits) -> Re
     let text = serde_json::to_vec(&meta).map_err(|e| Error::invalid("meta", e.to_string()))?;
     let path = work.path.join("layer/meta");
     std::fs::write(&path, text).map_err(|e| Error::io(path.display().to_string(), "write", &e))?;
-    store.commit(&work, "layer", &store.layer(&layer.diff_id))
+    ready.push(store, (work, lock, store.layer(&layer.diff_id)))
 }
 
 /// Makes the missing fixups of a stack, bottom first: each is part of what the next one looks at.
@@ -182,7 +208,7 @@ pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
                     std::fs::remove_dir(&fs)
                         .map_err(|e| Error::io(fs.display().to_string(), "remove", &e))?;
                 }
-                store.commit(&work, "fixup", &target)?;
+                store.commit(&[(&work, "fixup", &target)])?;
             }
         }
         stack.push(store, id, &meta);

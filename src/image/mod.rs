@@ -18,6 +18,7 @@ pub mod limits;
 pub mod manifest;
 pub mod overlay;
 pub mod platform;
+pub mod rights;
 pub mod stack;
 pub mod store;
 pub mod user;

@@ -20,14 +20,12 @@ pub fn mount(o: &Overlay, target: &Path) -> Result<()> {
     if is_mounted(target)? {
         return Err(Error::new(crate::error::Kind::Exists, at, "is mounted already"));
     }
+    if !appends_lowers() {
+        return mount_by_string(o, target);
+    }
     let fs = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(|e| Error::os(&at, "fsopen overlay", e.raw_os_error()))?;
-    match configure(&fs, o) {
-        Ok(()) => {}
-        // Before Linux 6.7 there is no `lowerdir+`.
-        Err((key, Errno::INVAL)) if key == "lowerdir+" && !has_log(&fs) => return mount_by_string(o, target),
-        Err((key, e)) => return Err(refused(&fs, &at, &format!("overlay: {key}"), e)),
-    }
+    configure(&fs, o).map_err(|(key, e)| refused(&fs, &at, &format!("fsconfig overlay {key}"), e))?;
     mount::fsconfig_create(&fs).map_err(|e| refused(&fs, &at, "mount overlay", e))?;
     let made = mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(|e| refused(&fs, &at, "fsmount overlay", e))?;
@@ -67,9 +65,16 @@ fn log(fs: &OwnedFd) -> Vec<String> {
     out
 }
 
-/// A kernel that knows a key says why it refuses the value.
-fn has_log(fs: &OwnedFd) -> bool {
-    log(fs).iter().any(|l| !l.contains("Unknown parameter"))
+/// Whether overlayfs takes its layers one by one, as `lowerdir+`: Linux 6.8 does. Older kernels cannot be asked: some
+/// take the option and refuse the mount.
+pub fn appends_lowers() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    is_at_least(&release, (6, 8))
+}
+
+fn is_at_least(release: &str, (major, minor): (u32, u32)) -> bool {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|p| p.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
 }
 
 fn refused(fs: &OwnedFd, at: &str, call: &str, e: Errno) -> Error {
@@ -106,13 +111,17 @@ fn mount_by_string(o: &Overlay, target: &Path) -> Result<()> {
             data.push_str(option);
         }
         let target = std::path::absolute(target).map_err(io("resolve"))?;
-        let here = std::env::current_dir().map_err(io("getcwd"))?;
-        std::env::set_current_dir(&links).map_err(io("chdir to the links"))?;
         let data = std::ffi::CString::new(data).map_err(|e| Error::invalid(&at, e.to_string()))?;
-        let done =
-            mount::mount("overlay", &target, "overlay", mount::MountFlags::empty(), Some(data.as_c_str()));
-        std::env::set_current_dir(here).map_err(io("chdir back"))?;
-        done.map_err(|e| Error::os(&at, "mount overlay", e.raw_os_error()))
+        // A thread of its own has a working directory of its own.
+        let here = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+            nix::unistd::chdir(&links)?;
+            mount::mount("overlay", &target, "overlay", mount::MountFlags::empty(), Some(data.as_c_str()))
+                .map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error()))
+        };
+        let done = std::thread::scope(|s| s.spawn(here).join());
+        let done = done.unwrap_or(Err(nix::errno::Errno::EINVAL));
+        done.map_err(|e| Error::os(&at, "mount overlay", e as i32))
     })();
     // The kernel has resolved the links; left behind they do no harm.
     let _ = std::fs::remove_dir_all(&links);
@@ -138,4 +147,61 @@ pub fn unmount(target: &Path) -> Result<()> {
         let error = Error::os(at, "umount", e.raw_os_error());
         if e == Errno::BUSY { error.hint("a container or another process uses it") } else { error }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        for (release, want) in [
+            ("6.8.0-45-generic", true),
+            ("6.18", true),
+            ("7.0-rc1", true),
+            ("6.7.9", false),
+            ("5.10.0", false),
+            ("", false),
+        ] {
+            assert_eq!(is_at_least(release, (6, 8)), want, "{release}");
+        }
+    }
+
+    /// Both ways to mount give the same tree, for more layers than a page has room for their names.
+    #[test]
+    fn the_old_way_mounts_the_same() {
+        if !rustix::process::geteuid().is_root() {
+            return; // an ordinary user cannot mount; the integration tests count that
+        }
+        let dir = std::env::temp_dir().join(format!("orlop-overlay-{}", std::process::id()));
+        let make = |name: &str| {
+            let path = dir.join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path.to_str().unwrap().to_string()
+        };
+        let lower: Vec<String> =
+            (0..300).map(|n| make(&format!("a-rather-long-name-of-a-layer/{n}"))).collect();
+        for (n, l) in lower.iter().enumerate() {
+            std::fs::write(format!("{l}/f"), n.to_string()).unwrap();
+            std::fs::write(format!("{l}/{n}"), "").unwrap();
+        }
+        let o = Overlay { lower, upper: Some(make("upper")), work: Some(make("work")), options: Vec::new() };
+        let target = PathBuf::from(make("rootfs"));
+        let look = || {
+            let seen =
+                (std::fs::read_to_string(target.join("f")), std::fs::read_dir(&target).unwrap().count());
+            unmount(&target).unwrap();
+            seen
+        };
+        let new = mount(&o, &target).map(|()| look());
+        let old = mount_by_string(&o, &target).map(|()| look());
+        let names = std::fs::read_dir(&dir).unwrap().count();
+        std::fs::remove_dir_all(&dir).unwrap();
+        for seen in [new, old] {
+            let (text, count) = seen.unwrap();
+            assert_eq!((text.unwrap().as_str(), count), ("0", 301));
+        }
+        assert_eq!(names, 4, "links are left");
+    }
 }

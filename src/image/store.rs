@@ -176,13 +176,15 @@ impl Store {
         Ok(())
     }
 
-    /// Makes what was written in `work` durable and gives it its name; one that is there already stays.
-    pub fn commit(&self, work: &Work, from: &str, to: &Path) -> Result<()> {
-        fs::syncfs(&work.fd).map_err(|e| os(&work.path, "syncfs", e))?;
-        match std::fs::rename(work.path.join(from), to) {
-            Err(e) if e.raw_os_error() == Some(libc::ENOTEMPTY) || e.raw_os_error() == Some(libc::EEXIST) => {
+    /// Makes what was written durable and gives each its name; one that is there already stays.
+    pub fn commit(&self, moves: &[(&Work, &str, &Path)]) -> Result<()> {
+        let Some((first, _, to)) = moves.first() else { return Ok(()) };
+        fs::syncfs(&first.fd).map_err(|e| os(&first.path, "syncfs", e))?;
+        for (work, from, to) in moves {
+            match std::fs::rename(work.path.join(from), to) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {}
+                other => other.map_err(|e| error(to, "rename", &e))?,
             }
-            other => other.map_err(|e| error(to, "rename", &e))?,
         }
         sync_parent(to)
     }

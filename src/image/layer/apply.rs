@@ -6,6 +6,7 @@ use super::entry::{Entry, Kind, Meta, Whiteout, ancestors, is_below, refuse, spl
 use super::read::{Reader, read_error};
 use crate::error::Result;
 use crate::image::limits::Limits;
+use crate::image::rights::Rights;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,7 @@ pub fn apply<R: BufRead>(stream: R, root: OwnedFd, limits: &Limits) -> Result<Ap
     let mut reader = Reader::new(stream, limits.clone());
     let mut a = Apply {
         tree: Tree::new(root, limits.clone()),
-        privileged: rustix::process::geteuid().is_root(),
+        rights: Rights::ours(),
         whiteouts: BTreeSet::new(),
         opaque: BTreeSet::new(),
         links: BTreeMap::new(),
@@ -75,7 +76,7 @@ const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 struct Apply {
     tree: Tree,
-    privileged: bool,
+    rights: Rights,
     /// Paths to hide. They become nodes when all was read: a whiteout never hides what its own layer has, wherever it
     /// stands in the archive (image-spec layer.md#whiteouts).
     whiteouts: BTreeSet<Vec<u8>>,
@@ -111,7 +112,7 @@ impl Apply {
             Kind::Char(0, 0) => {
                 return Err(refuse(&path, "is the device 0:0, which overlayfs takes for a whiteout"));
             }
-            Kind::Char(..) | Kind::Block(..) if !self.privileged => {
+            Kind::Char(..) | Kind::Block(..) if !self.rights.nodes => {
                 self.out.skipped += 1;
                 return Ok(());
             }
@@ -271,7 +272,7 @@ impl Apply {
     }
 
     fn owner_at(&self, path: &[u8], dir: &OwnedFd, name: &[u8], meta: &Meta) -> Result<()> {
-        if !self.privileged {
+        if !self.rights.owners {
             return Ok(());
         }
         let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
@@ -296,7 +297,7 @@ impl Apply {
     /// In this order: chown(2) clears set-id bits and file capabilities.
     fn metadata(&self, path: &[u8], fd: impl AsFd, meta: &Meta) -> Result<()> {
         let fd = fd.as_fd();
-        if self.privileged {
+        if self.rights.owners {
             fs::fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
                 .map_err(|e| failed(path, "fchown", e))?;
         }
@@ -320,7 +321,7 @@ impl Apply {
                 Ok(()) => {}
                 // Labels of a security module that is not here, and what an ordinary user may not set.
                 Err(Errno::OPNOTSUPP) => {}
-                Err(Errno::PERM) if !self.privileged || key.starts_with(b"user.") => {}
+                Err(Errno::PERM) if !self.rights.nodes || key.starts_with(b"user.") => {}
                 Err(e) => return Err(failed(path, &format!("setxattr {}", super::entry::shown(key)), e)),
             }
         }
@@ -376,7 +377,7 @@ impl Apply {
         for (path, meta) in dirs.iter().rev() {
             let fd = self.tree.open(path)?;
             if !path.is_empty() && self.opaque.contains(path) {
-                let key = if self.privileged { "trusted.overlay.opaque" } else { "user.overlay.opaque" };
+                let key = self.rights.opaque();
                 fs::fsetxattr(&*fd, key, b"y", XattrFlags::empty()).map_err(|e| failed(path, key, e))?;
             }
             self.metadata(path, &*fd, meta.as_ref().unwrap_or(&default))?;
