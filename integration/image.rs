@@ -9,6 +9,7 @@ use make::{Entry, Image, Packing, Place, base, dir, file, hard, layer, link, scr
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use support::{Scratch, finish, rounds};
 
@@ -202,6 +203,9 @@ fn rm_keeps_what_is_used() {
     assert_eq!((count("layers"), count("refs"), count("bundles")), (3, 1, 1));
     assert_eq!(p.run(&bundle).ok().stdout, "3");
     p.remove(&bundle);
+    p.imgtool(&["gc"]).ok();
+    assert_eq!((count("layers"), count("refs"), count("bundles")), (2, 1, 0));
+    fs::write(p.store().join("locks/of-the-killed"), "").unwrap();
     p.imgtool(&["rm", "two"]).ok();
     for sub in ["layers", "refs", "bundles", "fixups", "blobs/sha256", "tmp", "locks"] {
         assert_eq!(count(sub), 0, "{sub}");
@@ -447,6 +451,11 @@ fn the_store_is_closed_to_other_users() {
     assert_eq!(fs::metadata(p.store()).unwrap().permissions().mode() & 0o7777, 0o700);
     let bundle = p.unpack("x", &[]);
     assert_eq!(fs::metadata(&bundle).unwrap().permissions().mode() & 0o7777, 0o700);
+    let orlop = p.path().join("orlop");
+    fs::copy(support::ORLOP, &orlop).unwrap();
+    let mut c = std::process::Command::new(orlop);
+    c.args(["imgtool", "--store"]).arg(p.store()).arg("list");
+    finish(c.uid(12345).gid(12345)).fails("belongs to another user");
 }
 
 #[test]
@@ -463,4 +472,38 @@ fn mount_and_umount_say_what_is_there() {
     assert_eq!(p.run(&bundle).ok().stdout, "b");
     p.imgtool(&["unpack", "x", path]).fails("is not empty");
     p.imgtool(&["umount", p.path().to_str().unwrap()]).fails("no such file or directory");
+}
+
+#[test]
+fn an_ordinary_user_imports_and_runs() {
+    needs_root!();
+    let p = Place::new();
+    let s = Scratch::new("ordinary");
+    let home = s.path.join("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(12345), Some(12345)).unwrap();
+    let orlop = s.path.join("orlop");
+    fs::copy(support::ORLOP, &orlop).unwrap();
+    let mut layers = two_layers();
+    layers.push(layer(&[make::device("dev/odd"), make::owned("etc/owned", 5)]));
+    let check = "ls /old /again; cat /passwd; stat -c '%u %a %n' /secret /etc/owned; test -e /gone || echo hidden; \
+                 echo mine > /etc/hostname; cat /etc/hostname";
+    let source = Image::new(layers).packing(Packing::Gzip).config(script(check)).write();
+    let run = |args: &[&str]| {
+        let mut c = std::process::Command::new(&orlop);
+        c.args(args).current_dir(&home).env("HOME", &home).env_remove("XDG_DATA_HOME").stdin(Stdio::null());
+        finish(c.uid(12345).gid(12345))
+    };
+    let out = run(&["imgtool", "import", source.path(), "x"]).ok();
+    assert!(out.stderr.contains("1 device nodes were left out"), "{}", out.stderr);
+    assert!(home.join(".local/share/orlop/layers").exists());
+    run(&["imgtool", "unpack", "x", "b"]).ok();
+    run(&["imgtool", "mount", "b"]).fails("operation not permitted");
+    assert!(!p.is_mounted(&home.join("b")));
+    let id = format!("orlop-ordinary-{}", support::unique());
+    let out = run(&["--root", "state", "run", "--bundle", "b", &id]).ok();
+    let want = "/again:\nnew\n\n/old:\nb\nroot:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n\
+                0 711 /secret\n0 644 /etc/owned\nhidden\nmine\n";
+    assert_eq!(out.stdout, want, "{}", out.stderr);
+    run(&["imgtool", "rm", "x"]).ok();
 }

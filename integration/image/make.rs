@@ -17,10 +17,11 @@ pub struct Entry {
     link: String,
     data: Vec<u8>,
     mode: u32,
+    owner: u64,
 }
 
 fn entry(name: &str, kind: tar::EntryType, link: &str, data: &[u8], mode: u32) -> Entry {
-    Entry { name: name.into(), kind, link: link.into(), data: data.into(), mode }
+    Entry { name: name.into(), kind, link: link.into(), data: data.into(), mode, owner: 0 }
 }
 
 pub fn file(name: &str, data: &str) -> Entry {
@@ -43,6 +44,14 @@ pub fn fifo(name: &str) -> Entry {
     entry(name, tar::EntryType::Fifo, "", b"", 0o666)
 }
 
+pub fn device(name: &str) -> Entry {
+    entry(name, tar::EntryType::Char, "", b"", 0o666)
+}
+
+pub fn owned(name: &str, owner: u64) -> Entry {
+    Entry { owner, ..file(name, "") }
+}
+
 /// The tar stream of a layer.
 pub fn layer(entries: &[Entry]) -> Vec<u8> {
     let mut b = tar::Builder::new(Vec::new());
@@ -50,8 +59,12 @@ pub fn layer(entries: &[Entry]) -> Vec<u8> {
         let mut h = tar::Header::new_gnu();
         h.set_entry_type(e.kind);
         h.set_mode(e.mode);
-        h.set_uid(0);
-        h.set_gid(0);
+        h.set_uid(e.owner);
+        h.set_gid(e.owner);
+        if e.kind == tar::EntryType::Char {
+            h.set_device_major(1).unwrap();
+            h.set_device_minor(3).unwrap();
+        }
         h.set_mtime(1_600_000_000);
         h.set_size(e.data.len() as u64);
         if e.link.is_empty() {

@@ -67,6 +67,8 @@ enum Command {
     Umount { bundle: PathBuf },
     /// Remove an image, and what no other image and no bundle uses
     Rm { image: String },
+    /// Remove what no image and no bundle uses any more
+    Gc,
 }
 
 /// Carries out `imgtool` with these arguments.
@@ -107,9 +109,9 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Umount { bundle: path } => bundle::unmount(&path)?,
         Command::Rm { image } => {
             let (names, removed) = collect::remove(&store(true)?, &image)?;
-            let (names, layers) = (names.join(" "), removed.layers);
-            print(&format!("{names}: removed, {layers} layers\n"))?;
+            print(&format!("{}: removed, {}\n", names.join(" "), removed))?;
         }
+        Command::Gc => print(&format!("removed {}\n", collect::sweep(&store(true)?)?))?,
     }
     Ok(0)
 }

@@ -13,6 +13,12 @@ pub struct Removed {
     pub blobs: u64,
 }
 
+impl std::fmt::Display for Removed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} layers and {} blobs", self.layers, self.blobs)
+    }
+}
+
 /// Removes the name, and what nothing else uses. The store is locked exclusively.
 pub fn remove(store: &Store, image: &str) -> Result<(Vec<String>, Removed)> {
     let (name, digest) = store.find(image)?;
@@ -56,6 +62,7 @@ pub fn sweep(store: &Store) -> Result<Removed> {
         }
     }
     store.sweep("bundles", &bundles)?;
+    store.sweep("locks", &BTreeSet::new())?; // of commands that were killed: nobody is at work now
     store.sweep("fixups", &chains)?;
     Ok(Removed { layers: store.sweep("layers", &layers)?, blobs: store.sweep("blobs/sha256", &blobs)? })
 }

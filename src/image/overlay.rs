@@ -23,8 +23,15 @@ pub fn mount(o: &Overlay, target: &Path) -> Result<()> {
     if !appends_lowers() {
         return mount_by_string(o, target);
     }
-    let fs = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .map_err(|e| Error::os(&at, "fsopen overlay", e.raw_os_error()))?;
+    let fs = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| {
+        let error = Error::os(&at, "fsopen overlay", e.raw_os_error());
+        // overlayfs mounts in user namespaces since Linux 5.11, in a mount namespace of their own.
+        if e == Errno::PERM {
+            error.hint("orlop run mounts it, in the container's user namespace")
+        } else {
+            error
+        }
+    })?;
     configure(&fs, o).map_err(|(key, e)| refused(&fs, &at, &format!("fsconfig overlay {key}"), e))?;
     mount::fsconfig_create(&fs).map_err(|e| refused(&fs, &at, "mount overlay", e))?;
     let made = mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
