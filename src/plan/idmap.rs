@@ -31,7 +31,7 @@ pub fn to_host(map: &[IdMap], inside: u32) -> Option<u32> {
 
 /// Reads `linux.uidMappings` and `linux.gidMappings`. Those beside a user namespace that is joined must equal its
 /// own, which only the host can tell.
-pub fn plan(linux: Option<&config::Linux>, ns: &Namespaces, euid: u32, _egid: u32) -> Result<Maps> {
+pub fn plan(linux: Option<&config::Linux>, ns: &Namespaces) -> Result<Maps> {
     let maps = Maps {
         uid: read("linux.uidMappings", "user", linux.and_then(|l| l.uid_mappings.as_deref()))?,
         gid: read("linux.gidMappings", "group", linux.and_then(|l| l.gid_mappings.as_deref()))?,
@@ -41,9 +41,6 @@ pub fn plan(linux: Option<&config::Linux>, ns: &Namespaces, euid: u32, _egid: u3
             if !map.is_empty() {
                 return Err(Error::invalid(at, "mappings need a user namespace in linux.namespaces"));
             }
-        }
-        if euid != 0 {
-            return Err(Error::invalid("linux.namespaces", "an ordinary user needs a user namespace"));
         }
         return Ok(maps);
     }
@@ -169,15 +166,15 @@ mod tests {
     use crate::plan::{sample, spawn};
     use serde_json::{Value, json};
 
-    fn plan_of(linux: Value, euid: u32) -> Result<Maps> {
+    fn plan_of(linux: Value) -> Result<Maps> {
         let linux: Linux = serde_json::from_value(linux).unwrap();
         let ns = spawn::namespaces(Some(&linux)).unwrap();
-        plan(Some(&linux), &ns, euid, euid)
+        plan(Some(&linux), &ns)
     }
 
     fn with_uid(uid: Value) -> Result<Maps> {
         let user = json!([{ "type": "user" }]);
-        plan_of(json!({ "namespaces": user, "uidMappings": uid, "gidMappings": [one_map()] }), 0)
+        plan_of(json!({ "namespaces": user, "uidMappings": uid, "gidMappings": [one_map()] }))
     }
 
     fn one_map() -> Value {
@@ -226,14 +223,12 @@ mod tests {
     #[test]
     fn mappings_and_the_namespace_belong_together() {
         let map = json!([one_map()]);
-        let e = plan_of(json!({ "gidMappings": map }), 0).unwrap_err();
+        let e = plan_of(json!({ "gidMappings": map })).unwrap_err();
         assert_eq!(e.to_string(), "linux.gidMappings: mappings need a user namespace in linux.namespaces");
-        let e = plan_of(json!({}), 1000).unwrap_err();
-        assert_eq!(e.to_string(), "linux.namespaces: an ordinary user needs a user namespace");
-        let e = plan_of(json!({ "namespaces": [{ "type": "user" }], "uidMappings": map }), 0).unwrap_err();
+        let e = plan_of(json!({ "namespaces": [{ "type": "user" }], "uidMappings": map })).unwrap_err();
         assert_eq!(e.to_string(), "linux.gidMappings: a user namespace needs a mapping");
         let joined = json!([{ "type": "user", "path": "/proc/1/ns/user" }]);
-        assert_eq!(plan_of(json!({ "namespaces": joined }), 0).unwrap(), Maps::default());
+        assert_eq!(plan_of(json!({ "namespaces": joined })).unwrap(), Maps::default());
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Plan {
             return Err(Error::invalid("linux.namespaces", "an ordinary user needs a user namespace")
                 .hint("`orlop spec --rootless` writes such a config.json"));
         }
-        let maps = idmap::plan(linux, &ns, host.euid, host.egid)?;
+        let maps = idmap::plan(linux, &ns)?;
         let (opens, warnings) = (Vec::new(), Vec::new());
         let mut d = Draft { config, host, request, ns, maps, opens, warnings };
         document::check(&mut d)?;

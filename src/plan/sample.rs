@@ -97,8 +97,7 @@ impl Sample {
     pub fn run<R>(&self, section: impl FnOnce(&mut Draft) -> R) -> R {
         let config: Config = serde_json::from_value(self.config.clone()).expect("the sample parses");
         let ns = spawn::namespaces(config.linux.as_ref()).expect("its namespaces are right");
-        let maps = idmap::plan(config.linux.as_ref(), &ns, self.host.euid, self.host.egid)
-            .expect("its mappings are right");
+        let maps = idmap::plan(config.linux.as_ref(), &ns).expect("its mappings are right");
         section(&mut Draft {
             config: &config,
             host: &self.host,
