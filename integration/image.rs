@@ -443,6 +443,21 @@ fn a_tall_image_runs_and_a_taller_one_is_refused() {
     p.imgtool(&["unpack", "taller", p.path().join("t").to_str().unwrap()]).fails("overlayfs stacks 500");
 }
 
+/// More directories to settle than there are descriptors.
+#[test]
+fn a_layer_may_leave_many_directories_to_those_below() {
+    needs_root!();
+    let p = Place::new();
+    let many: Vec<Entry> = (0..1500).map(|n| file(&format!("w/{n}/.wh.a"), "")).collect();
+    let source =
+        Image::new(vec![layer(&base()), layer(&many)]).config(script("ls /w | wc -l; ls /w/7")).write();
+    let mut c = std::process::Command::new("sh");
+    c.args(["-c", "ulimit -n 256; exec \"$@\"", "sh", support::ORLOP, "imgtool", "--store"]);
+    finish(c.arg(p.store()).args(["import", source.path(), "many"])).ok();
+    let bundle = p.unpack("many", &[]);
+    assert_eq!(p.run(&bundle).ok().stdout, "1500\n");
+}
+
 #[test]
 fn the_store_is_closed_to_other_users() {
     needs_root!();

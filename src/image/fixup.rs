@@ -5,17 +5,19 @@ use super::layer::apply::Needs;
 use super::layer::dirs::{open_dir, remove_all};
 use super::layer::entry::{is_below, join, split};
 use super::rights::Rights;
-use super::view::{Found, View, at, failed, is_opaque, proc_path, read_dir};
+use super::view::{View, at, failed, is_opaque, proc_path, read_dir};
 use crate::error::{Error, Result};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 /// Fills the empty directory `out` with the fixups of `layer` on top of `below`. Files are hard links to those of the
 /// layers: nothing is copied. False when nothing was to be done.
-pub fn build(out: OwnedFd, layer: &OwnedFd, below: &View, needs: &Needs) -> Result<bool> {
+pub fn build(out: OwnedFd, layer: OwnedFd, below: &View, needs: &Needs) -> Result<bool> {
     let implicit = needs.dirs.iter().map(|d| d.bytes()).collect();
+    let layer = Rc::new(layer);
     let mut f = Fix { out, layer, below, implicit, made: BTreeMap::new(), moved: BTreeMap::new() };
     for dir in &needs.dirs {
         f.implicit_dir(dir.bytes())?;
@@ -29,13 +31,16 @@ pub fn build(out: OwnedFd, layer: &OwnedFd, below: &View, needs: &Needs) -> Resu
     f.finish()
 }
 
+/// A layer and a path in it: an open descriptor for each of a hundred thousand directories would be too many.
+type Source = (Rc<OwnedFd>, Vec<u8>);
+
 struct Fix<'a> {
     out: OwnedFd,
-    layer: &'a OwnedFd,
+    layer: Rc<OwnedFd>,
     below: &'a View,
     implicit: BTreeSet<&'a [u8]>,
     /// Directories made here, and whose metadata they get.
-    made: BTreeMap<Vec<u8>, Option<OwnedFd>>,
+    made: BTreeMap<Vec<u8>, Option<Source>>,
     /// Directories of the layer that are links below, and where these lead.
     moved: BTreeMap<Vec<u8>, Vec<u8>>,
 }
@@ -106,17 +111,17 @@ impl Fix<'_> {
             return Err(failed(to, "mkdir", Errno::NAMETOOLONG));
         }
         self.dir(to)?;
-        for entry in read_dir(self.layer, from)? {
+        for entry in read_dir(&self.layer, from)? {
             let entry = entry.map_err(|e| failed(from, "read", e))?;
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
             }
             let (from, to) = (join(from, name), join(to, name));
-            let Some(fd) = at(self.layer, &from)? else { continue };
+            let Some(fd) = at(&self.layer, &from)? else { continue };
             let stat = fs::fstat(&fd).map_err(|e| failed(&from, "fstat", e))?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                self.put(self.layer, &from, &to)?;
+                self.put(&self.layer.clone(), &from, &to)?;
                 continue;
             }
             let below = self.below.lookup(&to)?.map(|f| f.kind());
@@ -126,7 +131,7 @@ impl Fix<'_> {
                 continue;
             }
             if !self.implicit.contains(&from[..]) {
-                self.explicit_dir(&to, fd)?;
+                self.explicit_dir(&to, &from, &fd)?;
             }
             self.merge(&from, &to)?;
         }
@@ -134,18 +139,18 @@ impl Fix<'_> {
     }
 
     /// A moved directory that has an entry keeps its metadata, and hides what it hid.
-    fn explicit_dir(&mut self, path: &[u8], source: OwnedFd) -> Result<()> {
+    fn explicit_dir(&mut self, path: &[u8], from: &[u8], source: &OwnedFd) -> Result<()> {
         self.dir(split(path).0)?;
         if !self.made.contains_key(path) {
             let (parent, name) = self.parent(path)?;
             fs::mkdirat(&parent, name, Mode::RWXU).map_err(|e| failed(path, "mkdirat", e))?;
         }
-        if is_opaque(&source) {
+        if is_opaque(source) {
             let dir = open_dir(&self.out, path).map_err(|e| failed(path, "open", e))?;
             let key = Rights::ours().opaque();
             fs::fsetxattr(&dir, key, b"y", XattrFlags::empty()).map_err(|e| failed(path, "setxattr", e))?;
         }
-        self.made.insert(path.to_vec(), Some(source));
+        self.made.insert(path.to_vec(), Some((self.layer.clone(), from.to_vec())));
         Ok(())
     }
 
@@ -158,14 +163,15 @@ impl Fix<'_> {
         let is_dir = |fd: &OwnedFd| {
             fs::fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
         };
-        let own = at(self.layer, path)?.filter(is_dir);
-        let below = || -> Result<Option<OwnedFd>> {
-            Ok(self.below.lookup(path)?.filter(|f| f.kind() == FileType::Directory).map(|f: Found| f.fd))
+        let own = at(&self.layer, path)?.filter(is_dir).map(|_| self.layer.clone());
+        let below = || -> Result<Option<Rc<OwnedFd>>> {
+            Ok(self.below.lookup(path)?.filter(|f| f.kind() == FileType::Directory).map(|f| f.layer))
         };
         let source = match own {
-            Some(fd) if !self.implicit.contains(path) => Some(fd),
+            Some(layer) if !self.implicit.contains(path) => Some(layer),
             own => below()?.or(own),
         };
+        let source = source.map(|layer| (layer, path.to_vec()));
         let (parent, name) = self.parent(path)?;
         fs::mkdirat(&parent, name, Mode::RWXU).map_err(|e| failed(path, "mkdirat", e))?;
         self.made.insert(path.to_vec(), source);
@@ -198,8 +204,9 @@ impl Fix<'_> {
         for (path, source) in self.made.iter().rev() {
             let dir = open_dir(&self.out, path).map_err(|e| failed(path, "open", e))?;
             match source {
-                Some(source) => {
-                    copy_metadata(source, &dir).map_err(|e| failed(path, "copy the metadata", e))?
+                Some((layer, from)) => {
+                    let source = at(layer, from)?.ok_or_else(|| failed(from, "open", Errno::NOENT))?;
+                    copy_metadata(&source, &dir).map_err(|e| failed(path, "copy the metadata", e))?
                 }
                 None => {
                     fs::fchmod(&dir, Mode::from_raw_mode(0o755)).map_err(|e| failed(path, "fchmod", e))?

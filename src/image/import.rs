@@ -201,7 +201,7 @@ pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
                 work.make("fixup", 0o700)?;
                 let out = work.make("fixup/fs", 0o755)?;
                 let layer = view::open(&store.layer(id).join("fs"))?;
-                if !fixup::build(out, &layer, &below, &meta.applied.needs)
+                if !fixup::build(out, layer, &below, &meta.applied.needs)
                     .map_err(|e| inside(&format!("layer {id}"), e))?
                 {
                     let fs = work.path.join("fixup/fs");
