@@ -7,10 +7,10 @@ use crate::init::{Init, Parts};
 use crate::plan::Plan;
 use crate::plan::step::{Act, Ask, Attr, Open, OpenWhat};
 use crate::sync::{self, Message};
-use crate::sys::{Errno, clone, fd, mount, ns, shared};
+use crate::sys::{Errno, clone, cred, fd, mount, ns, shared};
 use crate::{hooks, idmaps, interfaces};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -264,7 +264,7 @@ impl Child {
                 }
                 sync::Kind::Listener => self.hand_listener_on(message.head.number, plan, container)?,
                 sync::Kind::Fail => return Err(self.failure(plan, &message)),
-                sync::Kind::Go | sync::Kind::Warn => {}
+                sync::Kind::Go => {}
             }
         }
     }
@@ -307,7 +307,7 @@ impl Child {
             Ask::Limits => {
                 for step in &plan.limits {
                     if let Act::Rlimit { resource, soft, hard } = step.act {
-                        clone_limit(self.process.pid, resource, soft, hard)
+                        cred::set_limit(self.process.pid, resource, soft, hard)
                             .map_err(os(&step.at, "prlimit"))?;
                     }
                 }
@@ -386,9 +386,6 @@ impl Child {
     /// Why init is gone without a word.
     fn died(&self, plan: &Plan) -> Error {
         let how = match clone::wait(self.process.pid, true) {
-            Ok(Some(clone::Exit::Signal(libc::SIGKILL))) => {
-                "was killed by signal 9 before the program ran".to_string()
-            }
             Ok(Some(clone::Exit::Signal(s))) => format!("was killed by signal {s} before the program ran"),
             Ok(Some(clone::Exit::Code(c))) => format!("ended with status {c} before the program ran"),
             _ => "ended before the program ran".to_string(),
@@ -402,14 +399,6 @@ impl Child {
     pub fn kill(&self) {
         end(&self.pidfd, self.process.pid);
     }
-
-    pub fn watch(&self) -> (i32, i32) {
-        (self.pidfd.as_raw_fd(), self.socket.as_fd().as_raw_fd())
-    }
-}
-
-fn clone_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> crate::sys::Sys {
-    crate::sys::cred::set_limit(pid, resource, soft, hard)
 }
 
 /// A filter that was loaded before step `n` may be what it failed for.

@@ -6,7 +6,6 @@
 //! | init | `Pid` of init, from the middle process of a staged clone | `Go`, to init |
 //! | init | `Master` with the pty's master | none |
 //! | init | `Listener` with the number of a seccomp descriptor | `Go` |
-//! | init | `Warn` with text | none |
 //! | init | `Fail` with step, errno and text | none: init ends |
 //!
 //! End of file tells init that its parent is gone, and the parent that the program runs or init ended. After the gate
@@ -24,7 +23,6 @@ pub enum Kind {
     Pid,
     Master,
     Listener,
-    Warn,
 }
 
 /// One message: what it says, a number (step, [`Ask`], pid or descriptor) and an errno.
@@ -54,7 +52,7 @@ impl Head {
 
     pub fn from_bytes(b: &[u8]) -> Option<Self> {
         let word = |n: usize| b.get(n..n + 4)?.try_into().ok().map(i32::from_ne_bytes);
-        let kind = [Kind::Fail, Kind::Ask, Kind::Go, Kind::Pid, Kind::Master, Kind::Listener, Kind::Warn]
+        let kind = [Kind::Fail, Kind::Ask, Kind::Go, Kind::Pid, Kind::Master, Kind::Listener]
             .into_iter()
             .find(|k| Some(*k as i32) == word(0))?;
         Some(Self { kind, number: word(4)?, errno: word(8)? })

@@ -49,14 +49,6 @@ pub fn read_file(path: &CStr, buf: &mut [u8]) -> Sys<usize> {
     Ok(len)
 }
 
-/// pread(2)
-pub fn pread(fd: impl AsFd, buf: &mut [u8], at: i64) -> Sys<usize> {
-    let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: the buffer is valid for its length for the time of the call.
-    retry(|| unsafe { libc::pread(fd, buf.as_mut_ptr().cast(), buf.len(), at) as libc::c_long })
-        .map(|n| n as usize)
-}
-
 /// write(2)
 pub fn write(fd: impl AsFd, buf: &[u8]) -> Sys<usize> {
     let fd = fd.as_fd().as_raw_fd();

@@ -39,9 +39,3 @@ pub fn make_controlling(tty: impl AsFd) -> Sys {
     // SAFETY: this request takes an integer.
     check_int(unsafe { libc::ioctl(tty.as_fd().as_raw_fd(), libc::TIOCSCTTY as _, 0) }).map(drop)
 }
-
-/// isatty(3)
-pub fn is_terminal(fd: i32) -> bool {
-    // SAFETY: no memory is passed.
-    unsafe { libc::isatty(fd) == 1 }
-}

@@ -177,7 +177,7 @@ fn build(
 }
 
 /// What callers wait for, when all else is done: a pidfd for a manager that cannot wait for init, and the pid file.
-pub fn publish(order: &Order, child: &Child) -> Result<()> {
+fn publish(order: &Order, child: &Child) -> Result<()> {
     if let Some(socket) = &order.pidfd_socket {
         console::send("--pidfd-socket", socket, "pidfd", child.pidfd.as_fd())?;
     }

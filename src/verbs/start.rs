@@ -79,16 +79,11 @@ fn open_gate(c: &Container, init: Process) -> Result<()> {
         let n = fd::read(&report, &mut buf).unwrap_or(0);
         if let Some(head) = Head::from_bytes(&buf[..n]).filter(|h| h.kind == sync::Kind::Fail) {
             let text = String::from_utf8_lossy(&buf[HEAD..n]).into_owned();
-            return Err(spawn::failure(&Message { head, text, fd: None }, None, &program(c)));
+            return Err(spawn::failure(&Message { head, text, fd: None }, None, &c.record.program));
         }
         return match init.stat() {
             Some(s) if !s.has_exec() => Err(died()),
             _ => Ok(()),
         };
     }
-}
-
-/// `args[0]`, for messages.
-fn program(c: &Container) -> String {
-    c.record.program.clone()
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use options::{Options, RDONLY};
 use std::ffi::CString;
 
-pub use options::{known as known_options, propagation};
+pub use options::propagation;
 
 /// The mounts, in the order of the document (which is contract), and what has to come after all of them.
 #[derive(Debug, Default)]
