@@ -13,7 +13,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
 const EXE: &std::ffi::CStr = c"/proc/self/exe";
-const MOUNT_ATTR_RDONLY: u64 = 1;
 const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
 
 /// Returns when the program that runs is sealed already, else runs it again, sealed, with the same arguments.
@@ -35,7 +34,7 @@ pub fn ensure() -> Result<()> {
 /// The descriptor is close-on-exec: while one is open, a container with CAP_SYS_ADMIN could make the mount writable.
 fn read_only_clone() -> Result<OwnedFd, Errno> {
     let tree = mount::clone_tree(EXE, false)?;
-    mount::set_attr(&tree, Attr { set: MOUNT_ATTR_RDONLY, clear: 0 }, libc::MS_PRIVATE, false)?;
+    mount::set_attr(&tree, Attr::READ_ONLY, libc::MS_PRIVATE, false)?;
     Ok(tree)
 }
 

@@ -15,8 +15,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-
 /// Descriptors by slot; those that need the container to be on record come later.
 pub type Slots = Vec<Option<OwnedFd>>;
 
@@ -224,7 +222,7 @@ fn clone_failed(at: &str, what: impl Into<String>, errno: Errno) -> Error {
 fn open_proc() -> Result<OwnedFd> {
     let proc = fd::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(os("/proc", "open"))?;
     match fd::fs_magic(&proc).map_err(os("/proc", "fstatfs"))? {
-        PROC_SUPER_MAGIC => Ok(proc),
+        libc::PROC_SUPER_MAGIC => Ok(proc),
         _ => Err(Error::invalid("/proc", "is not procfs")),
     }
 }

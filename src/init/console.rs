@@ -5,8 +5,6 @@ use crate::sync::{Head, Kind};
 use crate::sys::{Errno, fd, mount, path, pty};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
-
 impl Init<'_> {
     /// The pty comes from the container's own devpts, the slave from its master and from no path (CVE-2025-52565).
     pub(super) fn console(&mut self, rows: u16, columns: u16, bind: bool, uid: u32) -> Done {
@@ -16,7 +14,7 @@ impl Init<'_> {
                 path::open(self.root.as_ref().ok_or(Errno::EBADF)?, c"dev/ptmx", flags, 0, path::IN_ROOT)
             })
             .during("open of /dev/ptmx")?;
-        if fd::fs_magic(&master).during("fstatfs of /dev/ptmx")? != DEVPTS_SUPER_MAGIC {
+        if fd::fs_magic(&master).during("fstatfs of /dev/ptmx")? != libc::DEVPTS_SUPER_MAGIC {
             return Err(Fault { call: "/dev/ptmx is not on devpts", errno: Errno::ENOTTY });
         }
         pty::unlock(&master).during("ioctl TIOCSPTLCK")?;

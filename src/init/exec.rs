@@ -71,7 +71,7 @@ impl Init<'_> {
             let line = rest.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii_start();
             // Not trimmed at its end: a carriage return there is the very mistake.
             let name = line.split(|b| matches!(b, b' ' | b'\t')).next().unwrap_or_default();
-            self.set_detail(name);
+            self.set_detail(&[name]);
         }
     }
 

@@ -134,21 +134,9 @@ impl Init<'_> {
             End::Timeout => (b"timed out", b"", Errno::UnknownErrno),
             End::NoExec(errno) => (b"execve", b"", errno),
         };
-        self.detail_len = 0;
-        for part in [b"\"" as &[u8], hook.path.to_bytes(), b"\": ", words, number] {
-            self.add_detail(part);
-        }
-        if len > 0 {
-            self.add_detail(b": ");
-            self.add_detail(&output[..len]);
-        }
+        let colon: &[u8] = if len > 0 { b": " } else { b"" };
+        self.set_detail(&[b"\"", hook.path.to_bytes(), b"\": ", words, number, colon, &output[..len]]);
         Err(Fault { call: "hook", errno })
-    }
-
-    fn add_detail(&mut self, bytes: &[u8]) {
-        let n = bytes.len().min(self.detail.len() - self.detail_len);
-        self.detail[self.detail_len..self.detail_len + n].copy_from_slice(&bytes[..n]);
-        self.detail_len += n;
     }
 }
 

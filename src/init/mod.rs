@@ -396,10 +396,8 @@ impl<'a> Init<'a> {
         }
     }
 
-    fn set_detail(&mut self, bytes: &[u8]) {
-        let n = bytes.len().min(self.detail.len());
-        self.detail[..n].copy_from_slice(&bytes[..n]);
-        self.detail_len = n;
+    fn set_detail(&mut self, parts: &[&[u8]]) {
+        self.detail_len = append(&mut self.detail, 0, parts);
     }
 
     fn wait_gate(&mut self, gate: usize) -> Done {
@@ -430,9 +428,13 @@ impl<'a> Init<'a> {
 /// Writes head and parts one behind the other; what does not fit is cut.
 fn compose(buf: &mut [u8; MAX], head: Head, parts: &[&[u8]]) -> usize {
     buf[..HEAD].copy_from_slice(&head.to_bytes());
-    let mut len = HEAD;
+    append(buf, HEAD, parts)
+}
+
+/// Writes the parts behind the first `len` bytes; what does not fit is cut. The new length.
+fn append(buf: &mut [u8], mut len: usize, parts: &[&[u8]]) -> usize {
     for part in parts {
-        let n = part.len().min(MAX - len);
+        let n = part.len().min(buf.len() - len);
         buf[len..len + n].copy_from_slice(&part[..n]);
         len += n;
     }

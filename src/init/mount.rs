@@ -1,22 +1,17 @@
 //! config.md#mounts: one entry, onto the descriptor of its target.
 
+use super::rootfs::in_root;
 use super::{Done, During, Fault, Init};
+use crate::plan::mounts::options::{ATIME, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::plan::step::{Attr, CgroupV1Mount, Mount, MountWhat, OnProc, Tree};
 use crate::sys::{Errno, Sys, cred, fd, mount, path};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
-const MOUNT_ATTR_RDONLY: u64 = 1;
-const MOUNT_ATTR_NOSUID: u64 = 2;
-const MOUNT_ATTR_NODEV: u64 = 4;
-const MOUNT_ATTR_NOEXEC: u64 = 8;
-const MOUNT_ATTR__ATIME: u64 = 0x70;
-
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// The root of every procfs (linux/proc_ns.h).
 const PROC_ROOT_INO: u64 = 1;
 
-type Params = [(CString, Option<CString>)];
+pub(super) type Params = [(CString, Option<CString>)];
 
 impl Init<'_> {
     pub(super) fn mount(&mut self, m: &Mount) -> Done {
@@ -57,11 +52,7 @@ impl Init<'_> {
             _ => {}
         }
         mount::attach(fd, target).during("move_mount")?;
-        for (flag, recursive) in &m.propagation {
-            mount::set_attr(fd, Attr::default(), *flag, *recursive)
-                .during("mount_setattr of the propagation")?;
-        }
-        Ok(())
+        propagate(m, fd)
     }
 
     fn mount_new(&mut self, m: &Mount) -> Done {
@@ -72,7 +63,7 @@ impl Init<'_> {
         let fd = match (self.new_instance(fstype, source, params, m.attr.set), fallback) {
             (Err(fault), Some(tree)) if cred::is_denied(fault.errno) => {
                 let fd = self.tree(tree)?;
-                let read_only = Attr { set: m.attr.set | MOUNT_ATTR_RDONLY, clear: 0 };
+                let read_only = Attr { set: m.attr.set | RDONLY, clear: 0 };
                 mount::set_attr(&fd, read_only, 0, true).during("mount_setattr")?;
                 fd
             }
@@ -94,8 +85,7 @@ impl Init<'_> {
     }
 
     fn remount(&mut self, m: &Mount, params: &Params) -> Done {
-        let links = if m.strict_target { libc::RESOLVE_NO_SYMLINKS } else { 0 };
-        let fd = path::open(self.root()?, &m.target, libc::O_PATH, 0, path::IN_ROOT | links)
+        let fd = path::open(self.root()?, &m.target, libc::O_PATH, 0, in_root(m.strict_target))
             .during("openat2 of the mount point")?;
         set_attrs(m, &fd)?;
         if !params.is_empty() {
@@ -106,15 +96,17 @@ impl Init<'_> {
                 return Err(Fault { call: "fsconfig", errno });
             }
         }
-        for (flag, recursive) in &m.propagation {
-            mount::set_attr(&fd, Attr::default(), *flag, *recursive)
-                .during("mount_setattr of the propagation")?;
-        }
-        Ok(())
+        propagate(m, &fd)
     }
 
     /// fsopen(2), every parameter, fsmount(2): the mount has its attributes before anybody sees it.
-    fn new_instance(&mut self, fstype: &CStr, source: &CStr, params: &Params, attr: u64) -> Done<OwnedFd> {
+    pub(super) fn new_instance(
+        &mut self,
+        fstype: &CStr,
+        source: &CStr,
+        params: &Params,
+        attr: u64,
+    ) -> Done<OwnedFd> {
         let fs = match mount::fs_open(fstype) {
             Err(Errno::ENODEV) => {
                 let call = "fsopen: the kernel has no such type (is its module loaded?)";
@@ -138,10 +130,10 @@ impl Init<'_> {
         read_only: bool,
     ) -> Done {
         let target = self.find_or_make(&m.target, true, true)?;
-        let flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        let flags = NOSUID | NODEV | NOEXEC;
         let top = small_tmpfs(flags)?;
         self.attach(m, &top, &target)?;
-        let ro = if read_only { MOUNT_ATTR_RDONLY } else { 0 };
+        let ro = if read_only { RDONLY } else { 0 };
         for h in list {
             path::mkdir(&top, &h.name, 0o755).during("mkdirat")?;
             let place = path::open(&top, &h.name, libc::O_PATH | libc::O_DIRECTORY, 0, path::NO_LINKS)
@@ -161,8 +153,7 @@ impl Init<'_> {
             path::symlink(to, &top, name).during("symlinkat")?;
         }
         if read_only {
-            let attr = Attr { set: MOUNT_ATTR_RDONLY, clear: 0 };
-            mount::set_attr(&top, attr, 0, false).during("mount_setattr")?;
+            mount::set_attr(&top, Attr::READ_ONLY, 0, false).during("mount_setattr")?;
         }
         Ok(())
     }
@@ -195,18 +186,21 @@ fn set_attrs(m: &Mount, fd: &OwnedFd) -> Done {
     Ok(())
 }
 
+fn propagate(m: &Mount, fd: &OwnedFd) -> Done {
+    m.propagation.iter().try_for_each(|(flag, recursive)| {
+        mount::set_attr(fd, Attr::default(), *flag, *recursive).during("mount_setattr of the propagation")
+    })
+}
+
 /// In a user namespace flags of the host's mount are locked (mount_namespaces(7)): says which one was to be cleared.
 fn locked(fd: &OwnedFd, attr: Attr, errno: Errno, recursive: bool) -> Fault {
     if errno == Errno::EPERM {
         for (clear, call) in [
-            (MOUNT_ATTR_RDONLY, "clear ro, which the user namespace above has locked: mount_setattr"),
-            (MOUNT_ATTR_NOSUID, "clear nosuid, which the user namespace above has locked: mount_setattr"),
-            (MOUNT_ATTR_NODEV, "clear nodev, which the user namespace above has locked: mount_setattr"),
-            (MOUNT_ATTR_NOEXEC, "clear noexec, which the user namespace above has locked: mount_setattr"),
-            (
-                MOUNT_ATTR__ATIME,
-                "change the atime rule, which the user namespace above has locked: mount_setattr",
-            ),
+            (RDONLY, "clear ro, which the user namespace above has locked: mount_setattr"),
+            (NOSUID, "clear nosuid, which the user namespace above has locked: mount_setattr"),
+            (NODEV, "clear nodev, which the user namespace above has locked: mount_setattr"),
+            (NOEXEC, "clear noexec, which the user namespace above has locked: mount_setattr"),
+            (ATIME, "change the atime rule, which the user namespace above has locked: mount_setattr"),
         ] {
             let alone = Attr { set: attr.set & clear, clear };
             if attr.clear & clear == clear && mount::set_attr(fd, alone, 0, recursive) == Err(Errno::EPERM) {
@@ -219,7 +213,7 @@ fn locked(fd: &OwnedFd, attr: Attr, errno: Errno, recursive: bool) -> Fault {
 }
 
 fn is_procfs(fd: &OwnedFd) -> Done<bool> {
-    Ok(fd::fs_magic(fd).during("fstatfs")? == PROC_SUPER_MAGIC)
+    Ok(fd::fs_magic(fd).during("fstatfs")? == libc::PROC_SUPER_MAGIC)
 }
 
 pub(super) fn is_directory(fd: &OwnedFd) -> Done<bool> {

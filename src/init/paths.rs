@@ -6,8 +6,6 @@ use crate::sys::{Errno, fd, mount, path};
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
-const MOUNT_ATTR_RDONLY: u64 = 1;
-
 impl Init<'_> {
     fn existing(&self, path: &CStr) -> Done<Option<OwnedFd>> {
         match path::open(self.root()?, path, libc::O_PATH, 0, path::IN_ROOT) {
@@ -20,8 +18,7 @@ impl Init<'_> {
     pub(super) fn readonly_path(&mut self, path: &CStr) -> Done {
         let Some(target) = self.existing(path)? else { return Ok(()) };
         let copy = mount::clone_tree_at(&target, true).during("open_tree")?;
-        let attr = Attr { set: MOUNT_ATTR_RDONLY, clear: 0 };
-        mount::set_attr(&copy, attr, 0, true).during("mount_setattr MOUNT_ATTR_RDONLY")?;
+        mount::set_attr(&copy, Attr::READ_ONLY, 0, true).during("mount_setattr MOUNT_ATTR_RDONLY")?;
         mount::attach(&copy, &target).during("move_mount")
     }
 
@@ -43,7 +40,7 @@ impl Init<'_> {
                 mount::attach(&copy, &target).during("move_mount of the mask")
             }
             None => {
-                let first = small_tmpfs(MOUNT_ATTR_RDONLY)?;
+                let first = small_tmpfs(Attr::READ_ONLY.set)?;
                 mount::attach(&first, &target).during("move_mount of the mask")?;
                 self.mask = Some(first);
                 Ok(())

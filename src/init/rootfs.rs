@@ -1,12 +1,11 @@
 //! The rootfs: attached, entered, closed.
 
+use super::mount::Params;
 use super::{Done, During, Fault, Init};
 use crate::plan::step::{Attr, Tree};
 use crate::sys::{Errno, fd, mount, path};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
-
-const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// Our copy of the host's mount table stops sending events to the host.
 pub fn isolate(flag: u64) -> Done {
@@ -39,19 +38,8 @@ impl Init<'_> {
     }
 
     /// The layers that `imgtool` left unmounted; the mount lives and dies with the container.
-    pub(super) fn attach_overlay(&mut self, params: &[(CString, Option<CString>)], path: &CStr) -> Done {
-        let fs = mount::fs_open(c"overlay").during("fsopen overlay")?;
-        for (key, value) in params {
-            if let Err(errno) = mount::fs_set(&fs, key, value.as_deref()) {
-                self.note_log(&fs);
-                return Err(Fault { call: "fsconfig overlay", errno });
-            }
-        }
-        if let Err(errno) = mount::fs_create(&fs) {
-            self.note_log(&fs);
-            return Err(Fault { call: "fsconfig overlay", errno });
-        }
-        let fd = mount::fs_mount(&fs, 0).during("fsmount overlay")?;
+    pub(super) fn attach_overlay(&mut self, params: &Params, path: &CStr) -> Done {
+        let fd = self.new_instance(c"overlay", c"", params, 0)?;
         self.cover(fd, path)
     }
 
@@ -61,7 +49,7 @@ impl Init<'_> {
         if let Ok(n) = fd::read(fs, &mut buf) {
             let text = buf[..n].strip_prefix(b"e ").unwrap_or(&buf[..n]);
             let text = text.strip_suffix(b"\n").unwrap_or(text);
-            self.set_detail(text);
+            self.set_detail(&[text]);
         }
     }
 
@@ -94,14 +82,13 @@ impl Init<'_> {
     }
 
     pub(super) fn readonly_root(&mut self) -> Done {
-        let attr = Attr { set: MOUNT_ATTR_RDONLY, clear: 0 };
-        mount::set_attr(self.root()?, attr, 0, false).during("mount_setattr MOUNT_ATTR_RDONLY of the rootfs")
+        mount::set_attr(self.root()?, Attr::READ_ONLY, 0, false)
+            .during("mount_setattr MOUNT_ATTR_RDONLY of the rootfs")
     }
 
     pub(super) fn make_readonly(&mut self, target: &CStr) -> Done {
         let fd = path::open(self.root()?, target, libc::O_PATH, 0, path::IN_ROOT).during("openat2")?;
-        let attr = Attr { set: MOUNT_ATTR_RDONLY, clear: 0 };
-        mount::set_attr(&fd, attr, 0, false).during("mount_setattr MOUNT_ATTR_RDONLY")
+        mount::set_attr(&fd, Attr::READ_ONLY, 0, false).during("mount_setattr MOUNT_ATTR_RDONLY")
     }
 
     /// Opens `target` inside the rootfs, and makes it and its missing parents first when it is not there: one component
@@ -110,8 +97,7 @@ impl Init<'_> {
         if directory {
             return Ok(self.find_or_make_dir(target, strict)?.0);
         }
-        let links = if strict { libc::RESOLVE_NO_SYMLINKS } else { 0 };
-        match path::open(self.root()?, target, libc::O_PATH, 0, path::IN_ROOT | links) {
+        match path::open(self.root()?, target, libc::O_PATH, 0, in_root(strict)) {
             Err(Errno::ENOENT) => self.make_file(target, strict),
             other => other.during("openat2 of the mount point"),
         }
@@ -119,9 +105,8 @@ impl Init<'_> {
 
     /// The directory `target`, and whether it was made for this.
     pub(super) fn find_or_make_dir(&self, target: &CStr, strict: bool) -> Done<(OwnedFd, bool)> {
-        let links = if strict { libc::RESOLVE_NO_SYMLINKS } else { 0 };
         let flags = libc::O_PATH | libc::O_DIRECTORY;
-        match path::open(self.root()?, target, flags, 0, path::IN_ROOT | links) {
+        match path::open(self.root()?, target, flags, 0, in_root(strict)) {
             Err(Errno::ENOENT) => Ok((self.make_dirs(target, strict)?, true)),
             other => Ok((other.during("openat2 of the mount point")?, false)),
         }
@@ -152,8 +137,7 @@ impl Init<'_> {
     /// The directory `path`, with what is missing of it made 0755. A link to what is missing is followed inside the
     /// rootfs, and that is made: images have /etc/resolv.conf and /var/run so.
     pub(super) fn make_dirs(&self, path: &CStr, strict: bool) -> Done<OwnedFd> {
-        let links = if strict { libc::RESOLVE_NO_SYMLINKS } else { 0 };
-        match path::open(self.root()?, path, libc::O_PATH | libc::O_DIRECTORY, 0, path::IN_ROOT | links) {
+        match path::open(self.root()?, path, libc::O_PATH | libc::O_DIRECTORY, 0, in_root(strict)) {
             Err(Errno::ENOENT) => {}
             other => return other.during("openat2"),
         }
@@ -172,7 +156,6 @@ impl Init<'_> {
     /// As [`Self::make_dirs`]; `None` when a link to what is missing is in the way: then `next` is where it leads.
     fn make_dirs_to_link(&self, path: &CStr, strict: bool, next: &mut path::Buf) -> Done<Option<OwnedFd>> {
         let (root, flags) = (self.root()?, libc::O_PATH | libc::O_DIRECTORY);
-        let resolve = path::IN_ROOT | if strict { libc::RESOLVE_NO_SYMLINKS } else { 0 };
         let bytes = path.to_bytes();
         let mut at = path::open(root, c".", flags, 0, path::IN_ROOT).during("openat2")?;
         let (mut made, mut prefix, mut name) = (false, path::Buf::new(), path::Buf::new());
@@ -186,7 +169,7 @@ impl Init<'_> {
             }
             if !made {
                 let so_far = prefix.set(&bytes[..end]).during("openat2")?;
-                match path::open(root, so_far, flags, 0, resolve) {
+                match path::open(root, so_far, flags, 0, in_root(strict)) {
                     Err(Errno::ENOENT) => made = true,
                     Ok(dir) => {
                         at = dir;
@@ -209,6 +192,11 @@ impl Init<'_> {
         }
         Ok(Some(at))
     }
+}
+
+/// How a path of the container is resolved; `strict`: not over any link.
+pub(super) fn in_root(strict: bool) -> u64 {
+    path::IN_ROOT | if strict { libc::RESOLVE_NO_SYMLINKS } else { 0 }
 }
 
 /// As many links as the kernel follows in one path (path_resolution(7)).

@@ -59,6 +59,9 @@ pub struct Attr {
 }
 
 impl Attr {
+    /// MOUNT_ATTR_RDONLY
+    pub const READ_ONLY: Self = Self { set: 1, clear: 0 };
+
     pub fn is_empty(&self) -> bool {
         self.set == 0 && self.clear == 0
     }
