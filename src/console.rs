@@ -1,13 +1,12 @@
 //! Terminals on the caller's side: handed to a socket (`--console-socket`), or copied in the foreground.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os};
+use crate::plan::cpath;
 use crate::sys::tty::{self, Modes};
 use crate::sys::{Errno, Sys, clone, fd, ns, pty, signal};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
-use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// How long a listener may take to accept, in seconds: its backlog can be full.
@@ -21,11 +20,9 @@ pub fn check_socket(flag: &str, path: &Path) -> Result<()> {
 /// The socket's own inode: what is connected to is what was checked.
 fn open_socket(flag: &str, path: &Path) -> Result<OwnedFd> {
     let shown = path.to_string_lossy();
-    let name = CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| Error::invalid(flag, format!("{shown:?} has a NUL byte")))?;
-    let os = |call: &str, e| Error::os(flag, format!("{call} {shown:?}"), e as i32);
-    let socket = fd::open(&name, libc::O_PATH, 0).map_err(|e| os("open", e))?;
-    let st = fd::stat(&socket).map_err(|e| os("fstat", e))?;
+    let call = |name: &str| os(flag, format!("{name} {shown:?}"));
+    let socket = fd::open(&cpath(flag, path)?, libc::O_PATH, 0).map_err(call("open"))?;
+    let st = fd::stat(&socket).map_err(call("fstat"))?;
     match st.st_mode & libc::S_IFMT {
         libc::S_IFSOCK => Ok(socket),
         _ => Err(Error::invalid(flag, format!("{shown:?} is not a socket"))),
@@ -35,18 +32,16 @@ fn open_socket(flag: &str, path: &Path) -> Result<OwnedFd> {
 /// Connects to the socket at `path`, sends the descriptor with `name` as data, and closes.
 pub fn send(flag: &str, path: &Path, name: &str, what: BorrowedFd) -> Result<()> {
     let target = open_socket(flag, path)?;
-    let os = |call: &'static str| {
-        move |e: nix::Error| Error::os(flag, format!("{call} {:?}", path.to_string_lossy()), e as i32)
-    };
+    let call = |name: &str| os(flag, format!("{name} {:?}", path.to_string_lossy()));
     let ours = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(os("socket for"))?;
+        .map_err(call("socket for"))?;
     socket::setsockopt(&ours, sockopt::SendTimeout, &TimeVal::seconds(PATIENCE))
-        .map_err(os("setsockopt for"))?;
+        .map_err(call("setsockopt for"))?;
     // sun_path has 108 bytes, which the caller's path may exceed; this one never does.
-    let address =
-        UnixAddr::new(format!("/proc/self/fd/{}", target.as_raw_fd()).as_str()).map_err(os("address of"))?;
-    socket::connect(ours.as_raw_fd(), &address).map_err(os("connect to"))?;
-    fd::send_fd(ours.as_fd(), name.as_bytes(), what).map_err(os("sendmsg to"))
+    let address = UnixAddr::new(format!("/proc/self/fd/{}", target.as_raw_fd()).as_str())
+        .map_err(call("address of"))?;
+    socket::connect(ours.as_raw_fd(), &address).map_err(call("connect to"))?;
+    fd::send_fd(ours.as_fd(), name.as_bytes(), what).map_err(call("sendmsg to"))
 }
 
 /// The most that a pty's own buffers hold back once its writer is gone, and more.
@@ -149,12 +144,12 @@ pub struct Relay {
 impl Relay {
     /// Takes the master over, and the caller's terminal: raw from here on.
     pub fn new(master: OwnedFd) -> Result<Self> {
-        let os = |call: &'static str| move |e| Error::os("process.terminal", call, e as i32);
-        fd::set_nonblocking(&master).map_err(os("fcntl O_NONBLOCK"))?;
-        let slave = pty::peer(&master).map_err(os("ioctl TIOCGPTPEER"))?;
-        let (output, most) = output().map_err(os("dup of standard output"))?;
+        let call = |name: &'static str| os("process.terminal", name);
+        fd::set_nonblocking(&master).map_err(call("fcntl O_NONBLOCK"))?;
+        let slave = pty::peer(&master).map_err(call("ioctl TIOCGPTPEER"))?;
+        let (output, most) = output().map_err(call("dup of standard output"))?;
         let caller = Caller::new();
-        let guard = caller.modes.map(Guard::new).transpose().map_err(os("clone3"))?;
+        let guard = caller.modes.map(Guard::new).transpose().map_err(call("clone3"))?;
         let relay = Self {
             master,
             slave: Some(slave),

@@ -6,16 +6,16 @@
 //! that a kill at any point leaves something that `delete --force` understands.
 
 use crate::cgroup::Recorded;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, os};
+use crate::plan::cpath;
 use crate::plan::hooks::Hooks;
-use crate::sys::{self, Errno, clone, fd};
+use crate::sys::{Errno, Sys, clone, fd};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -215,14 +215,14 @@ impl StateRoot {
     pub fn lock_dir(&self, id: &str) -> Result<Option<OwnedFd>> {
         let dir = self.path.join(id);
         let at = dir.to_string_lossy().into_owned();
-        let handle = match fd::open(&cpath(&dir)?, LOCKABLE, 0) {
+        let handle = match fd::open(&cpath(&at, &dir)?, LOCKABLE, 0) {
             Ok(h) => h,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(e) => return Err(Error::os(at, "open", e as i32)),
         };
-        fd::flock(&handle, libc::LOCK_EX).map_err(|e| Error::os(&at, "flock", e as i32))?;
+        fd::flock(&handle, libc::LOCK_EX).map_err(os(&at, "flock"))?;
         // Whoever had the lock may have removed the directory.
-        let st = fd::stat(&handle).map_err(|e| Error::os(&at, "fstat", e as i32))?;
+        let st = fd::stat(&handle).map_err(os(&at, "fstat"))?;
         Ok((st.st_nlink > 0).then_some(handle))
     }
 
@@ -278,7 +278,7 @@ impl StateRoot {
         Container { dir: self.path.join(id), record: Record::default(), handle: Some(handle) }
     }
 
-    /// Ids that have a record, sorted. One that vanishes meanwhile is left out.
+    /// Names of directories that may be containers, sorted.
     pub fn ids(&self) -> Result<Vec<String>> {
         let entries = match fs::read_dir(&self.path) {
             Ok(e) => e,
@@ -293,11 +293,6 @@ impl StateRoot {
         ids.sort();
         Ok(ids)
     }
-}
-
-fn cpath(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| Error::invalid(path.to_string_lossy(), "has a NUL byte"))
 }
 
 impl Container {
@@ -362,7 +357,7 @@ impl Container {
         if self.handle.is_some() {
             return Status::Stopped;
         }
-        let handle = cpath(&self.dir).ok().and_then(|dir| fd::open(&dir, LOCKABLE, 0).ok());
+        let handle = cpath("", &self.dir).ok().and_then(|dir| fd::open(&dir, LOCKABLE, 0).ok());
         match handle.map(|h| fd::flock(&h, libc::LOCK_SH | libc::LOCK_NB)) {
             Some(Err(Errno::EWOULDBLOCK)) => Status::Creating,
             _ => Status::Stopped,
@@ -429,7 +424,7 @@ fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// Sends a signal to the process, and to no later one of its pid. ESRCH when it is gone.
-pub fn signal(p: Process, signal: i32) -> sys::Sys {
+pub fn signal(p: Process, signal: i32) -> Sys {
     clone::signal(&p.pidfd().ok_or(Errno::ESRCH)?, signal)
 }
 

@@ -4,6 +4,7 @@
 //! specification (`linux.resources.memory.limit`) or a file; *what* is the rule that was broken or the
 //! system call that failed, with its values quoted.
 
+use nix::errno::Errno;
 use std::fmt;
 
 /// What a caller may branch on.
@@ -36,6 +37,11 @@ pub struct Error {
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// For `map_err`: as [`Error::os`], of the errno that a system call answered with.
+pub fn os(at: impl Into<String>, what: impl Into<String>) -> impl FnOnce(Errno) -> Error {
+    move |e| Error::os(at, what, e as i32)
+}
 
 impl Error {
     pub fn new(kind: Kind, at: impl Into<String>, what: impl Into<String>) -> Self {
@@ -120,7 +126,7 @@ fn write_clean(f: &mut fmt::Formatter<'_>, s: &str) -> fmt::Result {
 /// The text of an errno, in lower case: engines match "no such file or directory" and "permission denied"
 /// by case, and `strerror` begins with a capital.
 pub fn errno_text(errno: i32) -> String {
-    let text = nix::errno::Errno::from_raw(errno).desc();
+    let text = Errno::from_raw(errno).desc();
     let mut out = String::with_capacity(text.len());
     for (i, word) in text.split(' ').enumerate() {
         if i > 0 {

@@ -1,6 +1,6 @@
 //! uid_map and gid_map of a new user namespace, written by its parent (user_namespaces(7)).
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os};
 use crate::plan::idmap::{IdMap, Maps};
 use crate::plan::spawn::NEWUSER;
 use crate::sys::{Errno, clone, fd, ns};
@@ -32,7 +32,7 @@ pub fn write(pid: i32, maps: &Maps) -> Result<()> {
 /// A user namespace with these maps, made only to id-map a mount by it.
 pub fn namespace(maps: &Maps) -> Result<OwnedFd> {
     let at = "uidMappings";
-    let call = |what: &'static str| move |e: Errno| Error::os(at, what, e as i32);
+    let call = |what: &'static str| os(at, what);
     let (read, write_end) = fd::pipe().map_err(call("pipe2"))?;
     let side = clone::clone(NEWUSER, None, false).map_err(call("clone3 CLONE_NEWUSER"))?;
     let clone::Side::Parent { pid, pidfd } = side else {
@@ -53,8 +53,7 @@ pub fn namespace(maps: &Maps) -> Result<OwnedFd> {
 pub fn same(namespace: Option<&OwnedFd>, maps: &Maps) -> Result<()> {
     let at = "linux.uidMappings";
     let Some(namespace) = namespace else { return Ok(()) };
-    let theirs = read(namespace)
-        .map_err(|e| Error::os(at, "read the mappings of the user namespace that is joined", e as i32))?;
+    let theirs = read(namespace).map_err(os(at, "read the mappings of the user namespace that is joined"))?;
     for (at, ours, theirs) in [(at, &maps.uid, &theirs.uid), ("linux.gidMappings", &maps.gid, &theirs.gid)] {
         if normal(ours) != normal(theirs) {
             let what = "differs from the mapping of the user namespace that is joined, which is";

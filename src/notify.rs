@@ -1,6 +1,6 @@
 //! The seccomp agent: one connection, one message with the state and the listener (config-linux.md#seccomp).
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os};
 use crate::plan::seccomp::Listener;
 use crate::sys::fd;
 use std::os::fd::OwnedFd;
@@ -15,5 +15,5 @@ pub fn hand_on(l: &Listener, listener: &OwnedFd, state: &serde_json::Value, pid:
         "ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid, "metadata": l.metadata, "state": state,
     });
     fd::send_fd(&socket, message.to_string().as_bytes(), listener)
-        .map_err(|e| Error::os(at, format!("sendmsg to {:?}", l.path), e as i32))
+        .map_err(os(at, format!("sendmsg to {:?}", l.path)))
 }

@@ -5,7 +5,7 @@
 //! holds us: the file is the same and no byte is copied, but no descriptor of that mount can write. Without the right to
 //! clone mounts the program is copied into a sealed memory file.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os};
 use crate::plan::step::Attr;
 use crate::sys::{Errno, clone, fd, mount};
 use std::ffi::{CString, c_char};
@@ -18,12 +18,12 @@ const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW |
 /// Returns when the program that runs is sealed already, else runs it again, sealed, with the same arguments.
 pub fn ensure() -> Result<()> {
     let at = "/proc/self/exe";
-    if fd::on_read_only_mount(EXE).map_err(|e| Error::os(at, "statvfs", e as i32))? || is_sealed_memory() {
+    if fd::on_read_only_mount(EXE).map_err(os(at, "statvfs"))? || is_sealed_memory() {
         return Ok(());
     }
     let program = read_only_clone()
         .or_else(|_| memory_copy())
-        .map_err(|e| Error::os(at, "make a read-only copy of our own program", e as i32))?;
+        .map_err(os(at, "make a read-only copy of our own program"))?;
     let args: Vec<CString> = std::env::args_os().filter_map(|a| CString::new(a.into_vec()).ok()).collect();
     let argv: Vec<*const c_char> =
         args.iter().map(|a| a.as_ptr()).chain(std::iter::once(std::ptr::null())).collect();

@@ -2,26 +2,20 @@
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Process};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, os};
 use crate::init::{Init, Parts};
-use crate::plan::Plan;
 use crate::plan::step::{Act, Ask, Attr, Open, OpenWhat};
+use crate::plan::{Plan, cpath};
 use crate::sync::{self, Message};
 use crate::sys::{Errno, clone, cred, fd, mount, ns, shared};
 use crate::{hooks, idmaps, interfaces};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Descriptors by slot; those that need the container to be on record come later.
 pub type Slots = Vec<Option<OwnedFd>>;
-
-fn os<W: Into<String>>(at: &str, what: W) -> impl FnOnce(Errno) -> Error + use<W> {
-    let (at, what) = (at.to_string(), what.into());
-    move |e| Error::os(at, what, e as i32)
-}
 
 /// Opens what only the host can tell: bind sources and namespaces. Nothing was touched yet.
 pub fn open_early(plan: &Plan) -> Result<Slots> {
@@ -117,10 +111,10 @@ pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Resul
 /// A FIFO, open for both directions: a read waits for `start`, and a write needs no reader.
 fn fifo(path: &Path) -> Result<OwnedFd> {
     let at = path.to_string_lossy();
-    let c = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::invalid(&*at, "has a NUL byte"))?;
+    let c = cpath(&at, path)?;
     nix::unistd::mkfifo(&*c, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR)
-        .map_err(os(&at, "mkfifo"))?;
-    fd::open(&c, libc::O_RDWR, 0).map_err(os(&at, "open"))
+        .map_err(os(&*at, "mkfifo"))?;
+    fd::open(&c, libc::O_RDWR, 0).map_err(os(&*at, "open"))
 }
 
 /// An init that lives, and the wire to it.

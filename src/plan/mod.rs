@@ -27,7 +27,8 @@ pub mod user;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use std::ffi::CString;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use step::{Open, Slot};
 
 /// What the plan must know of the host; asked once, by `host`.
@@ -108,6 +109,12 @@ impl Draft<'_> {
 /// A string of the document for a system call; a NUL inside is an error.
 pub fn cstring(at: &str, value: &str) -> Result<CString> {
     CString::new(value).map_err(|_| Error::invalid(at, format!("{value:?} has a NUL byte")))
+}
+
+/// As [`cstring`], for a path, whatever its bytes.
+pub fn cpath(at: &str, path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::invalid(at, format!("{path:?} has a NUL byte")))
 }
 
 /// Everything decided: what the parent opens, clones, answers and limits, and what init does.

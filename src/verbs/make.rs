@@ -3,7 +3,7 @@
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Record, StateRoot};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os};
 use crate::plan::{Plan, Request};
 use crate::spawn::{self, Child};
 use crate::sys::{cred, fd, signal};
@@ -53,7 +53,7 @@ pub fn make(
     crate::container::check_id(&order.id)?;
     // What we make has the modes that we give it; children whose caller ignores SIGCHLD cannot be waited for.
     cred::set_umask(0o022);
-    signal::set_default(libc::SIGCHLD).map_err(|e| Error::os("process", "sigaction", e as i32))?;
+    signal::set_default(libc::SIGCHLD).map_err(os("process", "sigaction"))?;
     seal::ensure()?;
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = plan(&bundle, order)?;

@@ -2,13 +2,12 @@
 
 use super::make;
 use crate::container::{Container, Process, StateRoot, Status};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, os};
+use crate::plan::cpath;
 use crate::sync::{self, HEAD, Head, MAX, Message};
 use crate::sys::{Errno, fd};
 use crate::{hooks, spawn};
-use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub fn start(root: &StateRoot, id: &str) -> Result<()> {
@@ -48,9 +47,7 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
 
 fn open_fifo(file: &Path, flags: i32) -> Result<OwnedFd> {
     let at = file.to_string_lossy();
-    let path =
-        CString::new(file.as_os_str().as_bytes()).map_err(|_| Error::invalid(&*at, "has a NUL byte"))?;
-    fd::open(&path, flags | libc::O_NONBLOCK, 0).map_err(|e| match e {
+    fd::open(&cpath(&at, file)?, flags | libc::O_NONBLOCK, 0).map_err(|e| match e {
         Errno::ENXIO => died(),
         _ => Error::os(at, "open", e as i32),
     })
@@ -65,12 +62,12 @@ fn open_gate(c: &Container, init: Process) -> Result<()> {
     let report = open_fifo(&c.file("report"), libc::O_RDONLY)?;
     let gate = open_fifo(&c.file("gate"), libc::O_WRONLY)?;
     let pidfd = init.pidfd().ok_or_else(died)?;
-    fd::write(&gate, b"1").map_err(|e| Error::os("gate", "write", e as i32))?;
+    fd::write(&gate, b"1").map_err(os("gate", "write"))?;
     let watch = [(report.as_raw_fd(), libc::POLLIN), (pidfd.as_raw_fd(), libc::POLLIN)];
     loop {
         let [said, ended] = match fd::poll(watch, -1) {
             Err(Errno::EINTR) => continue,
-            other => other.map_err(|e| Error::os("report", "poll", e as i32))?,
+            other => other.map_err(os("report", "poll"))?,
         };
         if said == 0 && ended == 0 {
             continue;
