@@ -1,20 +1,17 @@
 //! The wait of a foreground `run`: signals go to the program, children are reaped, the terminal is copied.
 
 use crate::console::Relay;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os};
 use crate::sys::{Errno, clone, cred, fd, signal};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-
-/// Signals that the program never sees: those for the runtime itself (runc does the same).
-const OURS: [i32; 3] = [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH];
 
 /// What must stand before the container is made, so that no signal is lost.
 pub struct Foreground {
     signals: OwnedFd,
 }
 
-fn os(call: &'static str) -> impl FnOnce(Errno) -> Error {
-    move |e| Error::os("run", call, e as i32)
+fn failed(call: &'static str) -> impl FnOnce(Errno) -> Error {
+    os("run", call)
 }
 
 impl Foreground {
@@ -25,14 +22,14 @@ impl Foreground {
         if terminal {
             mask &= !(signal::bit(libc::SIGTTIN) | signal::bit(libc::SIGTTOU));
         }
-        if signal::is_ignored(libc::SIGHUP).map_err(os("sigaction"))? {
+        if signal::is_ignored(libc::SIGHUP).map_err(failed("sigaction"))? {
             mask &= !signal::bit(libc::SIGHUP); // nohup(1): the program shall live on too
         }
         if subreaper {
-            cred::become_subreaper().map_err(os("prctl PR_SET_CHILD_SUBREAPER"))?;
+            cred::become_subreaper().map_err(failed("prctl PR_SET_CHILD_SUBREAPER"))?;
         }
-        signal::set_mask(mask).map_err(os("rt_sigprocmask"))?;
-        Ok(Self { signals: signal::descriptor(mask).map_err(os("signalfd4"))? })
+        signal::set_mask(mask).map_err(failed("rt_sigprocmask"))?;
+        Ok(Self { signals: signal::descriptor(mask).map_err(failed("signalfd4"))? })
     }
 
     /// Waits for init; the exit code is its own, or 128 and the signal that ended it. `master` is the pty to copy.
@@ -75,15 +72,14 @@ impl Wait<'_> {
         let [signalled, ended, input, output, master] =
             match fd::poll([own[0], own[1], input, output, master], patience) {
                 Err(Errno::EINTR) => return Ok(()), // stopped as a background job, and continued
-                other => other.map_err(os("poll"))?,
+                other => other.map_err(failed("poll"))?,
             };
         if signalled != 0 {
             self.take_signals()?;
         }
         if ended != 0 && self.exit.is_none() {
-            self.exit = clone::wait(self.pid, false).map_err(os("waitpid"))?;
-            if let Some(relay) = &mut self.relay {
-                relay.end_input();
+            if let Some(exit) = clone::wait(self.pid, false).map_err(failed("waitpid"))? {
+                self.end(exit);
             }
         }
         if let Some(relay) = &mut self.relay {
@@ -95,13 +91,13 @@ impl Wait<'_> {
     }
 
     fn take_signals(&mut self) -> Result<()> {
-        while let Some((number, sender)) = signal::next(&self.signals).map_err(os("read of signals"))? {
+        while let Some((number, sender)) = signal::next(&self.signals).map_err(failed("read of signals"))? {
             match number {
                 libc::SIGCHLD => self.reap(),
                 libc::SIGWINCH => self.relay.iter().for_each(Relay::resize),
                 // Our own write to a closed pipe; its error was seen already.
                 libc::SIGPIPE if sender == std::process::id() as i32 => {}
-                n if OURS.contains(&n) => {}
+                libc::SIGURG => {} // as with runc, whose own runtime sends it to itself
                 n => {
                     if n == libc::SIGCONT {
                         self.relay.iter().for_each(Relay::resume);
@@ -118,11 +114,13 @@ impl Wait<'_> {
     fn reap(&mut self) {
         while let Ok(Some((pid, exit))) = clone::wait_any() {
             if pid == self.pid {
-                self.exit = Some(exit);
-                if let Some(relay) = &mut self.relay {
-                    relay.end_input();
-                }
+                self.end(exit);
             }
         }
+    }
+
+    fn end(&mut self, exit: clone::Exit) {
+        self.exit = Some(exit);
+        self.relay.iter_mut().for_each(Relay::end_input);
     }
 }
