@@ -1,10 +1,9 @@
 //! explain: the plan of a bundle, in words, without touching anything.
 
 use crate::bundle::Bundle;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host;
 use crate::plan::{Plan, Request, explain, spawn};
-use std::io::Write;
 use std::path::Path;
 
 pub fn explain(path: &Path, config: Option<&Path>) -> Result<()> {
@@ -22,5 +21,5 @@ pub fn explain(path: &Path, config: Option<&Path>) -> Result<()> {
         ..Request::default()
     };
     let text = explain::text(&Plan::for_create(&bundle.config, &facts, &request)?);
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
+    super::print(&text)
 }

@@ -1,27 +1,25 @@
 //! features: what this version understands, whatever this host has (features.md).
 
-use crate::error::{Error, Result};
+use crate::cli::SPEC;
+use crate::error::Result;
 use crate::plan::{mounts, process, seccomp, spawn};
 use serde_json::{Value, json};
-use std::io::Write;
 
-/// Every version of the specification from the first one on; what is newer than the last one is properties that we
-/// do not know.
-const VERSIONS: [&str; 2] = ["1.0.0", "1.3.0"];
+/// Every version of the specification from this one on, up to [`SPEC`]; what is newer is properties that we do not know.
+const OLDEST: &str = "1.0.0";
 const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 pub fn run() -> Result<()> {
-    let text = format!("{:#}\n", features());
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
+    super::print(&format!("{:#}\n", features()))
 }
 
 fn features() -> Value {
     let mut options: Vec<_> = mounts::options::known().collect();
     options.sort_unstable();
     json!({
-        "ociVersionMin": VERSIONS[0],
-        "ociVersionMax": VERSIONS[1],
+        "ociVersionMin": OLDEST,
+        "ociVersionMax": SPEC,
         "hooks": HOOKS,
         "mountOptions": options,
         "linux": linux(),
@@ -86,6 +84,6 @@ mod tests {
     #[test]
     fn the_newest_version_is_the_one_that_spec_writes() {
         let example: Value = serde_json::from_str(include_str!("../../config.json.example")).unwrap();
-        assert_eq!(example["ociVersion"], VERSIONS[1]);
+        assert_eq!(example["ociVersion"], SPEC);
     }
 }

@@ -1,9 +1,8 @@
 //! list: every container of the state root.
 
-use crate::container::StateRoot;
-use crate::error::{Error, Result};
-use std::fmt::Write as _;
-use std::io::Write as _;
+use crate::container::{Container, StateRoot};
+use crate::error::{Kind, Result};
+use std::fmt::Write;
 
 /// How the list is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,67 +12,38 @@ pub enum Format {
     Quiet,
 }
 
-struct Row {
-    id: String,
-    pid: i32,
-    status: &'static str,
-    bundle: String,
-    created: String,
-    owner: String,
-    json: serde_json::Value,
-}
-
 /// One that vanishes or is half made is left out; one that cannot be read is logged.
 pub fn list(root: &StateRoot, format: Format) -> Result<()> {
-    let mut rows = Vec::new();
+    let mut found = Vec::new();
     for id in root.ids()? {
         match root.load(&id) {
-            Ok(c) => rows.push(row(&c)),
-            Err(e) if e.kind == crate::error::Kind::NotFound => {}
+            Ok(c) => found.push(c),
+            Err(e) if e.kind == Kind::NotFound => {}
             Err(e) => tracing::warn!("{e}"),
         }
     }
-    let text = match format {
-        Format::Quiet => rows.iter().map(|r| format!("{}\n", r.id)).collect(),
-        Format::Json => {
-            let list: Vec<_> = rows.into_iter().map(|r| r.json).collect();
-            format!("{}\n", serde_json::Value::Array(list))
-        }
-        Format::Table => table(&rows),
-    };
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
+    super::print(&match format {
+        Format::Quiet => found.iter().map(|c| format!("{}\n", c.record.id)).collect(),
+        Format::Json => format!("{}\n", found.iter().map(json).collect::<serde_json::Value>()),
+        Format::Table => table(&found),
+    })
 }
 
-fn row(c: &crate::container::Container) -> Row {
-    let (status, pid) = c.status();
-    let r = &c.record;
-    let owner = owner_name(r.owner);
-    let json = serde_json::json!({
+fn json(c: &Container) -> serde_json::Value {
+    let ((status, pid), r) = (c.status(), &c.record);
+    serde_json::json!({
         "ociVersion": r.oci_version, "id": r.id, "pid": pid, "status": status.as_str(), "bundle": r.bundle,
-        "rootfs": r.rootfs, "created": r.created, "annotations": r.annotations, "owner": owner,
-    });
-    Row {
-        id: r.id.clone(),
-        pid,
-        status: status.as_str(),
-        bundle: r.bundle.to_string_lossy().into_owned(),
-        created: r.created.clone(),
-        owner,
-        json,
-    }
+        "rootfs": r.rootfs, "created": r.created, "annotations": r.annotations, "owner": owner_name(r.owner),
+    })
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(list: &[Container]) -> String {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from);
-    let cells = rows.iter().map(|r| {
-        [
-            r.id.clone(),
-            r.pid.to_string(),
-            r.status.into(),
-            r.bundle.clone(),
-            r.created.clone(),
-            r.owner.clone(),
-        ]
+    let cells = list.iter().map(|c| {
+        let ((status, pid), r) = (c.status(), &c.record);
+        let bundle = r.bundle.to_string_lossy().into_owned();
+        let (status, created) = (status.as_str().to_string(), r.created.clone());
+        [r.id.clone(), pid.to_string(), status, bundle, created, owner_name(r.owner)]
     });
     let lines: Vec<[String; 6]> = std::iter::once(head).chain(cells).collect();
     let width: [usize; 6] =

@@ -15,6 +15,7 @@ pub mod state;
 use crate::cli::{self, CgroupManager, Global, Request, Verb};
 use crate::container::StateRoot;
 use crate::error::{Error, Result};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,10 @@ pub fn dispatch(request: Request) -> Result<u8> {
 /// The seam to the image tool, whose code no other verb reaches.
 fn imgtool(args: Vec<std::ffi::OsString>) -> Result<u8> {
     crate::image::cli::run(args)
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
 }
 
 /// The state root; without `--root` it is the user's own directory.
@@ -91,26 +96,25 @@ fn preserve(count: i32) -> Result<u32> {
     u32::try_from(count).map_err(|_| Error::invalid("--preserve-fds", format!("{count} is negative")))
 }
 
-fn order_of_create(a: &cli::Create, global: &Global) -> Result<make::Order> {
-    let o = &a.oci;
-    Ok(make::Order {
-        console_socket: o.console_socket.clone(),
-        pid_file: o.pid_file.clone(),
-        no_pivot: o.no_pivot,
-        no_new_keyring: o.no_new_keyring,
-        preserve_fds: preserve(o.preserve_fds)?,
-        ..order(&o.container_id, &o.bundle, &a.more, global)?
-    })
+/// liboci-cli has two types of the same fields for the two verbs.
+macro_rules! order {
+    ($args:expr, $global:expr) => {{
+        let oci = &$args.oci;
+        Ok(make::Order {
+            console_socket: oci.console_socket.clone(),
+            pid_file: oci.pid_file.clone(),
+            no_pivot: oci.no_pivot,
+            no_new_keyring: oci.no_new_keyring,
+            preserve_fds: preserve(oci.preserve_fds)?,
+            ..order(&oci.container_id, &oci.bundle, &$args.more, $global)?
+        })
+    }};
 }
 
-fn order_of_run(a: &cli::Run, global: &Global) -> Result<make::Order> {
-    let o = &a.oci;
-    Ok(make::Order {
-        console_socket: o.console_socket.clone(),
-        pid_file: o.pid_file.clone(),
-        no_pivot: o.no_pivot,
-        no_new_keyring: o.no_new_keyring,
-        preserve_fds: preserve(o.preserve_fds)?,
-        ..order(&o.container_id, &o.bundle, &a.more, global)?
-    })
+fn order_of_create(args: &cli::Create, global: &Global) -> Result<make::Order> {
+    order!(args, global)
+}
+
+fn order_of_run(args: &cli::Run, global: &Global) -> Result<make::Order> {
+    order!(args, global)
 }
