@@ -54,7 +54,7 @@ fn linux() -> Value {
         "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
         "memoryPolicy": { "modes": modes, "flags": policy_flags },
         "mountExtensions": { "idmap": { "enabled": true } },
-        "netDevices": { "enabled": false },
+        "netDevices": { "enabled": true },
     })
 }
 
