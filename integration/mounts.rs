@@ -52,7 +52,7 @@ fn host_table() -> Vec<String> {
 fn options_do_what_runc_makes_of_them() {
     needs_root!();
     needs_program!("runc");
-    let host = Scratch::new("source");
+    let host = source();
     let source = host.path.to_str().unwrap();
     let lists: &[&[&str]] = &[
         &[],
@@ -100,7 +100,7 @@ fn options_do_what_runc_makes_of_them() {
 #[test]
 fn options_newer_than_runc_work() {
     needs_root!();
-    let host = Scratch::new("source");
+    let host = source();
     fs::create_dir(host.path.join("below")).unwrap();
     let source = host.path.to_str().unwrap();
     mount(&["-t", "tmpfs", "tmpfs"], &host.path.join("below"));
@@ -161,6 +161,13 @@ fn a_bind_mount_that_clears_flags_gets_them_cleared() {
     let seen = inside(b);
     assert_eq!(seen["/kept"].options, "ro,nosuid,nodev,noexec,noatime");
     assert_eq!(seen["/cleared"].options, "rw,relatime");
+}
+
+/// A mount of its own to bind from: the options and peers of the host's file system are not the test's.
+fn source() -> Scratch {
+    let scratch = Scratch::new("source");
+    mount(&["-t", "tmpfs", "tmpfs"], &scratch.path);
+    scratch
 }
 
 fn mount(args: &[&str], at: &Path) {
@@ -347,12 +354,18 @@ fn host_mounts_reach_a_slave_and_never_come_back() {
 #[test]
 fn the_roots_propagation_is_as_asked() {
     needs_root!();
+    // Where the host's mounts are shared, as systemd has them, its events come in.
+    let b = Bundle::new();
+    let on =
+        finish(std::process::Command::new("findmnt").args(["-no", "PROPAGATION", "-T"]).arg(b.path())).ok();
+    let from =
+        |master: &'static str, alone: &'static str| if on.stdout.contains("shared") { master } else { alone };
     for (value, want) in [
-        (json!("shared"), "shared"),
-        (json!("rshared"), "shared"),
+        (json!("shared"), from("shared master", "shared")),
+        (json!("rshared"), from("shared master", "shared")),
         (json!("private"), ""),
         (json!("rprivate"), ""),
-        (json!("slave"), ""),
+        (json!("slave"), from("master", "")),
         (json!("unbindable"), "unbindable"),
         (json!("runbindable"), "unbindable"),
     ] {

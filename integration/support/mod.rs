@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 
 /// The binary under test.
 pub const ORLOP: &str = env!("CARGO_BIN_EXE_orlop");
-/// No call of a runtime takes longer, however busy the machine is.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// No call of a runtime takes longer, however busy the machine is; ORLOP_PATIENCE has other seconds, for emulated ones.
+pub fn patience() -> Duration {
+    let asked = std::env::var("ORLOP_PATIENCE").ok();
+    Duration::from_secs(asked.map_or(60, |s| s.parse().expect("ORLOP_PATIENCE is a number of seconds")))
+}
 
 /// Says why this test cannot run here; `hack/test` counts it and holds it against the list in `hack/skips`.
 pub fn skip(why: &str) {
@@ -114,7 +117,7 @@ impl Outcome {
 /// Runs a command to its end; output goes by files, so that a container which holds them does not hold us.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Outcome {
-    finish_within(command, PATIENCE)
+    finish_within(command, patience())
 }
 
 #[track_caller]
@@ -419,9 +422,9 @@ impl Drop for Bundle {
 /// Waits for what must come true.
 #[track_caller]
 pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience();
     while !is_true() {
-        assert!(Instant::now() < end, "{what} did not come true within {PATIENCE:?}");
+        assert!(Instant::now() < end, "{what} did not come true within {:?}", patience());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
