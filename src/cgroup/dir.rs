@@ -58,6 +58,10 @@ impl Dir {
         }
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.file(name, libc::O_PATH).is_ok()
+    }
+
     /// Is there a line `key value`?
     pub fn has_line(&self, name: &str, line: &str) -> bool {
         self.read(name).is_ok_and(|t| t.lines().any(|l| l == line))

@@ -27,8 +27,18 @@ pub fn hand_down(dir: &Dir, name: &str, plan: &V2) -> Result<()> {
         return Err(Error::unsupported(at, what));
     }
     missing.retain(|c| has(&available, c));
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // With processes of its own it could hand down the threaded controllers, but would become the root of a threaded
+    // subtree by that, whose children take no processes (cgroups(7)). The root alone, which has no type, may have both.
+    let populated = || dir.read("cgroup.procs").is_ok_and(|p| !p.is_empty());
+    if dir.has("cgroup.type") && populated() {
+        let needed = plan.needed.iter().find(|(c, _)| missing.contains(&c.as_str()));
+        return needed.map_or(Ok(()), |(c, at)| Err(refused(at, &format!("+{c}"), name, Errno::EBUSY)));
+    }
     let words: Vec<_> = missing.iter().map(|c| format!("+{c}")).collect();
-    if words.is_empty() || dir.write("cgroup.subtree_control", &words.join(" ")).is_ok() {
+    if dir.write("cgroup.subtree_control", &words.join(" ")).is_ok() {
         return Ok(());
     }
     // All or nothing is the kernel's way: find out which it is.
@@ -38,16 +48,20 @@ pub fn hand_down(dir: &Dir, name: &str, plan: &V2) -> Result<()> {
             tracing::debug!("{name}/cgroup.subtree_control: write {word:?}: {e}; nothing here needs it");
             continue;
         };
-        let error = Error::os(at, format!("write {word:?} to {name}/cgroup.subtree_control"), e as i32);
-        return Err(match e {
-            Errno::EBUSY => {
-                error.hint("that cgroup has processes of its own, so its children get no controllers")
-            }
-            Errno::EACCES | Errno::EPERM => error.hint("that cgroup was not delegated to this user"),
-            _ => error,
-        });
+        return Err(refused(at, word, name, e));
     }
     Ok(())
+}
+
+fn refused(at: &str, word: &str, name: &str, e: Errno) -> Error {
+    let error = Error::os(at, format!("write {word:?} to {name}/cgroup.subtree_control"), e as i32);
+    match e {
+        Errno::EBUSY => {
+            error.hint("that cgroup has processes of its own, so its children get no controllers")
+        }
+        Errno::EACCES | Errno::EPERM => error.hint("that cgroup was not delegated to this user"),
+        _ => error,
+    }
 }
 
 /// A new cgroup below a threaded one takes no processes.
