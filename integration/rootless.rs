@@ -230,22 +230,20 @@ fn root_of_a_user_namespace_runs_containers() {
             options.retain(|o| o != "gid=5"); // not mapped
         }
     }
-    b.write();
-    let mut c = Command::new("unshare");
-    c.args([
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--mount-proc",
-        support::ORLOP,
-        "--root",
-    ]);
-    c.arg(b.state_root()).args(["run", "--bundle"]).arg(b.path()).arg(&b.id).stdin(Stdio::null());
-    let out = finish(&mut c);
-    if out.stderr.contains("linux.resources.devices: ") {
-        return support::skip("the devices cgroup of v1 is for the root of the host");
-    }
-    assert_eq!(words(&out.ok().stdout), "0 0 0 1 character special file 1:3");
+    let run = |b: &Bundle| {
+        b.write();
+        let mut c = Command::new("unshare");
+        c.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]);
+        c.args([support::ORLOP, "--debug", "--root"]).arg(b.state_root()).args(["run", "--bundle"]);
+        finish(c.arg(b.path()).arg(&b.id).stdin(Stdio::null()))
+    };
+    let out = run(&b);
+    assert_eq!(words(&out.stdout), "0 0 0 1 character special file 1:3", "{}", out.stderr);
+    assert!(out.stderr.contains("linux.resources.devices: left out, "), "{}", out.stderr);
+    // What engines say for every container needs no rule, and what does is refused.
+    let engines = json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" }]);
+    let b = b.set("/linux/resources/devices", engines);
+    assert_eq!(words(&run(&b).stdout), "0 0 0 1 character special file 1:3");
+    let b = b.set("/linux/resources/devices/1/access", json!("r"));
+    run(&b).fails("linux.resources.devices[1]: device rules are for the root of the host");
 }

@@ -44,6 +44,7 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
         euid: id("Uid:"),
         egid: id("Gid:"),
         privileged: effective & (1 << CAP_SYS_ADMIN) != 0,
+        nested: !initial,
         setgroups_denied: !initial && fs::read("/proc/self/setgroups").is_ok_and(|t| t.starts_with(b"deny")),
         mknod,
         nodes: if mknod && !has_user_namespace(config) { Vec::new() } else { nodes(config) },

@@ -14,6 +14,9 @@ const AT: &str = "linux.cgroupsPath";
 pub fn create(plan: &CgroupPlan, recorded: &Recorded) -> Result<Cgroup> {
     let mut cgroup = Cgroup::default();
     cgroup.undo = true;
+    if plan.without_devices {
+        tracing::debug!("linux.resources.devices: left out, only the root of the host may set device rules");
+    }
     for (n, place) in recorded.places.iter().enumerate() {
         let fit = match plan.v1.get(n) {
             Some(v1) => make_v1(&mut cgroup, v1, place),
@@ -39,8 +42,7 @@ impl From<Error> for Refusal {
     }
 }
 
-/// A cgroup that may not be made is done without, by whoever cannot have one: unless a limit needs it. Devices need
-/// none: outside of the host's user namespace nobody can make or open one that was not given.
+/// A cgroup that may not be made is done without, by whoever cannot have one: unless a limit needs it.
 fn give_up(plan: &CgroupPlan, n: usize, place: &Place, refusal: Refusal) -> Result<()> {
     let errno = match refusal {
         Refusal::Error(e) => return Err(e),
@@ -48,7 +50,7 @@ fn give_up(plan: &CgroupPlan, n: usize, place: &Place, refusal: Refusal) -> Resu
     };
     let name = place.name();
     let first = match plan.v1.get(n) {
-        Some(v1) => v1.writes.iter().find(|w| !w.file.starts_with("devices.")),
+        Some(v1) => v1.writes.first(),
         None => plan.v2.as_ref().and_then(|v2| v2.writes.first()),
     };
     if matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS) && is_confined() {
@@ -102,12 +104,7 @@ fn make_v2(cgroup: &mut Cgroup, plan: &V2, place: &Place) -> Result<(), Refusal>
     }
     apply_all(&dir, &plan.writes)?;
     if let Some(program) = &plan.devices {
-        match v2::attach(&dir, program) {
-            Err(e) if e.errno() == Some(libc::EPERM) && is_confined() => {
-                tracing::debug!("{e}; a user namespace has no devices but those it is given");
-            }
-            other => other?,
-        }
+        v2::attach(&dir, program)?;
     }
     *cgroup.born_in.borrow_mut() = Some(dir.0);
     Ok(())

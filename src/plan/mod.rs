@@ -38,6 +38,8 @@ pub struct Facts {
     pub egid: u32,
     /// CAP_SYS_ADMIN here: mounts can be cloned, and namespaces made, without a user namespace.
     pub privileged: bool,
+    /// Our own user namespace is not the host's: what the kernel asks the host's capabilities for is refused.
+    pub nested: bool,
     /// The capabilities that can be given: our bounding set.
     pub bounding: u64,
     /// Our own user namespace denies setgroups(2), and those below it do too (user_namespaces(7)).
@@ -170,15 +172,10 @@ impl Plan {
         let cgroup_path = cgroup::path(path, &request.id)?;
         let mounts = mounts::plan(&mut d, &cgroup_path)?;
         let devices = devices::plan(&mut d, mounts.dev_is_bind)?;
-        let cgroup = cgroup::plan(
-            resources,
-            path,
-            &request.id,
-            &devices.nodes,
-            &host.cgroups,
-            host.euid != 0,
-            &mut d.warnings,
-        )?;
+        let who = cgroup::Who::of(host);
+        let warnings = &mut d.warnings;
+        let cgroup =
+            cgroup::plan(resources, path, &request.id, &devices.nodes, &host.cgroups, who, warnings)?;
         let paths = paths::plan(&mut d)?;
         let mut parts = order::Parts {
             shape,

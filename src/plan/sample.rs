@@ -25,6 +25,7 @@ pub fn sample() -> Sample {
             euid: 0,
             egid: 0,
             privileged: true,
+            nested: false,
             setgroups_denied: false,
             mknod: true,
             nodes: Vec::new(),

@@ -122,6 +122,26 @@ pub(super) fn plan(rules: &[Rule], sheet: &mut Sheet) -> Result<()> {
     Ok(())
 }
 
+/// Who may set no rules (v1 and BPF ask for the host's CAP_SYS_ADMIN) can do without those of engines: outside of the
+/// host's user namespace nobody makes a device, and opens but those that are given. Any other would not hold.
+pub(super) fn check_without(rules: &[Rule]) -> Result<()> {
+    limit(rules).map_or(Ok(()), |at| {
+        let what = "device rules are for the root of the host, and this one is more than to refuse what is not given";
+        Err(Error::unsupported(at, what))
+    })
+}
+
+/// The first rule of the user that takes something from a device that the container was given: it refuses less than
+/// everything, or allows to read or to write alone.
+pub(super) fn limit(rules: &[Rule]) -> Option<&str> {
+    const BOTH: u32 = READ | WRITE;
+    let limits = |r: &Rule| match r.allow {
+        true => !matches!(r.access & BOTH, 0 | BOTH),
+        false => !r.is_everything() && r.access & BOTH != 0,
+    };
+    rules.iter().filter(|r| limits(r)).find_map(|r| r.at.as_deref())
+}
+
 fn allows_everything(rules: &[Rule]) -> bool {
     rules.iter().rposition(Rule::is_everything).is_some_and(|n| rules[n..].iter().all(|r| r.allow))
 }

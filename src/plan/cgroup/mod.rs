@@ -6,6 +6,7 @@ mod memory;
 mod rest;
 mod time;
 
+use super::Facts;
 use crate::config;
 use crate::error::{Error, Result};
 use std::fmt;
@@ -100,6 +101,28 @@ pub struct V2 {
 pub struct CgroupPlan {
     pub v1: Vec<V1>,
     pub v2: Option<V2>,
+    /// Device rules are left out: only the host's root may set them.
+    pub without_devices: bool,
+}
+
+/// For whom cgroups are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Root of the host.
+    Root,
+    /// Root of a user namespace.
+    Nested,
+    OrdinaryUser,
+}
+
+impl Who {
+    pub fn of(host: &Facts) -> Who {
+        match (host.euid, host.nested) {
+            (0, false) => Who::Root,
+            (0, true) => Who::Nested,
+            _ => Who::OrdinaryUser,
+        }
+    }
 }
 
 impl fmt::Display for Write {
@@ -166,11 +189,11 @@ pub fn plan(
     id: &str,
     nodes: &[(char, u32, u32)],
     h: &Hierarchies,
-    ordinary_user: bool,
+    who: Who,
     warnings: &mut Vec<String>,
 ) -> Result<CgroupPlan> {
     let path = path(p, id)?;
-    let below_own = ordinary_user && !p.is_some_and(|p| p.starts_with('/'));
+    let below_own = who == Who::OrdinaryUser && !p.is_some_and(|p| p.starts_with('/'));
     let none = config::Resources::default();
     let r = r.unwrap_or(&none);
     let mut sheet = Sheet { plan: CgroupPlan::default(), v2: Vec::new(), h, warnings };
@@ -180,11 +203,13 @@ pub fn plan(
         return Ok(sheet.plan);
     }
     let rules = devices::rules(r.devices.as_deref(), nodes)?;
-    devices::plan(&rules, &mut sheet)?;
-    r.memory.as_ref().map_or(Ok(()), |m| memory::plan(m, &mut sheet))?;
-    r.cpu.as_ref().map_or(Ok(()), |c| time::plan(c, &mut sheet))?;
-    r.block_io.as_ref().map_or(Ok(()), |b| io::plan(b, &mut sheet))?;
-    rest::plan(r, &mut sheet)?;
+    if who == Who::Root {
+        devices::plan(&rules, &mut sheet)?;
+    } else {
+        devices::check_without(&rules)?;
+        sheet.plan.without_devices = true;
+    }
+    sheet.limits(r)?;
     if let Some(v2) = &mut sheet.plan.v2 {
         v2.writes = sheet.v2;
         if below_own && !v2.needed.is_empty() {
@@ -238,6 +263,13 @@ impl Sheet<'_> {
             writes: Vec::new(),
             devices: None,
         });
+    }
+
+    fn limits(&mut self, r: &config::Resources) -> Result<()> {
+        r.memory.as_ref().map_or(Ok(()), |m| memory::plan(m, self))?;
+        r.cpu.as_ref().map_or(Ok(()), |c| time::plan(c, self))?;
+        r.block_io.as_ref().map_or(Ok(()), |b| io::plan(b, self))?;
+        rest::plan(r, self)
     }
 
     /// Which side has the controller that `at` needs.

@@ -38,7 +38,7 @@ fn v2() -> Hierarchies {
 
 fn run(resources: Value, h: &Hierarchies) -> Result<CgroupPlan> {
     let r: config::Resources = serde_json::from_value(resources).expect("it parses");
-    plan(Some(&r), None, "web", &[], h, false, &mut vec![])
+    plan(Some(&r), None, "web", &[], h, Who::Root, &mut vec![])
 }
 
 /// `file=value` of every write but those for devices.
@@ -317,7 +317,8 @@ fn an_ordinary_user_stays_below_its_own_cgroup() {
         // Controllers go only to cgroups beside our own, which has processes.
         (Some(&r), None, "user/me/web", "user/web"),
     ] {
-        let p = |h: Hierarchies| plan(resources, asked, "web", &[], &h, true, &mut vec![]).unwrap();
+        let p =
+            |h: Hierarchies| plan(resources, asked, "web", &[], &h, Who::OrdinaryUser, &mut vec![]).unwrap();
         assert_eq!(p(v1()).v1[0].path, on_v1);
         assert_eq!(p(v2()).v2.unwrap().path, on_v2);
     }
@@ -328,15 +329,47 @@ fn without_hierarchies_nothing_is_made_and_limits_are_warned_of() {
     let r: config::Resources =
         serde_json::from_value(json!({ "pids": { "limit": 3 }, "devices": [] })).unwrap();
     let mut warnings = vec![];
-    let plan = plan(Some(&r), None, "web", &[], &Hierarchies::default(), false, &mut warnings).unwrap();
+    let plan = plan(Some(&r), None, "web", &[], &Hierarchies::default(), Who::Root, &mut warnings).unwrap();
     assert!(plan.v1.is_empty() && plan.v2.is_none());
     assert_eq!(warnings, ["linux.resources.pids: not applied, since no cgroup is used"]);
+}
+
+#[test]
+fn who_may_set_no_device_rules_does_without_those_of_engines() {
+    let everything = json!({ "allow": false, "access": "rwm" });
+    let allow =
+        |access: &str| json!({ "allow": true, "type": "c", "major": 1, "minor": 5, "access": access });
+    let deny =
+        |access: &str| json!({ "allow": false, "type": "c", "major": 1, "minor": 5, "access": access });
+    for (rules, error) in [
+        (json!([]), None),
+        (json!([everything, allow("rwm"), allow("m"), allow("rw"), deny("m")]), None),
+        (json!([everything, { "allow": true, "access": "rwm" }]), None),
+        (json!([everything, allow("rm")]), Some("linux.resources.devices[1]")),
+        (json!([{ "allow": true }, deny("w")]), Some("linux.resources.devices[1]")),
+        (json!([{ "allow": false, "type": "b", "access": "rwm" }]), Some("linux.resources.devices[0]")),
+    ] {
+        let r: config::Resources = serde_json::from_value(json!({ "devices": rules })).unwrap();
+        for (who, h) in [(Who::Nested, v1()), (Who::Nested, v2()), (Who::OrdinaryUser, v2())] {
+            match (plan(Some(&r), None, "web", &[('c', 1, 3)], &h, who, &mut vec![]), error) {
+                (Err(e), Some(at)) => {
+                    assert_eq!((e.kind, e.at.as_str()), (crate::error::Kind::Unsupported, at))
+                }
+                (Ok(p), None) => {
+                    assert!(p.v1.iter().all(|v| v.writes.is_empty()) && p.without_devices);
+                    assert!(p.v2.is_none_or(|v| v.devices.is_none()));
+                }
+                (got, want) => panic!("{rules}: {got:?}, not {want:?}"),
+            }
+        }
+        assert!(plan(Some(&r), None, "web", &[], &v2(), Who::Root, &mut vec![]).is_ok());
+    }
 }
 
 #[test]
 fn kernel_memory_is_warned_of() {
     let r: config::Resources = serde_json::from_value(json!({ "memory": { "kernel": 5 } })).unwrap();
     let mut warnings = vec![];
-    plan(Some(&r), None, "web", &[], &v2(), false, &mut warnings).unwrap();
+    plan(Some(&r), None, "web", &[], &v2(), Who::Root, &mut warnings).unwrap();
     assert!(warnings[0].starts_with("linux.resources.memory.kernel: ignored"));
 }
