@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Bundle, Scratch, finish, rounds};
@@ -217,6 +217,31 @@ fn masked_paths_are_empty_and_read_only() {
     assert_eq!(devices[0], devices[1], "masked directories share one tmpfs");
     assert_eq!(out.stderr.matches("Read-only file system").count(), 2, "{}", out.stderr);
     assert_eq!(fs::read(b.rootfs().join("etc/secret")).unwrap(), b"secret");
+}
+
+#[test]
+fn the_hosts_null_device_is_out_of_reach() {
+    needs_root!();
+    let about = || {
+        let m = fs::metadata("/dev/null").unwrap();
+        (m.mode(), m.uid(), m.gid(), m.mtime())
+    };
+    let before = about();
+    let all = json!(["CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE"]);
+    let b = Bundle::new()
+        .set("/linux/maskedPaths", json!(["/etc/passwd"]))
+        .set("/process/capabilities", json!({ "bounding": all, "effective": all, "permitted": all }))
+        .sh("for f in /etc/passwd; do chmod 0600 $f; chown 12:12 $f; touch -d @5 $f; done; \
+             echo x > /etc/passwd && stat -Lc %t:%T /etc/passwd");
+    let out = b.run();
+    let after = about();
+    if after != before {
+        // Whatever the test says, the machine must work on.
+        let _ = fs::set_permissions("/dev/null", fs::Permissions::from_mode(before.0 & 0o7777));
+        let _ = std::os::unix::fs::chown("/dev/null", Some(before.1), Some(before.2));
+    }
+    assert_eq!(after, before);
+    assert_eq!(out.ok().stdout, "1:3\n");
 }
 
 #[test]

@@ -32,6 +32,9 @@ impl Init<'_> {
             };
             let copy = mount::clone_tree_at(&null, false).during("open_tree of /dev/null")?;
             self.null = Some(null);
+            // Writes go to a device all the same, but mode, owner and times of the host's node stay out of reach.
+            mount::set_attr(&copy, Attr::READ_ONLY, 0, false)
+                .during("mount_setattr MOUNT_ATTR_RDONLY of /dev/null")?;
             return mount::attach(&copy, &target).during("move_mount of /dev/null");
         }
         match &self.mask {
