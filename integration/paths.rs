@@ -231,9 +231,9 @@ fn the_hosts_null_device_is_out_of_reach() {
     let b = Bundle::new()
         .set("/linux/maskedPaths", json!(["/etc/passwd"]))
         .set("/process/capabilities", json!({ "bounding": all, "effective": all, "permitted": all }))
-        .sh("for f in /etc/passwd; do chmod 0600 $f; chown 12:12 $f; touch -d @5 $f; done; \
-             echo x > /etc/passwd && stat -Lc %t:%T /etc/passwd");
-    let out = b.run();
+        .sh("for f in /etc/passwd /proc/self/fd/0; do chmod 0600 $f; chown 12:12 $f; touch -d @5 $f; done; \
+             echo x > /etc/passwd && echo x > /proc/self/fd/0 && stat -Lc %t:%T /proc/self/fd/0");
+    let out = b.run(); // its standard input is the host's null device
     let after = about();
     if after != before {
         // Whatever the test says, the machine must work on.

@@ -51,6 +51,29 @@ impl Init<'_> {
     }
 }
 
+impl Init<'_> {
+    /// A standard stream that is the host's null device becomes the container's own, verified: by the host's, root of a
+    /// container could change the mode and owner of the host's node through /proc/self/fd.
+    pub(super) fn own_null(&mut self) -> Done {
+        for number in 0..3 {
+            if !fd::stat(fd::borrow(number)).is_ok_and(|st| is_null(&st)) {
+                continue;
+            }
+            let null = path::open(self.root()?, c"dev/null", libc::O_RDWR | libc::O_NOCTTY, 0, path::IN_ROOT)
+                .during("open of /dev/null")?;
+            if !is_null(&fd::stat(&null).during("fstat of /dev/null")?) {
+                return Err(Fault { call: "/dev/null is not the null device", errno: Errno::ENODEV });
+            }
+            fd::dup_to(null.as_raw_fd(), number).during("dup3 of /dev/null")?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn is_null(st: &libc::stat) -> bool {
+    st.st_mode & libc::S_IFMT == libc::S_IFCHR && st.st_rdev == libc::makedev(1, 3)
+}
+
 /// Pipes and files of the caller become the container user's, who may reopen them by /proc/self/fd; the null device and
 /// terminals never do (CVE-2026-88265).
 pub fn own_stdio(uid: u32) -> Done {

@@ -208,6 +208,7 @@ impl<'a> Init<'a> {
             Act::ReadonlyPath(path) => self.readonly_path(path),
             Act::MaskPath(path) => self.mask_path(path),
             Act::Console { rows, columns, mount, uid } => self.console(*rows, *columns, *mount, *uid),
+            Act::OwnNull => self.own_null(),
             Act::OwnStdio { uid } => console::own_stdio(*uid),
             Act::Rlimit { resource, soft, hard } => {
                 cred::set_limit(0, *resource, *soft, *hard).during("prlimit")

@@ -56,7 +56,7 @@ impl Init<'_> {
 fn host_null() -> Done<OwnedFd> {
     let null = fd::open(c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW, 0).during("open of /dev/null")?;
     let st = fd::stat(&null).during("fstat of /dev/null")?;
-    if st.st_mode & libc::S_IFMT == libc::S_IFCHR && st.st_rdev == libc::makedev(1, 3) {
+    if super::console::is_null(&st) {
         return Ok(null);
     }
     Err(Fault { call: "/dev/null is not the null device", errno: Errno::ENODEV })

@@ -131,6 +131,7 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
             write!(f, ", owned by uid {uid}")?;
             f.write_str(if *mount { ", at /dev/console" } else { "" })
         }
+        Act::OwnNull => f.write_str("reopen standard streams that are the host's null device"),
         Act::OwnStdio { uid } => write!(f, "give the standard streams to uid {uid}"),
         Act::Rlimit { resource, soft, hard } => {
             write!(f, "setrlimit {} {} {}", limit_name(*resource), Limit(*soft), Limit(*hard))

@@ -139,6 +139,9 @@ fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     }
     s.extend(p.process.scheduling.iter().cloned());
     s.extend(p.process.labels.iter().cloned());
+    if p.process.terminal.is_none() {
+        s.push(step("process", Act::OwnNull)); // by the right of root: the user may not be able to open it
+    }
     if d.in_user_namespace() || p.user.uid != 0 {
         s.push(step("process.user", Act::OwnStdio { uid: p.user.uid }));
     }

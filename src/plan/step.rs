@@ -323,6 +323,8 @@ pub enum Act {
         mount: bool,
         uid: u32,
     },
+    /// Standard streams that are the host's null device become the container's.
+    OwnNull,
     /// Standard streams that are not terminals belong to the container's user.
     OwnStdio {
         uid: u32,
