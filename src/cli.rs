@@ -26,8 +26,6 @@ pub struct Global {
     pub debug: bool,
     pub log_level: Option<LogLevel>,
     pub cgroup_manager: CgroupManager,
-    /// Tolerate refusals by the cgroup file system; `None` is for the runtime to decide.
-    pub rootless: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -274,7 +272,7 @@ fn globals() -> Command {
                 .conflicts_with("systemd-cgroup"),
         )
         .arg(
-            value("rootless", "Ignore refusals by the cgroup file system")
+            value("rootless", "Accepted for runc's callers: what a user may do is asked of the host")
                 .value_parser(["auto", "true", "false"]),
         )
         .arg(value("criu", "Ignored, as runc does").hide(true))
@@ -343,11 +341,6 @@ fn global(m: &ArgMatches) -> Global {
             _ if m.get_flag("systemd-cgroup") => CgroupManager::Systemd,
             _ => CgroupManager::Cgroupfs,
         },
-        rootless: text("rootless").and_then(|r| match r {
-            "true" => Some(true),
-            "false" => Some(false),
-            _ => None,
-        }),
     }
 }
 
@@ -479,7 +472,6 @@ mod tests {
             debug: true,
             log_level: Some(LogLevel::Warning),
             cgroup_manager: CgroupManager::Cgroupfs,
-            rootless: Some(false),
         };
         assert_eq!(r.global, want);
         let Verb::Run(Run { oci, more }) = r.verb else { panic!("run") };
@@ -496,7 +488,6 @@ mod tests {
         assert!(matches!(r.verb, Verb::Kill(k) if k.signal == "TERM" && !k.all));
         assert!(matches!(request("list").verb, Verb::List(l) if l.format == "table" && !l.quiet));
         assert!(matches!(request("create c").verb, Verb::Create(c) if c.oci.bundle == Path::new(".")));
-        assert_eq!(request("--rootless auto list").global.rootless, None);
     }
 
     #[test]
