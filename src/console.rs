@@ -321,14 +321,14 @@ impl Guard {
     /// In a session of its own: a kill of our group does not reach it, and to it the terminal is like any other.
     fn watch(modes: &Modes, alive: &OwnedFd) -> ! {
         let _ = ns::new_session(); // a new process leads no group: it cannot fail
-        let _ = signal::set_mask(u64::MAX);
+        let _ = signal::set_mask(u64::MAX); // it fails only for a bad pointer
         if fd::dup_to(alive.as_raw_fd(), 3).is_ok() && fd::close_range(4, u32::MAX, 0).is_ok() {
             for stream in [1, 2] {
                 let _ = fd::dup_to(3, stream); // whoever reads our output must see its end
             }
             let mut byte = [0];
             if fd::read(fd::borrow(3), &mut byte) == Ok(0) {
-                let _ = tty::set_modes(fd::borrow(0), modes);
+                let _ = tty::set_modes(fd::borrow(0), modes); // hung up: nobody uses it any more
             }
         }
         clone::exit(0)
@@ -337,7 +337,7 @@ impl Guard {
     /// The modes are back already; from here on the terminal is someone else's.
     fn dismiss(self) {
         let _ = clone::signal(&self.pidfd, libc::SIGKILL); // gone already is as good
-        let _ = clone::wait(self.pid, true);
+        let _ = clone::wait(self.pid, true); // a caller that ignores SIGCHLD has it collected already
     }
 }
 

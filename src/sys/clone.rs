@@ -32,8 +32,8 @@ pub enum Side {
     Child,
 }
 
-/// clone3(2) like fork(2): with new namespaces (`flags`), born inside `cgroup` (ENOSYS where clone3 is filtered). `sibling` makes the child one of our
-/// own parent's.
+/// clone3(2) like fork(2): with new namespaces (`flags`), born inside `cgroup` (ENOSYS where clone3 is filtered).
+/// `sibling` makes the child one of our own parent's.
 ///
 /// The caller must be single-threaded: the child goes on with a copy of this thread alone, in which a lock held by
 /// another thread (the allocator's) would stay held.

@@ -26,18 +26,22 @@ fn prctl(option: i32, a: u64, b: u64) -> Sys<i64> {
     check(unsafe { libc::syscall(libc::SYS_prctl, option, a, b, 0u64, 0u64) })
 }
 
+/// prctl(PR_SET_DUMPABLE)
 pub fn set_dumpable(on: bool) -> Sys {
     prctl(libc::PR_SET_DUMPABLE, on as u64, 0).map(drop)
 }
 
+/// prctl(PR_SET_KEEPCAPS)
 pub fn keep_caps() -> Sys {
     prctl(libc::PR_SET_KEEPCAPS, 1, 0).map(drop)
 }
 
+/// prctl(PR_SET_NO_NEW_PRIVS)
 pub fn no_new_privs() -> Sys {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
 }
 
+/// prctl(PR_SET_CHILD_SUBREAPER)
 pub fn become_subreaper() -> Sys {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(drop)
 }

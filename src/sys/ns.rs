@@ -1,8 +1,9 @@
 //! Namespaces, host names, interfaces, sessions and keyrings.
 
+use super::fd::owned;
 use super::{Sys, check, check_int};
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// setns(2), with the type that the file must have.
 pub fn enter(fd: impl AsFd, kind: i32) -> Sys {
@@ -51,20 +52,15 @@ pub fn join_session_keyring(name: &CStr) -> Sys<i64> {
 /// netlink(7): a socket of rtnetlink, in the network namespace that we are in.
 pub fn route_socket() -> Sys<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    // SAFETY: no memory is passed; the descriptor is ours alone.
-    unsafe {
-        let fd = check_int(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE))?;
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
+    // SAFETY: no memory is passed.
+    owned(check(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) as libc::c_long }))
 }
 
 /// netdevice(7): sets IFF_UP on `lo`.
 pub fn loopback_up() -> Sys {
-    // SAFETY: no memory is passed; the descriptor is ours alone.
-    let socket = unsafe {
-        let fd = check_int(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
-        OwnedFd::from_raw_fd(fd)
-    };
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: no memory is passed.
+    let socket = owned(check(unsafe { libc::socket(libc::AF_INET, kind, 0) as libc::c_long }))?;
     // SAFETY: zero is a valid ifreq; the name is NUL-terminated within its array, and the request reads `ifr_flags`,
     // which was set. The structure outlives the call.
     unsafe {

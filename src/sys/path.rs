@@ -177,7 +177,7 @@ impl Default for Buf {
     }
 }
 
-/// `/proc/self/fd/N` is not used for paths: a directory is entered by descriptor.
+/// fchdir(2)
 pub fn enter(dir: BorrowedFd) -> Sys {
     // SAFETY: no memory is passed.
     check_int(unsafe { libc::fchdir(dir.as_raw_fd()) }).map(drop)
