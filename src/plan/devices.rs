@@ -4,11 +4,7 @@ use super::step::{Act, Device, Open, OpenWhat, Step, Tree};
 use super::{Draft, cstring, user};
 use crate::config;
 use crate::error::{Error, Result};
-
-const S_IFIFO: u32 = 0o010_000;
-const S_IFCHR: u32 = 0o020_000;
-const S_IFBLK: u32 = 0o060_000;
-const MS_PRIVATE: u64 = 1 << 18;
+use libc::{MS_PRIVATE, S_IFBLK, S_IFCHR, S_IFIFO};
 
 /// config-linux.md#default-devices; the console comes with the terminal, ptmx as a link.
 const DEFAULTS: [(&str, u32, u32); 6] = [

@@ -4,6 +4,9 @@
 //! which they are written out.
 
 use super::idmap::IdMap;
+use super::mounts::options::{
+    ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME,
+};
 use super::step::{
     Act, Ask, Attr, CapSets, CgroupV1Mount, Device, InsideHook, Mount, MountWhat, Open, OpenWhat, Scheduler,
     Step, Tree,
@@ -260,14 +263,13 @@ fn parameters(f: &mut Formatter<'_>, params: &[(CString, Option<CString>)]) -> f
 
 /// MOUNT_ATTR_*, by the names of their options.
 fn attributes(f: &mut Formatter<'_>, attr: &Attr, prefix: &str) -> fmt::Result {
-    const ATIME: u64 = 0x70;
     const NAMES: [(u64, &str, &str); 6] = [
-        (0x1, "ro", "rw"),
-        (0x2, "nosuid", "suid"),
-        (0x4, "nodev", "dev"),
-        (0x8, "noexec", "exec"),
-        (0x80, "nodiratime", "diratime"),
-        (0x20_0000, "nosymfollow", "symfollow"),
+        (RDONLY, "ro", "rw"),
+        (NOSUID, "nosuid", "suid"),
+        (NODEV, "nodev", "dev"),
+        (NOEXEC, "noexec", "exec"),
+        (NODIRATIME, "nodiratime", "diratime"),
+        (NOSYMFOLLOW, "nosymfollow", "symfollow"),
     ];
     for (bit, on, off) in NAMES {
         if attr.set & bit != 0 {
@@ -278,13 +280,13 @@ fn attributes(f: &mut Formatter<'_>, attr: &Attr, prefix: &str) -> fmt::Result {
     }
     if (attr.set | attr.clear) & ATIME != 0 {
         let name = match attr.set & ATIME {
-            0x10 => "noatime",
-            0x20 => "strictatime",
+            NOATIME => "noatime",
+            STRICTATIME => "strictatime",
             _ => "relatime",
         };
         write!(f, ", {prefix}{name}")?;
     }
-    f.write_str(if attr.set & 0x10_0000 != 0 { ", idmapped" } else { "" })
+    Ok(())
 }
 
 fn propagation(flag: u64, recursive: bool) -> String {

@@ -6,14 +6,14 @@ use super::step::{Open, OpenWhat, Slot};
 use crate::config;
 use crate::error::{Error, Result};
 
-pub const NEWTIME: i32 = 0x80;
-pub const NEWNS: i32 = 0x0002_0000;
-pub const NEWCGROUP: i32 = 0x0200_0000;
-pub const NEWUTS: i32 = 0x0400_0000;
-pub const NEWIPC: i32 = 0x0800_0000;
-pub const NEWUSER: i32 = 0x1000_0000;
-pub const NEWPID: i32 = 0x2000_0000;
-pub const NEWNET: i32 = 0x4000_0000;
+pub const NEWTIME: i32 = libc::CLONE_NEWTIME;
+pub const NEWNS: i32 = libc::CLONE_NEWNS;
+pub const NEWCGROUP: i32 = libc::CLONE_NEWCGROUP;
+pub const NEWUTS: i32 = libc::CLONE_NEWUTS;
+pub const NEWIPC: i32 = libc::CLONE_NEWIPC;
+pub const NEWUSER: i32 = libc::CLONE_NEWUSER;
+pub const NEWPID: i32 = libc::CLONE_NEWPID;
+pub const NEWNET: i32 = libc::CLONE_NEWNET;
 
 /// Name in config.json, CLONE_NEW* flag, name under /proc/PID/ns.
 pub const KINDS: [(&str, i32, &str); 8] = [

@@ -270,7 +270,7 @@ pub enum Act {
         params: Vec<(CString, Option<CString>)>,
         path: CString,
     },
-    /// No mount namespace of its own... the rootfs is entered as it is.
+    /// Without a mount namespace of its own the rootfs is entered as it is.
     OpenRoot {
         path: CString,
     },
@@ -374,7 +374,9 @@ pub enum Act {
     },
     /// capset(2), then the ambient set.
     SetCaps(CapSets),
+    /// prctl(PR_SET_NO_NEW_PRIVS)
     NoNewPrivs,
+    /// umask(2)
     Umask(u32),
     /// The working directory is made while the rootfs is writable.
     MakeCwd {
