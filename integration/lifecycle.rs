@@ -7,21 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use support::{Bundle, Outcome, finish, until};
-
-fn sleeper() -> Bundle {
-    Bundle::new().args(&["sleep", "1000"])
-}
-
-/// Nothing in the state root, and no cgroup of the container's name.
-#[track_caller]
-fn is_clean(b: &Bundle) {
-    let left: Vec<_> =
-        fs::read_dir(b.state_root()).expect("state root").flatten().map(|e| e.path()).collect();
-    assert!(left.is_empty(), "left: {left:?}");
-    let cgroups = support::cgroups_named(&b.id);
-    assert!(cgroups.is_empty(), "left: {cgroups:?}");
-}
+use support::{Bundle, finish, until};
 
 fn pid_of(b: &Bundle) -> i64 {
     b.state()["pid"].as_i64().expect("a pid")
@@ -49,13 +35,13 @@ fn create_leaves_the_program_to_start() {
     b.verb("kill", &["9"]).fails("container not running");
     let out = b.verb("delete", &[]).ok();
     assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""));
-    is_clean(&b);
+    b.is_clean();
 }
 
 #[test]
 fn state_has_the_specified_properties_and_runcs() {
     needs_root!();
-    let b = sleeper().set("/annotations", json!({ "org.example.a": "1", "b": "" }));
+    let b = Bundle::sleeping().set("/annotations", json!({ "org.example.a": "1", "b": "" }));
     b.create().ok();
     let state = b.state();
     let keys: Vec<_> = state.as_object().expect("an object").keys().cloned().collect();
@@ -91,7 +77,7 @@ fn a_stopped_container_has_no_pid() {
 #[test]
 fn an_unknown_id_does_not_exist() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     for (verb, more) in [("state", &[][..]), ("start", &[]), ("kill", &["9"]), ("delete", &[])] {
         let out = b.verb(verb, more).fails("container does not exist");
         assert_eq!((out.code(), out.stdout.as_str()), (1, ""));
@@ -103,14 +89,14 @@ fn an_unknown_id_does_not_exist() {
 #[test]
 fn ids_that_name_no_directory_are_refused() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     b.write();
     for id in [".", "..", "a/b", "/etc", "a b", "\u{e9}", "a\nb", &"x".repeat(256)] {
         let mut c = b.orlop(["create", "--bundle"]);
         finish(c.arg(b.path()).arg(id)).fails("container id");
         finish(&mut b.orlop(["delete", "--force", "--", id])).fails("container id");
     }
-    is_clean(&b);
+    b.is_clean();
     let id = "x".repeat(255);
     let mut c = b.orlop(["create", "--cgroup-manager=disabled"]); // a global option after the verb
     finish(c.arg("--bundle").arg(b.path()).arg(&id)).fails("cgroup-manager");
@@ -119,7 +105,7 @@ fn ids_that_name_no_directory_are_refused() {
 #[test]
 fn an_id_in_use_is_refused_and_its_container_unharmed() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     b.create().ok();
     let before = b.state();
     b.create().fails("already exists");
@@ -129,29 +115,29 @@ fn an_id_in_use_is_refused_and_its_container_unharmed() {
     b.create().fails("already exists");
     assert_eq!(b.state()["status"], "running");
     b.delete().ok();
-    is_clean(&b);
+    b.is_clean();
 }
 
 #[test]
 fn delete_refuses_a_running_container() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     b.create().ok();
     b.start().ok();
     b.verb("delete", &[]).fails("cannot delete container that is not stopped: running");
     assert_eq!(b.state()["status"], "running");
     b.delete().ok();
-    is_clean(&b);
+    b.is_clean();
 }
 
 #[test]
 fn delete_of_a_created_container_ends_it() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     b.create().ok();
     let pid = pid_of(&b);
     b.verb("delete", &[]).ok();
-    is_clean(&b);
+    b.is_clean();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
 }
@@ -184,7 +170,7 @@ fn delete_force_is_idempotent_in_each_state() {
         }),
     ];
     for (name, prepare) in states {
-        let b = sleeper();
+        let b = Bundle::sleeping();
         prepare(&b);
         let pid = fs::read_to_string(b.state_root().join(&b.id).join("init")).unwrap_or_default();
         for turn in 0..2 {
@@ -216,7 +202,7 @@ fn kill_takes_numbers_and_names() {
         assert_eq!(out.stdout, "");
         assert_eq!(run.wait().expect("wait").code(), Some(code), "{signal}");
     }
-    let b = sleeper();
+    let b = Bundle::sleeping();
     b.create().ok();
     for signal in ["0", "65", "FOO", "SIGSIGTERM", "-9"] {
         finish(&mut b.orlop(["kill", &b.id, "--", signal])).fails("is not a signal");
@@ -238,7 +224,7 @@ fn exit_codes_are_those_of_the_program() {
         assert_eq!(out.code(), code, "{script}: {}", out.stderr);
     }
     // Signals: 128 and the number, whoever sent it.
-    let b = sleeper();
+    let b = Bundle::sleeping();
     let mut run = b.making("run").spawn().expect("orlop starts");
     until("its program", || {
         fs::exists(b.state_root().join(&b.id)).expect("stat") && {
@@ -248,7 +234,7 @@ fn exit_codes_are_those_of_the_program() {
     });
     b.verb("kill", &["KILL"]).ok();
     assert_eq!(run.wait().expect("wait").code(), Some(137));
-    is_clean(&b);
+    b.is_clean();
 }
 
 /// Runs in the foreground with a script that answers to a signal, and sends that signal to the runtime.
@@ -300,7 +286,7 @@ fn orphans_are_reaped_by_the_foreground_run() {
         .sh("for n in 1 2 3; do (sleep 0.05 &) ; done; echo ready; sleep 0.6; ps -o ppid,stat; exit 7");
     let out = b.run();
     assert_eq!(out.code(), 7, "{}", out.stderr);
-    is_clean(&b);
+    b.is_clean();
     for (flag, reaped) in [(None, true), (Some("--no-subreaper"), false)] {
         let b = Bundle::new().without_namespace("pid").sh("(sleep 30 &) ; echo ready; sleep 31");
         let mut c = b.making("run");
@@ -327,7 +313,7 @@ fn orphans_are_reaped_by_the_foreground_run() {
 #[test]
 fn run_detached_returns_when_the_program_runs() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     let file = b.path().join("pid");
     let out = finish(b.making("run").arg("--detach").arg("--pid-file").arg(&file)).ok();
     assert_eq!(out.stdout, "");
@@ -337,7 +323,7 @@ fn run_detached_returns_when_the_program_runs() {
         (&json!("running"), &fs::read_to_string(&file).expect("pid"))
     );
     b.delete().ok();
-    is_clean(&b);
+    b.is_clean();
 }
 
 #[test]
@@ -347,13 +333,13 @@ fn run_keeps_the_container_when_asked() {
     assert_eq!(finish(b.making("run").arg("--keep")).code(), 3);
     assert_eq!(b.state()["status"], "stopped");
     b.verb("delete", &[]).ok();
-    is_clean(&b);
+    b.is_clean();
 }
 
 #[test]
 fn the_pid_file_is_whole_and_replaced_by_rename() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     let dir = b.path().join("run");
     fs::create_dir(&dir).expect("mkdir");
     let file = dir.join("p".repeat(255));
@@ -368,15 +354,15 @@ fn the_pid_file_is_whole_and_replaced_by_rename() {
     b.delete().ok();
     let missing = b.path().join("no/such");
     finish(b.making("create").arg("--pid-file").arg(&missing)).fails("--pid-file");
-    is_clean(&b);
+    b.is_clean();
     finish(b.making("run").arg("--pid-file").arg(&missing)).fails("--pid-file");
-    is_clean(&b);
+    b.is_clean();
 }
 
 #[test]
 fn the_pidfd_socket_receives_a_pidfd() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     let path = b.path().join("pidfd");
     let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
     let mut made = b.making("create").arg("--pidfd-socket").arg(&path).spawn().expect("orlop starts");
@@ -406,91 +392,13 @@ fn the_pidfd_socket_receives_a_pidfd() {
     b.delete().ok();
     finish(b.making("create").arg("--pidfd-socket").arg("/dev/null"))
         .fails("--pidfd-socket: \"/dev/null\" is not a socket");
-    is_clean(&b);
-}
-
-/// A shell that opens descriptors before it becomes orlop.
-fn with_descriptors(b: &Bundle, env: &str, redirections: &str, flags: &str) -> Outcome {
-    b.write();
-    let line = format!(
-        "{env} exec {} --root {} run {flags} -b {} {} {redirections}",
-        support::ORLOP,
-        b.state_root().display(),
-        b.path().display(),
-        b.id
-    );
-    finish(Command::new("bash").args(["-c", &line]).stdin(Stdio::null()))
-}
-
-#[test]
-fn only_preserved_descriptors_reach_the_program() {
-    needs_root!();
-    let list = || Bundle::new().sh("ls /proc/self/fd | tr '\\n' ' '");
-    // `ls` adds the one it reads the directory with.
-    for (env, flags, want) in [
-        ("", "", "0 1 2 3 "),
-        ("", "--preserve-fds 2", "0 1 2 3 4 5 "),
-        ("LISTEN_FDS=1 LISTEN_PID=$$", "", "0 1 2 3 4 "),
-        ("LISTEN_FDS=1 LISTEN_PID=$$", "--preserve-fds 1", "0 1 2 3 4 5 "),
-        ("LISTEN_FDS=1", "", "0 1 2 3 4 "),
-        ("LISTEN_FDS=1 LISTEN_PID=1", "", "0 1 2 3 "),
-    ] {
-        let out =
-            with_descriptors(&list(), env, "3</dev/null 4</dev/null 5</dev/null 20</dev/null", flags).ok();
-        assert_eq!(out.stdout, want, "{env} {flags}");
-    }
-    let b = list();
-    with_descriptors(&b, "", "3</dev/null", "--preserve-fds 2")
-        .fails("--preserve-fds: descriptor 4 is not open");
-    with_descriptors(&b, "LISTEN_FDS=4294967295", "", "--preserve-fds 2147483647")
-        .fails("descriptor 3 is not open");
-    with_descriptors(&b, "LISTEN_FDS=x", "", "").fails("LISTEN_FDS");
-    with_descriptors(&b, "", "", "--preserve-fds=-1").fails("--preserve-fds");
-    is_clean(&b);
-}
-
-#[test]
-fn closed_standard_streams_never_become_files_of_ours() {
-    needs_root!();
-    for closed in ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"] {
-        let b = Bundle::new()
-            .sh("for n in 0 1 2; do readlink /proc/self/fd/$n; done > /seen")
-            .set("/root/readonly", json!(false));
-        let out = with_descriptors(&b, "", closed, "");
-        assert_eq!(out.code(), 0, "{closed}: {}", out.stderr);
-        let seen = fs::read_to_string(b.rootfs().join("seen")).expect("its list");
-        for (n, target) in seen.lines().enumerate() {
-            let expected = n == 1 && target == "/seen"; // the script's own redirection
-            assert!(
-                expected
-                    || target.starts_with("/dev/null")
-                    || target.contains("stderr")
-                    || target.contains("stdout"),
-                "{closed}: {n} is {target}"
-            );
-        }
-    }
-}
-
-#[test]
-fn the_streams_of_create_end_with_the_program() {
-    needs_root!();
-    let b = Bundle::new().sh("echo out; echo err >&2");
-    let mut made =
-        b.making("create").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("orlop starts");
-    assert_eq!(made.wait().expect("wait").code(), Some(0));
-    b.start().ok();
-    let (mut out, mut err) = (String::new(), String::new());
-    std::io::Read::read_to_string(made.stdout.as_mut().expect("a pipe"), &mut out).expect("its end");
-    std::io::Read::read_to_string(made.stderr.as_mut().expect("a pipe"), &mut err).expect("its end");
-    assert_eq!((out.as_str(), err.as_str()), ("out\n", "err\n"));
-    b.delete().ok();
+    b.is_clean();
 }
 
 #[test]
 fn the_last_error_is_in_the_log_and_on_standard_error() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     let log = b.path().join("log.json");
     fs::write(&log, "{\"level\":\"info\",\"msg\":\"kept\"}\n").expect("write");
     let mut c = Command::new(support::ORLOP);
@@ -514,7 +422,7 @@ fn the_last_error_is_in_the_log_and_on_standard_error() {
 #[test]
 fn list_shows_every_container() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     let list = |flags: &[&str]| finish(&mut b.orlop([&["list"], flags].concat())).ok().stdout;
     assert_eq!(list(&["--quiet"]), "");
     assert_eq!(list(&["--format", "json"]).trim(), "[]");
@@ -537,7 +445,7 @@ fn list_shows_every_container() {
 #[test]
 fn a_bundle_that_is_gone_stops_nobody() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     b.create().ok();
     fs::remove_file(b.path().join("config.json")).expect("remove");
     fs::rename(b.rootfs(), b.path().join("moved")).expect("rename");
@@ -546,16 +454,16 @@ fn a_bundle_that_is_gone_stops_nobody() {
     b.verb("kill", &["KILL"]).ok();
     b.await_status("stopped");
     b.verb("delete", &[]).ok();
-    is_clean(&b);
+    b.is_clean();
     b.orlop(["x"]);
     finish(b.orlop(["create", "--bundle"]).arg(b.path()).arg(&b.id)).fails("config.json");
-    is_clean(&b);
+    b.is_clean();
 }
 
 #[test]
 fn a_state_that_is_torn_is_named() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     b.create().ok();
     let file = b.state_root().join(&b.id).join("state.json");
     let whole = fs::read(&file).expect("state.json");
@@ -570,13 +478,13 @@ fn a_state_that_is_torn_is_named() {
     fs::write(&file, whole).expect("write");
     b.start().ok();
     b.delete().ok();
-    is_clean(&b);
+    b.is_clean();
 }
 
 #[test]
 fn a_state_root_that_cannot_be_used_is_named() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     b.write();
     let with = |root: &std::path::Path| {
         let mut c = Command::new(support::ORLOP);
@@ -615,7 +523,7 @@ fn a_state_root_that_cannot_be_used_is_named() {
 fn what_is_kept_on_record_is_for_its_owner_alone() {
     needs_root!();
     for mask in ["0", "0777", "077"] {
-        let b = sleeper();
+        let b = Bundle::sleeping();
         b.write();
         let line = format!(
             "umask {mask}; exec {} --root {} create -b {} --pid-file {} {}",
@@ -636,41 +544,4 @@ fn what_is_kept_on_record_is_for_its_owner_alone() {
         let mut c = Command::new(support::ORLOP);
         finish(c.arg("--root").arg(b.path().join("new")).args(["delete", "--force", &b.id])).ok();
     }
-}
-
-#[test]
-fn a_caller_that_ignores_its_children_gets_the_status_all_the_same() {
-    needs_root!();
-    let b = Bundle::new().sh("exit 23");
-    b.write();
-    let mut c = b.making("run");
-    // SAFETY: signal is async-signal-safe.
-    unsafe {
-        std::os::unix::process::CommandExt::pre_exec(&mut c, || {
-            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
-            Ok(())
-        });
-    }
-    let out = finish(&mut c);
-    assert_eq!(out.code(), 23, "{}", out.stderr);
-}
-
-#[test]
-fn a_signal_that_the_caller_ignores_is_not_ignored_inside() {
-    needs_root!();
-    let b = Bundle::new().sh("grep -E 'SigIgn|SigBlk' /proc/self/status | tr -d '\\n\\t'");
-    let mut c = b.making("run");
-    // SAFETY: signal and sigprocmask are async-signal-safe.
-    unsafe {
-        std::os::unix::process::CommandExt::pre_exec(&mut c, || {
-            libc::signal(libc::SIGINT, libc::SIG_IGN);
-            libc::signal(libc::SIGQUIT, libc::SIG_IGN);
-            let mut set = std::mem::zeroed();
-            libc::sigfillset(&mut set);
-            libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
-            Ok(())
-        });
-    }
-    let out = finish(&mut c).ok();
-    assert_eq!(out.stdout, "SigBlk:0000000000000000SigIgn:0000000000000000", "{}", out.stderr);
 }

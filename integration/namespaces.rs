@@ -270,9 +270,9 @@ fn a_pid_namespace_whose_first_process_is_gone_is_told() {
     let _ = host.0.kill();
     let _ = host.0.wait();
     let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&held));
-    std::thread::sleep(std::time::Duration::from_millis(100));
     let message = "the first process of the pid namespace is gone";
-    Bundle::new().namespace("pid", Some(&path)).run().fails(message);
+    let b = Bundle::new().namespace("pid", Some(&path));
+    until(message, || b.run().stderr.contains(message)); // it dies a little later than unshare(1)
 }
 
 /// Whoever called us, a shim, is a subreaper and waits for init.

@@ -254,6 +254,11 @@ impl Bundle {
         bundle
     }
 
+    /// One whose program does nothing for long enough.
+    pub fn sleeping() -> Self {
+        Self::new().args(&["sleep", "1000"])
+    }
+
     /// The container's program is this script.
     pub fn sh(self, script: &str) -> Self {
         self.args(&["sh", "-c", script])
@@ -379,6 +384,14 @@ impl Bundle {
     #[track_caller]
     pub fn state(&self) -> Value {
         self.verb("state", &[]).ok().json()
+    }
+
+    /// Fails the test unless the state root is empty and no cgroup has the container's name.
+    #[track_caller]
+    pub fn is_clean(&self) {
+        let entries = fs::read_dir(self.state_root()).expect("state root").flatten();
+        let left: Vec<_> = entries.map(|e| e.path()).chain(cgroups_named(&self.id)).collect();
+        assert!(left.is_empty(), "left: {left:?}");
     }
 
     /// The same bundle in the foreground by Debian's runc, which knows no specification above 1.0.
