@@ -50,10 +50,6 @@ impl Namespaces {
     pub fn is_joined(&self, kind: i32) -> bool {
         self.joined.iter().any(|j| j.0 == kind)
     }
-
-    pub fn path(&self, kind: i32) -> Option<&str> {
-        self.joined.iter().find(|j| j.0 == kind).map(|j| j.1.as_str())
-    }
 }
 
 /// Reads `linux.namespaces`. An unknown or repeated type and a relative path are errors (config-linux.md).
