@@ -65,7 +65,7 @@ fn give_up(plan: &CgroupPlan, n: usize, place: &Place, refusal: Refusal) -> Resu
 }
 
 /// Not the host's root.
-fn is_confined() -> bool {
+pub fn is_confined() -> bool {
     !nix::unistd::geteuid().is_root() || !crate::host::in_initial_user_namespace()
 }
 
@@ -105,6 +105,9 @@ fn make_v2(cgroup: &mut Cgroup, plan: &V2, place: &Place) -> Result<(), Refusal>
     apply_all(&dir, &plan.writes)?;
     if let Some(program) = &plan.devices {
         v2::attach(&dir, program)?;
+    }
+    if let Some(uid) = plan.owner {
+        v2::hand_over(&dir, &place.name(), uid)?;
     }
     *cgroup.born_in.borrow_mut() = Some(dir.0);
     Ok(())

@@ -1,9 +1,9 @@
 //! The v2 side of a creation.
 
-use super::dir::Dir;
+use super::dir::{Dir, cstring};
 use crate::error::{Error, Kind, Result};
 use crate::plan::cgroup::V2;
-use crate::sys::{Errno, bpf, cred};
+use crate::sys::{Errno, bpf, cred, path};
 
 /// Hands the controllers of the plan down from `dir` to its children; `name` is for errors.
 pub fn hand_down(dir: &Dir, name: &str, plan: &V2) -> Result<()> {
@@ -73,6 +73,31 @@ pub fn check_type(dir: &Dir, name: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Makes this user the owner of what the kernel says is delegated (cgroups(7)), so that it can manage cgroups below.
+pub fn hand_over(dir: &Dir, name: &str, uid: u32) -> Result<()> {
+    // The list since 4.15, and its fallback by the specification.
+    let list = std::fs::read_to_string("/sys/kernel/cgroup/delegate")
+        .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
+    // The directory last: from then on the user can make what stands in the way.
+    for file in list.lines().chain(["."]) {
+        match cstring(file).and_then(|f| path::chown(&dir.0, &f, uid, u32::MAX)) {
+            Ok(()) | Err(Errno::ENOENT) => {} // a controller's file that is not here
+            Err(e @ Errno::EPERM) if super::create::is_confined() => {
+                tracing::debug!("{name}/{file}: chown to {uid}: {e}; the container cannot manage cgroups");
+                return Ok(());
+            }
+            Err(e) => {
+                return Err(Error::os(
+                    "linux.cgroupsPath",
+                    format!("chown {name}/{file} to {uid}"),
+                    e as i32,
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Loads and attaches the device program, before any process is in the cgroup.

@@ -174,8 +174,11 @@ impl Plan {
         let devices = devices::plan(&mut d, mounts.dev_is_bind)?;
         let who = cgroup::Who::of(host);
         let warnings = &mut d.warnings;
-        let cgroup =
+        let mut cgroup =
             cgroup::plan(resources, path, &request.id, &devices.nodes, &host.cgroups, who, warnings)?;
+        if let Some(v2) = &mut cgroup.v2 {
+            v2.owner = cgroup::owner(&d);
+        }
         let paths = paths::plan(&mut d)?;
         let mut parts = order::Parts {
             shape,

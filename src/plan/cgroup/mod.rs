@@ -3,12 +3,14 @@
 pub mod devices;
 mod io;
 mod memory;
+mod owner;
 mod rest;
 mod time;
 
 use super::Facts;
 use crate::config;
 use crate::error::{Error, Result};
+pub use owner::owner;
 use std::fmt;
 
 /// How the host's cgroups are laid out; asked once by `cgroup::probe`.
@@ -94,6 +96,8 @@ pub struct V2 {
     pub writes: Vec<Write>,
     /// BPF_CGROUP_DEVICE program; `None` allows every device.
     pub devices: Option<Vec<u64>>,
+    /// Whom the cgroup is handed over to, a uid of the host.
+    pub owner: Option<u32>,
 }
 
 /// Everything that is made and written before init joins.
@@ -147,6 +151,7 @@ impl CgroupPlan {
                 lines
                     .push(format!("  linux.resources.devices: attach a program of {} instructions", p.len()));
             }
+            lines.extend(v.owner.map(|uid| format!("  linux.cgroupsPath: chown to {uid}")));
         }
         lines
     }
@@ -262,6 +267,7 @@ impl Sheet<'_> {
             wanted: if unified { u.controllers.clone() } else { Vec::new() },
             writes: Vec::new(),
             devices: None,
+            owner: None,
         });
     }
 
