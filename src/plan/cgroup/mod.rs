@@ -45,6 +45,11 @@ pub struct Unified {
 }
 
 impl Hierarchies {
+    /// `--cgroup-manager=disabled`, or a host without cgroups.
+    pub fn are_none(&self) -> bool {
+        self.v1.is_empty() && self.v2.is_none()
+    }
+
     /// No v1 controller is mounted: limits go to v2.
     pub fn is_unified(&self) -> bool {
         self.v1.is_empty() && self.v2.is_some()
@@ -185,9 +190,9 @@ pub fn path(p: Option<&str>, id: &str) -> Result<String> {
     Ok(path)
 }
 
-/// Checks `linux.resources` and decides every write. Without hierarchies (`--cgroup-manager=disabled`) nothing is made
-/// and limits are warned of. An ordinary user's relative path is below our own cgroup, the only place where there may
-/// be rights. `nodes` are the devices that every container has.
+/// Checks `linux.resources` and decides every write. Without hierarchies (`--cgroup-manager=disabled`) values are
+/// checked all the same, nothing is made, and what is not applied is warned of. An ordinary user's relative path is
+/// below our own cgroup, the only place where there may be rights. `nodes` are the devices that every container has.
 pub fn plan(
     r: Option<&config::Resources>,
     p: Option<&str>,
@@ -203,11 +208,12 @@ pub fn plan(
     let r = r.unwrap_or(&none);
     let mut sheet = Sheet { plan: CgroupPlan::default(), v2: Vec::new(), h, warnings };
     sheet.lay_out(&path, below_own);
-    if h.v1.is_empty() && h.v2.is_none() {
-        sheet.warn_of_limits(r);
-        return Ok(sheet.plan);
-    }
     let rules = devices::rules(r.devices.as_deref(), nodes)?;
+    if h.are_none() {
+        sheet.limits(r)?;
+        sheet.warn_of_limits(&rules);
+        return Ok(CgroupPlan::default());
+    }
     if who == Who::Root {
         devices::plan(&rules, &mut sheet)?;
     } else {
@@ -259,6 +265,11 @@ impl Sheet<'_> {
                 writes: Vec::new(),
             });
         }
+        if self.h.are_none() {
+            let none = String::new;
+            // Takes what is written, to be warned of.
+            self.plan.v1.push(V1 { mount: none(), path: none(), controllers: vec![], writes: vec![] });
+        }
         let unified = self.h.is_unified();
         self.plan.v2 = self.h.v2.as_ref().map(|u| V2 {
             mount: u.mount.clone(),
@@ -280,6 +291,9 @@ impl Sheet<'_> {
 
     /// Which side has the controller that `at` needs.
     fn side(&mut self, controller: &str, at: &str) -> Result<Side> {
+        if self.h.are_none() {
+            return Ok(Side::V1(0));
+        }
         let has = |list: &[String]| list.iter().any(|c| c == controller);
         if let Some(n) = self.plan.v1.iter().position(|v| has(&v.controllers)) {
             return Ok(Side::V1(n));
@@ -315,20 +329,11 @@ impl Sheet<'_> {
         &mut list[last]
     }
 
-    fn warn_of_limits(&mut self, r: &config::Resources) {
-        let set = [
-            ("memory", r.memory.is_some()),
-            ("cpu", r.cpu.is_some()),
-            ("pids", r.pids.as_ref().is_some_and(|p| p.limit.is_some())),
-            ("blockIO", r.block_io.is_some()),
-            ("hugepageLimits", r.hugepage_limits.as_ref().is_some_and(|l| !l.is_empty())),
-            ("network", r.network.is_some()),
-            ("rdma", r.rdma.as_ref().is_some_and(|l| !l.is_empty())),
-            ("unified", r.unified.as_ref().is_some_and(|l| !l.is_empty())),
-        ];
-        for (name, _) in set.iter().filter(|s| s.1) {
-            self.warnings.push(format!("linux.resources.{name}: not applied, since no cgroup is used"));
-        }
+    fn warn_of_limits(&mut self, rules: &[devices::Rule]) {
+        let limits = self.plan.v1.iter().flat_map(|v| &v.writes).map(|w| w.at.as_str());
+        let mut all: Vec<_> = devices::limit(rules).into_iter().chain(limits).collect();
+        all.dedup();
+        self.warnings.extend(all.iter().map(|at| format!("{at}: not applied, since no cgroup is used")));
     }
 }
 

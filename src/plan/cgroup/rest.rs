@@ -119,7 +119,7 @@ const ACTIONS: [&str; 6] = [
 fn unified(map: &BTreeMap<String, String>, sheet: &mut Sheet) -> Result<()> {
     for (key, value) in map {
         let at = format!("{AT}.unified[{key:?}]");
-        if !sheet.h.is_unified() {
+        if !sheet.h.is_unified() && !sheet.h.are_none() {
             return Err(Error::unsupported(at, "needs a host with cgroup v2 alone"));
         }
         let controller = key.split_once('.').map(|(c, _)| c).unwrap_or_default();
@@ -130,12 +130,13 @@ fn unified(map: &BTreeMap<String, String>, sheet: &mut Sheet) -> Result<()> {
         if ACTIONS.contains(&key.as_str()) {
             return Err(Error::invalid(at, "is an action, not a limit"));
         }
-        if controller != "cgroup" {
-            sheet.side(controller, &at)?;
-        }
+        let side = match controller {
+            "cgroup" if sheet.h.is_unified() => Side::V2, // the core is always there
+            c => sheet.side(c, &at)?,
+        };
         // The kernel takes one line a write.
         for line in value.lines() {
-            sheet.put(Side::V2, key, line, &at);
+            sheet.put(side, key, line, &at);
         }
     }
     Ok(())

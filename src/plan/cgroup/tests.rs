@@ -326,12 +326,34 @@ fn an_ordinary_user_stays_below_its_own_cgroup() {
 
 #[test]
 fn without_hierarchies_nothing_is_made_and_limits_are_warned_of() {
-    let r: config::Resources =
-        serde_json::from_value(json!({ "pids": { "limit": 3 }, "devices": [] })).unwrap();
+    let plan_of = |r: Value, warnings: &mut Vec<String>| {
+        let r: config::Resources = serde_json::from_value(r).unwrap();
+        plan(Some(&r), None, "web", &[], &Hierarchies::default(), Who::Root, warnings)
+    };
     let mut warnings = vec![];
-    let plan = plan(Some(&r), None, "web", &[], &Hierarchies::default(), Who::Root, &mut warnings).unwrap();
+    let r = json!({
+        "devices": [{ "allow": false }, { "allow": true, "type": "c", "major": 1, "minor": 5, "access": "r" }],
+        "memory": { "limit": 100, "swap": 0 }, "cpu": {}, "pids": { "limit": 3 },
+        "hugepageLimits": [{ "pageSize": "2MB", "limit": 0 }], "unified": { "cgroup.max.depth": "1\n2", "io.max": "" },
+    });
+    let plan = plan_of(r, &mut warnings).unwrap();
     assert!(plan.v1.is_empty() && plan.v2.is_none());
-    assert_eq!(warnings, ["linux.resources.pids: not applied, since no cgroup is used"]);
+    let of = |at: &str| format!("linux.resources.{at}: not applied, since no cgroup is used");
+    let all =
+        ["devices[1]", "memory.limit", "pids.limit", "hugepageLimits[0]", "unified[\"cgroup.max.depth\"]"];
+    assert_eq!(warnings, all.map(of));
+    // What is wrong is wrong everywhere.
+    for (r, at) in [
+        (json!({ "memory": { "limit": -2 } }), "memory.limit"),
+        (json!({ "memory": { "limit": 9, "swap": 8 } }), "memory.swap"),
+        (json!({ "cpu": { "cpus": "3-0" } }), "cpu.cpus"),
+        (json!({ "pids": { "limit": -2 } }), "pids.limit"),
+        (json!({ "blockIO": { "weight": 5 } }), "blockIO.weight"),
+        (json!({ "devices": [{ "allow": true, "access": "x" }] }), "devices[0].access"),
+        (json!({ "unified": { "cgroup.procs": "1" } }), "unified[\"cgroup.procs\"]"),
+    ] {
+        assert_eq!(plan_of(r, &mut vec![]).unwrap_err().at, format!("linux.resources.{at}"));
+    }
 }
 
 #[test]
