@@ -74,31 +74,56 @@ fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal>
     let join = |tasks: Sys<OwnedFd>| {
         tasks.map_err(|e| Error::os(AT, format!("open {}/tasks", place.name()), e as i32))
     };
-    // Most hierarchies are only joined: two calls by path do.
-    let plain = plan.writes.is_empty() && !cpuset && place.found == 0 && place.parts() == 1;
-    if plain && DirBuilder::new().mode(0o755).create(place.name()).is_ok() {
+    // Nearly always only the last part is missing, and nothing above can be frozen or without CPUs.
+    let plain = !(place.freezer && place.found > 0 || cpuset && place.parts() > 1);
+    let dir = if plain && made_by_path(place) {
         cgroup.places.push(place.clone());
-        let tasks = cstring(&format!("{}/tasks", place.name())).and_then(|p| fd::open(&p, libc::O_WRONLY, 0));
-        cgroup.tasks.borrow_mut().push(join(tasks)?);
-        return Ok(());
-    }
-    let mut inherit = |parent: &Dir, child: &Dir, made: bool| match cpuset {
-        true => inherit_cpuset(parent, child, made)
-            .map_err(|e| Error::os(AT, "copy of the parent's cpuset", e as i32)),
-        false => Ok(()),
+        if cpuset {
+            inherit_cpuset(&place.mount, &place.name(), true)?;
+        }
+        if plan.writes.is_empty() {
+            let tasks = cstring(&format!("{}/tasks", place.name()));
+            cgroup.tasks.borrow_mut().push(join(tasks.and_then(|p| fd::open(&p, libc::O_WRONLY, 0)))?);
+            return Ok(());
+        }
+        open(place)?
+    } else {
+        let mut inherit = |above: &str, name: &str, made: bool| match cpuset {
+            true => inherit_cpuset(above, name, made),
+            false => Ok(()),
+        };
+        let dir = make(place, &mut |_, _| Ok(()), &mut inherit)?;
+        cgroup.places.push(place.clone());
+        fit(place, &dir)?;
+        dir
     };
-    let dir = make(place, &mut |_, _| Ok(()), &mut inherit)?;
-    cgroup.places.push(place.clone());
-    fit(place, &dir)?;
     apply_all(&dir, &plan.writes)?;
     cgroup.tasks.borrow_mut().push(join(dir.file("tasks", libc::O_WRONLY))?);
     Ok(())
 }
 
+fn open(place: &Place) -> Result<Dir> {
+    place.open().map_err(|e| Error::os(AT, format!("open {}", place.name()), e as i32))
+}
+
+/// Made in one call, since all that is above was found there.
+fn made_by_path(place: &Place) -> bool {
+    place.found + 1 == place.parts() && DirBuilder::new().mode(0o755).create(place.name()).is_ok()
+}
+
 fn make_v2(cgroup: &mut Cgroup, plan: &V2, place: &Place) -> Result<(), Refusal> {
-    let dir = make(place, &mut |parent, name| v2::hand_down(parent, name, plan), &mut |_, _, _| Ok(()))?;
-    cgroup.places.push(place.clone());
-    fit(place, &dir)?;
+    // A cgroup above may be frozen or threaded, and has controllers to give.
+    let plain = place.parts() == 1 && plan.needed.is_empty() && plan.wanted.is_empty();
+    let dir = if plain && made_by_path(place) {
+        cgroup.places.push(place.clone());
+        open(place)?
+    } else {
+        let mut hand_down = |above: &Dir, name: &str| v2::hand_down(above, name, plan);
+        let dir = make(place, &mut hand_down, &mut |_, _, _| Ok(()))?;
+        cgroup.places.push(place.clone());
+        fit(place, &dir)?;
+        dir
+    };
     if place.parts() > 1 {
         v2::check_type(&dir, &place.name())?;
     }
@@ -113,12 +138,12 @@ fn make_v2(cgroup: &mut Cgroup, plan: &V2, place: &Place) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Makes every part of the path. `above` is called with each parent before its child is there, `below` with both, and whether
-/// it was made, after.
+/// Makes every part of the path. `above` is called with each parent before its child is there, `below` with the paths of
+/// both, and whether it was made, after.
 fn make(
     place: &Place,
     above: &mut dyn FnMut(&Dir, &str) -> Result<()>,
-    below: &mut dyn FnMut(&Dir, &Dir, bool) -> Result<()>,
+    below: &mut dyn FnMut(&str, &str, bool) -> Result<()>,
 ) -> Result<Dir, Refusal> {
     // A parent that was there may go with the last container in it.
     for _ in 0..8 {
@@ -137,7 +162,7 @@ fn make(
 fn try_make(
     place: &Place,
     above: &mut dyn FnMut(&Dir, &str) -> Result<()>,
-    below: &mut dyn FnMut(&Dir, &Dir, bool) -> Result<()>,
+    below: &mut dyn FnMut(&str, &str, bool) -> Result<()>,
 ) -> Result<Dir, Refusal> {
     let mut dir = Dir::open(&place.mount).map_err(|e| Error::os(&place.mount, "open", e as i32))?;
     for (n, part) in place.path.split('/').enumerate() {
@@ -152,7 +177,7 @@ fn try_make(
             other => other.map(|()| true).map_err(Refusal::Mkdir)?,
         };
         let child = dir.sub(&name).map_err(Refusal::Mkdir)?;
-        below(&dir, &child, made)?;
+        below(&above_name, &format!("{above_name}/{part}"), made)?;
         dir = child;
     }
     Ok(dir)
@@ -189,13 +214,19 @@ fn fit(place: &Place, dir: &Dir) -> Result<()> {
 }
 
 /// A new cpuset has no CPU and no memory node, and takes no process until it has.
-fn inherit_cpuset(parent: &Dir, child: &Dir, made: bool) -> Sys {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if made || child.read(file)?.trim().is_empty() {
-            child.write(file, parent.read(file)?.trim_end())?;
+fn inherit_cpuset(above: &str, name: &str, made: bool) -> Result<()> {
+    let path = |dir: &str, file: &str| cstring(&format!("{dir}/{file}"));
+    let copy = |file: &str| -> Sys {
+        let mut buf = [0; 4096];
+        if !made && fd::read_value(&path(name, file)?, &mut buf)? > 1 {
+            return Ok(());
         }
-    }
-    Ok(())
+        let len = fd::read_value(&path(above, file)?, &mut buf)?;
+        fd::write(fd::open(&path(name, file)?, libc::O_WRONLY, 0)?, buf[..len].trim_ascii_end()).map(drop)
+    };
+    ["cpuset.cpus", "cpuset.mems"].iter().try_for_each(|f| {
+        copy(f).map_err(|e| Error::os(AT, format!("copy of {above}/{f} to {name}"), e as i32))
+    })
 }
 
 fn apply_all(dir: &Dir, writes: &[Write]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::plan::cgroup::{Hierarchies, Hierarchy, Unified};
+use crate::sys::fd;
 use std::fs;
 
 const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
@@ -12,7 +13,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// that are elsewhere cost a look at mountinfo, which grows with the host's mounts.
 pub fn probe() -> Result<Hierarchies> {
     let file = "/proc/self/cgroup";
-    let text = match fs::read_to_string(file) {
+    let text = match own_cgroups() {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Hierarchies::default()), // no CONFIG_CGROUPS
         Err(e) => return Err(Error::io(file, "read", &e)),
@@ -26,9 +27,12 @@ pub fn probe() -> Result<Hierarchies> {
         };
         let own = own.to_string();
         if list.is_empty() {
-            h.v2 = [ROOT.to_string(), format!("{ROOT}/unified")]
-                .into_iter()
+            // Named last, after those of v1.
+            let usual = [ROOT.to_string(), format!("{ROOT}/unified")];
+            h.v2 = usual[usize::from(!h.v1.is_empty())..]
+                .iter()
                 .find(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
+                .cloned()
                 .or_else(|| {
                     mounts
                         .get_or_insert_with(mountinfo)
@@ -36,9 +40,12 @@ pub fn probe() -> Result<Hierarchies> {
                         .filter(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
                 })
                 .map(|mount| {
-                    let file = fs::read_to_string(format!("{mount}/cgroup.controllers")).unwrap_or_default();
+                    let mut buf = [0; 4096];
+                    let file = super::dir::cstring(&format!("{mount}/cgroup.controllers"));
+                    let len = file.and_then(|f| fd::read_value(&f, &mut buf)).unwrap_or(0);
+                    let list = String::from_utf8_lossy(&buf[..len]).into_owned();
                     Unified {
-                        controllers: file.split_ascii_whitespace().map(String::from).collect(),
+                        controllers: list.split_ascii_whitespace().map(String::from).collect(),
                         mount,
                         own,
                     }
@@ -59,6 +66,14 @@ pub fn probe() -> Result<Hierarchies> {
         }
     }
     Ok(h)
+}
+
+/// Mostly a few hundred bytes, and at most a path of 4 KiB for each of a dozen hierarchies.
+fn own_cgroups() -> std::io::Result<String> {
+    let mut buf = vec![0; 1 << 16];
+    let len = fd::read_file(c"/proc/self/cgroup", &mut buf)?;
+    buf.truncate(len);
+    Ok(String::from_utf8_lossy(&buf).into_owned())
 }
 
 fn magic(path: &str) -> Option<i64> {

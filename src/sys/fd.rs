@@ -36,6 +36,11 @@ pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Sys<usize> {
         .map(|n| n as usize)
 }
 
+/// One value of cgroupfs or sysfs: what one read(2) has, with its newline.
+pub fn read_value(path: &CStr, buf: &mut [u8]) -> Sys<usize> {
+    read(open(path, libc::O_RDONLY, 0)?, buf)
+}
+
 /// A whole small file, such as procfs has, in as few calls as it takes; what does not fit is left out.
 pub fn read_file(path: &CStr, buf: &mut [u8]) -> Sys<usize> {
     let file = open(path, libc::O_RDONLY, 0)?;
