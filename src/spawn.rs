@@ -163,8 +163,8 @@ pub fn clone_init(
     }
     let flags = if plan.shape.staged { 0 } else { plan.shape.clone };
     let mut cloned = clone::clone(flags, born_in.as_ref(), false);
-    if let (Err(Errno::ENOSYS), Some(cgroup)) = (&cloned, &born_in) {
-        // clone3 is filtered: init joins by itself, as it does on v1.
+    if let (Err(Errno::ENOSYS | Errno::EAGAIN), Some(cgroup)) = (&cloned, &born_in) {
+        // clone3 is filtered, or pids.max is 0, which lets nobody be born but anybody in: init joins by itself, as on v1.
         let procs = fd::openat(cgroup, c"cgroup.procs", libc::O_WRONLY, 0);
         init.join_by(procs.map_err(os("linux.cgroupsPath", "open cgroup.procs"))?);
         cloned = clone::clone(flags, None, false);
