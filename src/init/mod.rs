@@ -169,6 +169,7 @@ impl<'a> Init<'a> {
 
     /// In the parent: everything closed but the slots, some of which it has to fill.
     pub fn into_slots(self) -> Vec<Option<OwnedFd>> {
+        fd::close_all(self.cgroups);
         self.slots
     }
 

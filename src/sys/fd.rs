@@ -2,7 +2,7 @@
 
 use super::{Sys, check, check_int, retry};
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Takes a number that a system call has just returned.
 fn own(fd: libc::c_long) -> OwnedFd {
@@ -112,6 +112,17 @@ pub fn is_inherited(fd: RawFd) -> bool {
 pub fn close_range(first: u32, last: u32, flags: u32) -> Sys {
     // SAFETY: no memory is passed.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// Closes these, those of adjacent numbers by one call.
+pub fn close_all(fds: Vec<OwnedFd>) {
+    let mut numbers: Vec<_> = fds.into_iter().map(OwnedFd::into_raw_fd).collect();
+    numbers.sort_unstable();
+    for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+        if close_range(run[0] as u32, run[run.len() - 1] as u32, 0).is_err() {
+            run.iter().for_each(|n| drop(adopt(*n))); // a filter may know no close_range
+        }
+    }
 }
 
 /// Everything from `first` on is closed by execve.
