@@ -204,7 +204,9 @@ fn kill_takes_numbers_and_names() {
     }
     let b = Bundle::sleeping();
     b.create().ok();
-    for signal in ["0", "65", "FOO", "SIGSIGTERM", "-9"] {
+    b.verb("kill", &["0"]).ok(); // is there a process?
+    assert_eq!(b.state()["status"], "created");
+    for signal in ["65", "FOO", "SIGSIGTERM", "-9"] {
         finish(&mut b.orlop(["kill", &b.id, "--", signal])).fails("is not a signal");
     }
     b.delete().ok();

@@ -31,11 +31,11 @@ pub fn kill(root: &StateRoot, id: &str, signal: &str, all: bool) -> Result<()> {
     Ok(())
 }
 
-/// A number, or a name with or without SIG, in any case.
+/// A number, of which 0 only asks whether there is a process (kill(2)), or a name with or without SIG, in any case.
 fn number(text: &str) -> Result<i32> {
     let bad = || Error::invalid("signal", format!("{text:?} is not a signal"));
     if let Ok(n) = text.parse::<i32>() {
-        return if (1..=64).contains(&n) { Ok(n) } else { Err(bad()) };
+        return if (0..=64).contains(&n) { Ok(n) } else { Err(bad()) };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -68,6 +68,7 @@ mod tests {
     fn signals_by_number_and_by_name() {
         for (text, n) in [
             ("9", 9),
+            ("0", 0),
             ("KILL", 9),
             ("SIGKILL", 9),
             ("sigterm", 15),
@@ -81,7 +82,7 @@ mod tests {
         ] {
             assert_eq!(number(text).ok(), Some(n), "{text}");
         }
-        for text in ["", "0", "65", "-1", "FOO", "SIG", "SIGSIGKILL", "RTMIN+99", "9x", "１"] {
+        for text in ["", "65", "-1", "FOO", "SIG", "SIGSIGKILL", "RTMIN+99", "9x", "１"] {
             assert!(number(text).is_err(), "{text}");
         }
     }
