@@ -32,6 +32,7 @@ fn only_preserved_descriptors_reach_the_program() {
         ("LISTEN_FDS=1 LISTEN_PID=$$", "--preserve-fds 1", "0 1 2 3 4 5 "),
         ("LISTEN_FDS=1", "", "0 1 2 3 4 "),
         ("LISTEN_FDS=1 LISTEN_PID=1", "", "0 1 2 3 "),
+        ("LISTEN_FDS=", "", "0 1 2 3 "),
     ] {
         let out =
             with_descriptors(&list(), env, "3</dev/null 4</dev/null 5</dev/null 20</dev/null", flags).ok();

@@ -362,6 +362,23 @@ fn the_pid_file_is_whole_and_replaced_by_rename() {
 }
 
 #[test]
+fn the_pid_file_follows_no_link_of_others() {
+    needs_root!();
+    let b = sleeper();
+    b.write();
+    let canary = b.path().join("canary");
+    fs::write(&canary, "as it was").unwrap();
+    let script = "ln -s canary .orlop-pid.$$; exec \"$0\" \"$@\" --pid-file pid"; // the pid stays
+    let create = b.making("create");
+    let mut c = Command::new("sh");
+    c.args(["-c", script]).arg(create.get_program()).args(create.get_args()).current_dir(b.path());
+    finish(c.stdin(Stdio::null())).ok();
+    assert_eq!(fs::read_to_string(&canary).unwrap(), "as it was");
+    assert_eq!(fs::read_to_string(b.path().join("pid")).unwrap(), b.state()["pid"].to_string());
+    b.delete().ok();
+}
+
+#[test]
 fn the_pidfd_socket_receives_a_pidfd() {
     needs_root!();
     let b = Bundle::sleeping();

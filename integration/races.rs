@@ -3,6 +3,7 @@
 
 mod support;
 
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -326,6 +327,76 @@ fn of_two_creates_of_one_id_exactly_one_wins() {
             is_clean(&b, &format!("round {round}"));
         }
     }
+    is_clean(&b, "at the end");
+}
+
+#[test]
+fn delete_force_does_not_wait_for_a_hook_that_hangs() {
+    needs_root!();
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
+        let b = sleeper();
+        let hung = b.rootfs().join("hung");
+        let script = format!("echo > {}; exec sleep 30", hung.display());
+        let (path, script) = if kind == "startContainer" {
+            ("/bin/sh", "exec sleep 30")
+        } else {
+            ("/bin/sh", script.as_str())
+        };
+        let hook = json!({ "path": path, "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] });
+        let b = b.set(&format!("/hooks/{kind}/-"), hook);
+        let mut run = b.making("run").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        match kind {
+            "startContainer" => until("a container", || b.verb("state", &[]).code() == 0),
+            _ => until("the hook runs", || hung.exists()),
+        }
+        let begun = Instant::now();
+        b.delete().ok();
+        assert!(begun.elapsed() < Duration::from_secs(8), "{kind}: {:?}", begun.elapsed());
+        if kind == "poststart" {
+            run.kill().unwrap(); // the program may end before such a hook, which goes on to its own end
+        }
+        run.wait().unwrap();
+        is_clean(&b, kind);
+    }
+}
+
+#[test]
+fn a_foreground_run_leaves_a_later_container_of_its_id_alone() {
+    needs_root!();
+    let b = sleeper();
+    let mut run = b.making("run").stdout(Stdio::null()).spawn().unwrap();
+    until("a container", || b.verb("state", &[]).code() == 0);
+    b.await_status("running");
+    let pid = nix::unistd::Pid::from_raw(run.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    b.delete().ok();
+    b.create().ok();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(137));
+    assert_eq!(b.state()["status"], "created");
+}
+
+#[test]
+fn a_program_whose_first_thread_ended_is_still_running_and_killed() {
+    needs_root!();
+    needs_program!("cc");
+    let b = Bundle::new().args(&["/bin/headless"]);
+    let source = b.path().join("headless.c");
+    let text = "#include <pthread.h>\n#include <unistd.h>\n\
+                static void *rest(void *x) { for (;;) pause(); return x; }\n\
+                int main(void) { pthread_t t; pthread_create(&t, 0, rest, 0); pthread_exit(0); }\n";
+    fs::write(&source, text).unwrap();
+    let mut cc = Command::new("cc");
+    finish(cc.args(["-static", "-pthread", "-o"]).arg(b.rootfs().join("bin/headless")).arg(&source)).ok();
+    finish(b.making("run").arg("--detach")).ok();
+    let pid = b.state()["pid"].clone();
+    let stat = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    until("the end of its first thread", || stat().contains(") Z "));
+    assert_eq!(b.state()["status"], "running");
+    b.verb("delete", &[]).fails("running");
+    b.verb("kill", &["KILL"]).ok();
+    b.await_status("stopped");
+    b.verb("delete", &[]).ok();
     is_clean(&b, "at the end");
 }
 

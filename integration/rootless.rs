@@ -4,6 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use support::{Bundle, Outcome, finish, until};
@@ -90,6 +91,36 @@ macro_rules! needs_newuidmap {
 
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_state_root_in_tmp_is_a_directory_of_the_user_alone() {
+    needs_root!();
+    let b = bundle("true");
+    let uid = 1_000_000 + std::process::id();
+    let root = std::path::PathBuf::from(format!("/tmp/orlop-{uid}"));
+    let list = || {
+        let mut c = Command::new("setpriv");
+        let id = uid.to_string();
+        c.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(b.path().join("orlop")).arg("list");
+        finish(c.env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null()))
+    };
+    let theirs = b.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(uid), Some(uid)).unwrap();
+    std::os::unix::fs::symlink(&theirs, &root).unwrap(); // by somebody else, who can turn it elsewhere
+    let linked = list();
+    fs::remove_file(&root).unwrap();
+    fs::create_dir(&root).unwrap();
+    let foreign = list();
+    fs::remove_dir(&root).unwrap();
+    let free = list();
+    let made = fs::metadata(&root).map(|m| (m.uid(), m.mode() & 0o777));
+    let _ = fs::remove_dir(&root);
+    linked.fails("no directory that belongs to this user alone");
+    foreign.fails("no directory that belongs to this user alone");
+    free.ok();
+    assert_eq!(made.unwrap(), (uid, 0o700));
 }
 
 #[test]

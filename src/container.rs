@@ -18,6 +18,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// state.json: what delete and state need, and nothing that reality tells.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -77,6 +78,7 @@ pub struct ProcStat {
     pub state: u8,
     /// PF_* flags of the kernel.
     pub flags: u64,
+    pub threads: u64,
     pub start: u64,
 }
 
@@ -84,8 +86,9 @@ pub struct ProcStat {
 const PF_FORKNOEXEC: u64 = 0x40;
 
 impl ProcStat {
+    /// A process lives on in its other threads when its first one ends, which looks like a zombie then.
     pub fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
     }
 
     pub fn has_exec(&self) -> bool {
@@ -107,8 +110,9 @@ fn parse_stat(text: &[u8]) -> Option<ProcStat> {
     let mut fields = std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace();
     let state = fields.next()?.bytes().next()?;
     let flags = fields.nth(5)?.parse().ok()?;
-    let start = fields.nth(12)?.parse().ok()?;
-    Some(ProcStat { state, flags, start })
+    let threads = fields.nth(10)?.parse().ok()?;
+    let start = fields.nth(1)?.parse().ok()?;
+    Some(ProcStat { state, flags, threads, start })
 }
 
 impl Process {
@@ -213,6 +217,23 @@ impl StateRoot {
 
     /// The locked directory of a container, even of one that is half made; `None` when there is none.
     pub fn lock_dir(&self, id: &str) -> Result<Option<OwnedFd>> {
+        self.lock_dir_by(id, |handle| fd::flock(handle, libc::LOCK_EX))
+    }
+
+    /// As [`StateRoot::lock_dir`]; does `meanwhile` again and again as long as somebody else has the lock.
+    pub fn insist_on_lock(&self, id: &str, meanwhile: impl Fn()) -> Result<Option<OwnedFd>> {
+        self.lock_dir_by(id, |handle| {
+            loop {
+                meanwhile();
+                match fd::flock(handle, libc::LOCK_EX | libc::LOCK_NB) {
+                    Err(Errno::EWOULDBLOCK) => std::thread::sleep(Duration::from_millis(2)),
+                    other => return other,
+                }
+            }
+        })
+    }
+
+    fn lock_dir_by(&self, id: &str, lock: impl Fn(&OwnedFd) -> Sys) -> Result<Option<OwnedFd>> {
         let dir = self.path.join(id);
         let at = dir.to_string_lossy().into_owned();
         let handle = match fd::open(&cpath(&at, &dir)?, LOCKABLE, 0) {
@@ -220,7 +241,7 @@ impl StateRoot {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(e) => return Err(Error::os(at, "open", e as i32)),
         };
-        fd::flock(&handle, libc::LOCK_EX).map_err(os(&at, "flock"))?;
+        lock(&handle).map_err(os(&at, "flock"))?;
         // Whoever had the lock may have removed the directory.
         let st = fd::stat(&handle).map_err(os(&at, "fstat"))?;
         Ok((st.st_nlink > 0).then_some(handle))
@@ -390,6 +411,16 @@ impl Container {
         self.handle = None;
     }
 
+    /// Takes the lock back, unless it is held. `false` when this container, whose init is `init`, was deleted meanwhile:
+    /// one that has its id by now is somebody else's.
+    pub fn relock(&mut self, init: Process) -> Result<bool> {
+        if self.handle.is_none() {
+            let root = StateRoot::new(self.dir.parent().map(Path::to_path_buf).unwrap_or_default());
+            self.handle = root.lock_dir(&self.record.id)?;
+        }
+        Ok(self.handle.is_some() && self.init().is_some_and(|(there, _)| there == init))
+    }
+
     /// Path of a file in the container's directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -449,6 +480,10 @@ mod tests {
         let stat = parse_stat(&line).unwrap();
         assert_eq!((stat.state, stat.start), (b'S', 777));
         assert!(!stat.has_exec()); // 4194624 has 0x40
+        assert_eq!(stat.threads, 1);
+        for (state, threads, dead) in [(b'S', 1, false), (b'Z', 1, true), (b'Z', 2, false), (b'X', 0, true)] {
+            assert_eq!(ProcStat { state, threads, ..stat }.is_dead(), dead, "{state} {threads}");
+        }
         for cut in 0..line.len() - 8 {
             let _ = parse_stat(&line[..cut]);
         }

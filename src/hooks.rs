@@ -7,7 +7,7 @@ use crate::plan::cstring;
 use crate::plan::hooks::Hook;
 use crate::sys::{clone::Exit, fd};
 use std::ffi::{CString, c_char};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 
 /// How much of what a failed hook printed is told.
@@ -16,19 +16,26 @@ const OUTPUT: usize = 4096;
 /// Runs the hooks of this kind in order, each with `state` on its standard input, up to the first that fails. What they
 /// print is told when they fail; our own streams, which are the container's, they never see.
 pub fn run(kind: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
-    hooks.iter().enumerate().try_for_each(|(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook, state))
+    hooks.iter().enumerate().try_for_each(|(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook, state, None))
+}
+
+/// As [`run`], for hooks of a container in the making: they are killed when init, of this pidfd, is. So `delete --force`
+/// has not to wait for one that hangs.
+pub fn run_beside(init: BorrowedFd, kind: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
+    let one = |(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook, state, Some(init));
+    hooks.iter().enumerate().try_for_each(one)
 }
 
 /// Runs them all; failures are logged (runtime.md#lifecycle: poststop).
 pub fn run_lenient(kind: &str, hooks: &[Hook], state: &[u8]) {
     for (n, hook) in hooks.iter().enumerate() {
-        if let Err(e) = one(&format!("hooks.{kind}[{n}]"), hook, state) {
+        if let Err(e) = one(&format!("hooks.{kind}[{n}]"), hook, state, None) {
             tracing::warn!("{e}");
         }
     }
 }
 
-fn one(at: &str, hook: &Hook, state: &[u8]) -> Result<()> {
+fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<BorrowedFd>) -> Result<()> {
     let strings = |list: &[String]| list.iter().map(|s| cstring(at, s)).collect::<Result<Vec<_>>>();
     let path = cstring(at, &hook.path.to_string_lossy())?;
     let argv = if hook.args.is_empty() { vec![path.clone()] } else { strings(&hook.args)? };
@@ -48,6 +55,7 @@ fn one(at: &str, hook: &Hook, state: &[u8]) -> Result<()> {
         state: input.as_fd(),
         cwd: cwd.as_deref(),
         timeout: hook.timeout.map(|t| t.as_millis() as u64),
+        beside,
     };
     let mut output = [0; OUTPUT];
     let (end, len) = hook::run(&job, &mut output).map_err(|f| Error::os(at, f.call, f.errno as i32))?;
@@ -56,6 +64,7 @@ fn one(at: &str, hook: &Hook, state: &[u8]) -> Result<()> {
         End::NoExec(errno) => return Err(Error::os(at, format!("{:?}: execve", hook.path), errno as i32)),
         End::Exit(Exit::Code(c)) => format!("exited with status {c}"),
         End::Exit(Exit::Signal(s)) => format!("killed by signal {s}"),
+        End::Alone => "killed, since the container process ended".to_string(),
         End::Timeout => format!("timed out after {} s", hook.timeout.unwrap_or_default().as_secs()),
     };
     let said = String::from_utf8_lossy(&output[..len]);

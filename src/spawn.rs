@@ -10,7 +10,7 @@ use crate::sync::{self, Message};
 use crate::sys::{Errno, clone, cred, fd, mount, ns, shared};
 use crate::{hooks, idmaps, interfaces};
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -293,8 +293,9 @@ impl Child {
             Ask::Maps => idmaps::write(self.process.pid, &plan.maps)?,
             Ask::Hooks => {
                 let state = container.state("creating", self.process.pid).to_string();
-                hooks::run("prestart", &plan.hooks.prestart, state.as_bytes())?;
-                hooks::run("createRuntime", &plan.hooks.create_runtime, state.as_bytes())?;
+                let (init, state) = (self.pidfd.as_fd(), state.as_bytes());
+                hooks::run_beside(init, "prestart", &plan.hooks.prestart, state)?;
+                hooks::run_beside(init, "createRuntime", &plan.hooks.create_runtime, state)?;
             }
             Ask::Limits => {
                 for step in &plan.limits {

@@ -18,6 +18,8 @@ pub struct Job<'a> {
     pub cwd: Option<&'a CStr>,
     /// Milliseconds.
     pub timeout: Option<u64>,
+    /// pidfd of the process without which the hook has no purpose.
+    pub beside: Option<BorrowedFd<'a>>,
 }
 
 /// How it ended.
@@ -27,6 +29,8 @@ pub enum End {
     NoExec(Errno),
     Exit(clone::Exit),
     Timeout,
+    /// Killed, since the process beside it ended.
+    Alone,
 }
 
 /// Runs a hook and waits for it alone: a grandchild that keeps its output open does not hold us up, but at the timeout
@@ -80,11 +84,12 @@ fn attend(job: &Job, pid: i32, pidfd: &OwnedFd, out: &OwnedFd, output: &mut [u8]
             }
             None => -1,
         };
-        let [gone, readable] =
-            match fd::poll([(pidfd.as_raw_fd(), libc::POLLIN), (out.as_raw_fd(), open)], left) {
-                Err(Errno::EINTR) => continue,
-                other => other.during("poll of the hook")?,
-            };
+        let beside = job.beside.map_or(-1, |b| b.as_raw_fd());
+        let watch = [(pidfd.as_raw_fd(), libc::POLLIN), (out.as_raw_fd(), open), (beside, libc::POLLIN)];
+        let [gone, readable, alone] = match fd::poll(watch, left) {
+            Err(Errno::EINTR) => continue,
+            other => other.during("poll of the hook")?,
+        };
         ended |= gone != 0;
         if readable & libc::POLLIN != 0 {
             let mut more = [0; 1024];
@@ -98,10 +103,11 @@ fn attend(job: &Job, pid: i32, pidfd: &OwnedFd, out: &OwnedFd, output: &mut [u8]
         if ended && (readable & libc::POLLIN == 0 || spare == 0) {
             break;
         }
-        if !ended && end.is_some_and(|e| e <= Instant::now()) {
+        let late = end.is_some_and(|e| e <= Instant::now());
+        if !ended && (late || alone != 0) {
             let _ = clone::kill_group(pid, libc::SIGKILL); // gone already is as good
             let _ = clone::wait(pid, true);
-            return Ok((End::Timeout, len));
+            return Ok((if late { End::Timeout } else { End::Alone }, len));
         }
     }
     let exit = clone::wait(pid, true).during("waitpid of the hook")?;
@@ -119,7 +125,7 @@ impl Init<'_> {
             let (argv, envp) = (&tables.argv[..], &tables.envp[..]);
             let state = self.slot(hook.state)?;
             let cwd = hook.cwd.as_deref();
-            let job = Job { path: &hook.path, argv, envp, state, cwd, timeout: hook.timeout };
+            let job = Job { path: &hook.path, argv, envp, state, cwd, timeout: hook.timeout, beside: None };
             run(&job, &mut output)?
         };
         let mut number = [0; 10];
@@ -131,7 +137,7 @@ impl Init<'_> {
             End::Exit(clone::Exit::Signal(s)) => {
                 (b"killed by signal ", decimal(s, &mut number), Errno::UnknownErrno)
             }
-            End::Timeout => (b"timed out", b"", Errno::UnknownErrno),
+            End::Timeout | End::Alone => (b"timed out", b"", Errno::UnknownErrno),
             End::NoExec(errno) => (b"execve", b"", errno),
         };
         let colon: &[u8] = if len > 0 { b": " } else { b"" };

@@ -29,12 +29,12 @@ pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<()> {
 /// Succeeds whatever is there: nothing, half a container, a live one, one whose record cannot be read.
 fn by_force(root: &StateRoot, id: &str) -> Result<()> {
     // A create in progress fails and undoes itself once its init is gone; waiting for its lock alone could take long.
-    if let Ok(c) = root.load(id) {
-        if let Some((init, _)) = c.init() {
-            let _ = container::signal(init, libc::SIGKILL);
+    let kill = || {
+        if let Some((init, _)) = root.load(id).ok().and_then(|c| c.init()) {
+            let _ = container::signal(init, libc::SIGKILL); // gone already is as good
         }
-    }
-    let Some(handle) = root.lock_dir(id)? else { return Ok(()) };
+    };
+    let Some(handle) = root.insist_on_lock(id, kill)? else { return Ok(()) };
     match root.load(id) {
         Ok(mut c) => {
             c.hold(handle);
@@ -50,15 +50,6 @@ fn by_force(root: &StateRoot, id: &str) -> Result<()> {
             end(&c)?;
             c.remove()
         }
-    }
-}
-
-/// After a foreground run: whoever deleted it meanwhile has done our work.
-pub fn after_exit(root: &StateRoot, id: &str) -> Result<()> {
-    match root.lock(id) {
-        Ok(c) => make::remove(&c),
-        Err(e) if e.kind == Kind::NotFound => Ok(()),
-        Err(e) => Err(e),
     }
 }
 

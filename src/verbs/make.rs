@@ -8,6 +8,8 @@ use crate::plan::{Plan, Request};
 use crate::spawn::{self, Child};
 use crate::sys::{cred, fd, signal};
 use crate::{console, hooks, host, log, seal};
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -89,7 +91,12 @@ pub fn make(
     let begun = begin(&mut made).and_then(|()| publish(order, &made.child));
     if let Err(e) = begun {
         made.child.kill();
-        undo(&made.container);
+        // `begin` may have let others have it.
+        match made.container.relock(made.child.process) {
+            Ok(true) => undo(&made.container),
+            Ok(false) => {}
+            Err(e) => tracing::warn!("{e}"),
+        }
         return Err(e);
     }
     Ok(made)
@@ -120,6 +127,7 @@ fn listen_fds() -> Result<u32> {
     }
     match std::env::var("LISTEN_FDS") {
         Err(_) => Ok(0),
+        Ok(n) if n.is_empty() => Ok(0),
         Ok(n) => n.parse().map_err(|_| Error::invalid("LISTEN_FDS", format!("{n:?} is not a number"))),
     }
 }
@@ -188,7 +196,11 @@ fn publish(order: &Order, child: &Child) -> Result<()> {
 /// By a temporary file and rename(2): it is complete when it is seen.
 fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
     let temp = file.with_file_name(format!(".orlop-pid.{}", std::process::id()));
-    let written = std::fs::write(&temp, pid.to_string()).and_then(|()| std::fs::rename(&temp, file));
+    let _ = std::fs::remove_file(&temp); // of a process that was killed; the next call says if it stays
+    // Others may be able to write to the directory: their links are not followed.
+    let written = File::create_new(&temp)
+        .and_then(|mut f| f.write_all(pid.to_string().as_bytes()))
+        .and_then(|()| std::fs::rename(&temp, file));
     written.map_err(|e| {
         let _ = std::fs::remove_file(&temp); // perhaps it is not even there
         Error::io("--pid-file", format!("write {:?}", file.to_string_lossy()), &e)

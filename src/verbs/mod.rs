@@ -16,7 +16,7 @@ use crate::cli::{self, CgroupManager, Global, Request, Verb};
 use crate::container::StateRoot;
 use crate::error::{Error, Result};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Carries out a request; the exit code.
@@ -61,10 +61,25 @@ fn root(global: &Global) -> Result<StateRoot> {
     let usable =
         |p: &Path| std::fs::metadata(p).is_ok_and(|m| m.is_dir() && m.uid() == euid && m.mode() & 0o200 != 0);
     let path = cli::default_root(euid, std::env::var_os("XDG_RUNTIME_DIR"), usable);
-    if path.starts_with("/tmp") && path.exists() && !usable(&path) {
-        return Err(Error::invalid(path.to_string_lossy(), "belongs to another user"));
+    if path.starts_with("/tmp") {
+        secure(&path, euid)?;
     }
     Ok(StateRoot::new(path))
+}
+
+/// Where everybody may make names, only a directory that is ours already stays the one that was checked: a link, or a
+/// name that is free, could be another's directory a moment later, and its state.json names programs to run.
+fn secure(dir: &Path, euid: u32) -> Result<()> {
+    let at = dir.to_string_lossy();
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Error::io(at, "mkdir", &e)),
+        _ => {}
+    }
+    let about = std::fs::symlink_metadata(dir).map_err(|e| Error::io(&*at, "lstat", &e))?;
+    if about.is_dir() && about.uid() == euid && about.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(Error::invalid(at, "is no directory that belongs to this user alone"))
 }
 
 fn list_format(a: &liboci_cli::List) -> Result<list::Format> {

@@ -34,7 +34,11 @@ pub fn run(root: &StateRoot, order: &Order, stay: &Stay) -> Result<i32> {
         child.kill();
     }
     if code.is_err() || !stay.keep {
-        if let Err(e) = super::delete::after_exit(root, &container.record.id) {
+        // Whoever deleted it meanwhile has done our work.
+        let removed = container
+            .relock(child.process)
+            .and_then(|ours| if ours { make::remove(&container) } else { Ok(()) });
+        if let Err(e) = removed {
             tracing::error!("{e}"); // the program's status matters more
         }
     }
@@ -49,5 +53,6 @@ fn begin(made: &mut Made) -> Result<()> {
         return Ok(());
     }
     let state = made.container.state("running", made.child.process.pid).to_string();
+    made.container.unlock(); // no delete has to wait for a hook that hangs
     hooks::run("poststart", hooks, state.as_bytes())
 }

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 pub fn start(root: &StateRoot, id: &str) -> Result<()> {
-    let c = root.lock(id)?;
+    let mut c = root.lock(id)?;
     let (status, _) = c.status();
     let at = format!("container {id:?}");
     let init = match (status, c.init()) {
@@ -24,25 +24,25 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
             return Err(Error::new(Kind::WrongState, at, what));
         }
     };
-    let started = open_gate(&c, init).and_then(|()| {
-        let state = c.state("running", init.pid).to_string();
-        hooks::run("poststart", &c.record.hooks.poststart, state.as_bytes())
-    });
-    if started.is_ok() {
-        for name in ["gate", "report"] {
-            let _ = std::fs::remove_file(c.file(name)); // delete removes what is left
-        }
-    }
-    if let Err(e) = &started {
+    open_gate(&c, init).inspect_err(|e| {
         if e.at.starts_with("hooks.") {
-            // runtime.md#lifecycle: stop the container and go on with its deletion.
-            let _ = crate::container::signal(init, libc::SIGKILL); // gone already is as good
-            if let Err(e) = make::remove(&c) {
-                tracing::warn!("{e}"); // the hook's failure is the one to tell
-            }
+            undo(&mut c, init);
         }
+    })?;
+    for name in ["gate", "report"] {
+        let _ = std::fs::remove_file(c.file(name)); // delete removes what is left
     }
-    started
+    let state = c.state("running", init.pid).to_string();
+    c.unlock(); // no delete has to wait for a hook that hangs
+    hooks::run("poststart", &c.record.hooks.poststart, state.as_bytes()).inspect_err(|_| undo(&mut c, init))
+}
+
+/// runtime.md#lifecycle: stop the container and go on with its deletion. The hook's failure is the one to tell.
+fn undo(c: &mut Container, init: Process) {
+    let _ = crate::container::signal(init, libc::SIGKILL); // gone already is as good
+    if let Err(e) = c.relock(init).and_then(|ours| if ours { make::remove(c) } else { Ok(()) }) {
+        tracing::warn!("{e}");
+    }
 }
 
 fn open_fifo(file: &Path, flags: i32) -> Result<OwnedFd> {
