@@ -217,6 +217,40 @@ fn a_joined_user_namespace_owns_what_is_new_beside_it() {
     }
 }
 
+/// CVE-2016-9962: a hook holds init back, in the middle of its work, while a rival looks.
+#[test]
+fn nobody_in_a_joined_namespace_looks_into_init() {
+    needs_root!();
+    let script = "echo ready; while :; do for p in /proc/[0-9]*; do case \"$(cat $p/comm)\" in sh|cat|readlink) ;; \
+                  ?*) echo seen; for f in fd/0 root cwd; do readlink $p/$f; done;; esac; done; done 2>/dev/null";
+    let mut rival = with_user_namespace(Bundle::new()).sh(script);
+    rival.config["process"]["capabilities"] = caps(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"]);
+    let said = rival.path().join("said");
+    let mut c = rival.making("run");
+    let mut run = c.stdout(fs::File::create(&said).unwrap()).spawn().unwrap();
+    let text = || fs::read_to_string(&said).unwrap();
+    support::until("the rival", || text().contains("ready"));
+    let pid = rival.state()["pid"].to_string();
+    let joining = || {
+        let mut b = with_user_namespace(Bundle::new());
+        for kind in ["user", "pid"] {
+            b = b.namespace(kind, Some(&format!("/proc/{pid}/ns/{kind}")));
+        }
+        b
+    };
+    // It fails at last: the program itself may be looked into.
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", "sleep 1; exit 1"] });
+    joining().set("/hooks/createRuntime/-", hook).run().fails("exited with status 1");
+    let text = text();
+    // Offsets need a moment in which it could; they work all the same.
+    let offset = json!({ "boottime": { "secs": 1 } });
+    joining().namespace("time", None).set("/linux/timeOffsets", offset).run().ok();
+    rival.delete().ok();
+    let _ = run.wait();
+    assert!(text.contains("seen"), "{text}");
+    assert!(text.lines().all(|l| ["ready", "seen"].contains(&l)), "{text}");
+}
+
 fn caps(names: &[&str]) -> Value {
     json!({ "bounding": names, "effective": names, "permitted": names })
 }

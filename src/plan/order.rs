@@ -41,7 +41,14 @@ pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
         // It sits in its cgroup by now, which thus becomes the namespace's root.
         s.push(step("linux.namespaces (cgroup)", Act::Unshare(NEWCGROUP)));
     }
+    let exposed = p.time.is_some() && d.ns.is_joined(NEWUSER);
+    if exposed {
+        s.push(step("process", Act::Dumpable(true))); // for the offsets, as short as can be
+    }
     s.extend(p.time.clone());
+    if exposed {
+        s.push(step("process", Act::Dumpable(false)));
+    }
     if d.ns.is_new(NEWNET) && p.net.loopback {
         s.push(step("linux.namespaces (network)", Act::LoopbackUp));
     }
@@ -56,7 +63,7 @@ pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
 /// From the clone to being root of every namespace.
 fn identity_of_the_namespaces(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) {
     let privileged = d.host.privileged;
-    if privileged {
+    if privileged || d.ns.is_joined(NEWUSER) {
         // Whoever is in a namespace that we join must not read our descriptors or memory (CVE-2016-9962). An ordinary
         // user's parent could then not write our maps: there it comes later.
         s.push(step("process", Act::Dumpable(false)));
@@ -83,8 +90,8 @@ fn identity_of_the_namespaces(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) {
     if p.shape.late & NEWIPC != 0 {
         s.push(step("linux.namespaces (ipc)", Act::Unshare(NEWIPC)));
     }
-    if d.in_user_namespace() {
-        // The change of ids made /proc/self the host root's; time offsets and labels are written there.
+    if d.ns.is_new(NEWUSER) {
+        // The change of ids made /proc/self the host root's; time offsets are written there. Nobody else is inside.
         s.push(step("process", Act::Dumpable(true)));
     }
 }
