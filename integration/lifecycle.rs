@@ -364,7 +364,7 @@ fn the_pid_file_is_whole_and_replaced_by_rename() {
 #[test]
 fn the_pid_file_follows_no_link_of_others() {
     needs_root!();
-    let b = sleeper();
+    let b = Bundle::sleeping();
     b.write();
     let canary = b.path().join("canary");
     fs::write(&canary, "as it was").unwrap();
