@@ -13,7 +13,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{Bundle, ORLOP, cgroups_named, finish, is_root, skip, unique, until};
+use support::{Bundle, cgroups_named, finish, is_root, skip, unique, until};
 
 const V2: &str = "mount -t cgroup2 none /sys/fs/cgroup";
 
@@ -161,7 +161,7 @@ fn an_ordinary_user_has_limits_in_a_delegated_cgroup_and_none_elsewhere() {
         ]);
         let program = b.path().join("orlop");
         if !program.exists() {
-            fs::copy(ORLOP, &program).unwrap();
+            support::copy_orlop(&program);
         }
         finish(c.arg(program).arg("--root").arg(b.path().join("theirs")).args(args).stdin(Stdio::null()))
     };

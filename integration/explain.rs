@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use support::{Bundle, ORLOP, finish};
+use support::{Bundle, finish};
 
 const NOBODY: u32 = 65534;
 
@@ -89,7 +89,7 @@ fn explain_as_an_ordinary_user_tells_the_same_and_touches_nothing() {
     b.write();
     fs::set_permissions(b.path().join("config.json"), fs::Permissions::from_mode(0o644)).unwrap();
     let (binary, log) = (b.path().join("orlop"), b.path().join("log/trace"));
-    fs::copy(ORLOP, &binary).unwrap();
+    support::copy_orlop(&binary);
     fs::create_dir(b.path().join("log")).unwrap();
     fs::set_permissions(b.path().join("log"), fs::Permissions::from_mode(0o777)).unwrap();
     let mut strace = Command::new("strace");

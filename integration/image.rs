@@ -467,7 +467,7 @@ fn the_store_is_closed_to_other_users() {
     let bundle = p.unpack("x", &[]);
     assert_eq!(fs::metadata(&bundle).unwrap().permissions().mode() & 0o7777, 0o700);
     let orlop = p.path().join("orlop");
-    fs::copy(support::ORLOP, &orlop).unwrap();
+    support::copy_orlop(&orlop);
     let mut c = std::process::Command::new(orlop);
     c.args(["imgtool", "--store"]).arg(p.store()).arg("list");
     finish(c.uid(12345).gid(12345)).fails("belongs to another user");
@@ -498,7 +498,7 @@ fn an_ordinary_user_imports_and_runs() {
     fs::create_dir(&home).unwrap();
     std::os::unix::fs::chown(&home, Some(12345), Some(12345)).unwrap();
     let orlop = s.path.join("orlop");
-    fs::copy(support::ORLOP, &orlop).unwrap();
+    support::copy_orlop(&orlop);
     let mut layers = two_layers();
     layers.push(layer(&[make::device("dev/odd"), make::owned("etc/owned", 5)]));
     let check = "ls /old /again; cat /passwd; stat -c '%u %a %n' /secret /etc/owned; test -e /gone || echo hidden; \

@@ -532,7 +532,7 @@ fn flags_that_root_has_locked_are_named_and_never_cleared() {
         own_by(b.path(), 1000);
         chown(b.state_root(), Some(1000), Some(1000)).unwrap();
         let orlop = b.path().join("orlop");
-        fs::copy(support::ORLOP, &orlop).unwrap();
+        support::copy_orlop(&orlop);
         let mut c = std::process::Command::new("setpriv");
         c.args(["--reuid", "1000", "--regid", "1000", "--clear-groups"]).arg(orlop);
         c.arg("--root").arg(b.state_root()).args(["--cgroup-manager", "disabled", "run", "--bundle"]);

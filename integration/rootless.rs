@@ -15,7 +15,7 @@ const SUB: u32 = 300_000;
 /// A bundle of an ordinary user with the config.json that `spec --rootless` writes for it, running this script.
 fn bundle(script: &str) -> Bundle {
     let mut b = Bundle::new();
-    fs::copy(support::ORLOP, b.path().join("orlop")).expect("copy"); // our own directory may be closed to others
+    support::copy_orlop(&b.path().join("orlop")); // our own directory may be closed to others
     own(b.path());
     finish(user(&b, "setpriv").args(["spec", "--rootless", "--bundle"]).arg(b.path())).ok();
     let text = fs::read(b.path().join("config.json")).expect("config.json");

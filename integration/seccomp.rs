@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use support::{Bundle, ORLOP, Scratch, finish, make_rootfs, skip};
+use support::{Bundle, Scratch, finish, make_rootfs, skip};
 
 fn docker() -> Value {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/data/seccomp/docker.json");
@@ -384,7 +384,7 @@ fn an_ordinary_users_agent_gets_the_listener() {
     let (rootfs, config) = (dir.path.join("rootfs"), dir.path.join("config.json"));
     std::fs::create_dir(&rootfs).unwrap();
     make_rootfs(&rootfs);
-    std::fs::copy(ORLOP, dir.path.join("orlop")).unwrap();
+    support::copy_orlop(&dir.path.join("orlop"));
     let (path, agent) = Agent::below(&dir.path, Answer::Errno(libc::ENOSPC));
     finish(Command::new("chown").args(["-R", "65534:65534"]).arg(&dir.path)).ok();
     let orlop = |args: &[&str]| {

@@ -432,6 +432,11 @@ impl Drop for Bundle {
     }
 }
 
+/// Copies the binary under test; not by us, since a fork of another test's would hold the copy busy.
+pub fn copy_orlop(to: &Path) {
+    finish(Command::new("cp").arg(ORLOP).arg(to)).ok();
+}
+
 /// Waits for what must come true.
 #[track_caller]
 pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {

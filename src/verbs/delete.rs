@@ -41,6 +41,8 @@ fn by_force(root: &StateRoot, id: &str) -> Result<()> {
             end(&c)?;
             make::remove(&c)
         }
+        // The next try may read it: what is outside of the directory is found by the record alone.
+        Err(e) if e.errno().is_some_and(|e| TRANSIENT.contains(&e)) => Err(e),
         Err(e) => {
             // Without a record nothing outside of the directory was made; a damaged one still leaves us init.
             if e.kind != Kind::NotFound {
@@ -52,6 +54,9 @@ fn by_force(root: &StateRoot, id: &str) -> Result<()> {
         }
     }
 }
+
+/// Of a read that says nothing of the file.
+const TRANSIENT: [i32; 5] = [libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::EINTR];
 
 /// Kills init and waits until it is dead, or for the time that a removal has.
 fn end(c: &Container) -> Result<()> {
