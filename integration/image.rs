@@ -500,7 +500,8 @@ fn an_ordinary_user_imports_and_runs() {
     let orlop = s.path.join("orlop");
     support::copy_orlop(&orlop);
     let mut layers = two_layers();
-    layers.push(layer(&[make::device("dev/odd"), make::owned("etc/owned", 5)]));
+    let closed = [dir("closed", 0o555), dir("closed/more", 0), file("closed/more/f", "")];
+    layers.push(layer(&[&[make::device("dev/odd"), make::owned("etc/owned", 5)], &closed[..]].concat()));
     let check = "ls /old /again; cat /passwd; stat -c '%u %a %n' /secret /etc/owned; test -e /gone || echo hidden; \
                  echo mine > /etc/hostname; cat /etc/hostname";
     let source = Image::new(layers).packing(Packing::Gzip).config(script(check)).write();
@@ -521,4 +522,9 @@ fn an_ordinary_user_imports_and_runs() {
                 0 711 /secret\n0 644 /etc/owned\nhidden\nmine\n";
     assert_eq!(out.stdout, want, "{}", out.stderr);
     run(&["imgtool", "rm", "x"]).ok();
+    fs::remove_dir_all(home.join("b")).unwrap();
+    run(&["imgtool", "gc"]).ok();
+    for sub in ["layers", "tmp"] {
+        assert_eq!(fs::read_dir(home.join(".local/share/orlop").join(sub)).unwrap().count(), 0, "{sub}");
+    }
 }

@@ -10,11 +10,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-/// A directory descriptor below `dir`, without following a link.
+/// A directory descriptor below `dir`, without following a link or entering a mount.
 pub fn open_dir(dir: &OwnedFd, path: &[u8]) -> std::result::Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_XDEV
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS;
     fs::openat2(dir, path, flags, Mode::empty(), resolve)
 }
 
@@ -135,11 +138,11 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").map(<[u8]>::to_vec).rev().collect()
 }
 
-/// Removes a directory or file by its name below `dir`, never following a link or leaving the file system. Depth is
+/// Removes a directory or file by its name below `dir`, never following a link or entering a mount. Depth is
 /// bounded by that of entries, and so is the recursion.
 pub fn remove_all(dir: &OwnedFd, name: &[u8]) -> std::result::Result<(), Errno> {
     match fs::unlinkat(dir, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(Errno::ISDIR) => {}
         other => return other,
     }
     let sub = open_dir(dir, name)?;
@@ -152,3 +155,7 @@ pub fn remove_all(dir: &OwnedFd, name: &[u8]) -> std::result::Result<(), Errno> 
     }
     fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
 }
+    if !rustix::process::geteuid().is_root() {
+        // Images have directories that their own user may not read or change. Another's stays as it is.
+        let _ = fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty());
+    }
