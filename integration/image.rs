@@ -8,6 +8,7 @@ mod make;
 use make::{Entry, Image, Packing, Place, base, dir, file, hard, layer, link, script};
 use serde_json::json;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -362,6 +363,20 @@ fn a_bomb_is_stopped_and_leaves_nothing() {
     p.imgtool(&["import", "--max-layer-bytes", "1000000", s.path(), "bomb"]).fails("raise --max-layer-bytes");
     assert_eq!(fs::read_dir(p.store().join("tmp")).unwrap().count(), 0);
     p.imgtool(&["import", "--max-entries", "0", s.path(), "bomb"]).fails("raise --max-entries");
+    let packed = p.path().join("bomb.tar.zst");
+    fs::write(&packed, zstd::encode_all(std::io::repeat(0).take(600 << 20), 1).unwrap()).unwrap();
+    p.imgtool(&["import", packed.to_str().unwrap(), "bomb"]).fails("raise --max-ratio");
+}
+
+/// Each entry stands at the end of a path of its own: a few bytes, many directories.
+#[test]
+fn directories_without_entries_are_counted() {
+    needs_root!();
+    let p = Place::new();
+    let deep: Vec<Entry> = (0..20).map(|n| file(&format!("{n}/{}f", "d/".repeat(90)), "")).collect();
+    let s = Image::new(vec![layer(&deep)]).packing(Packing::Gzip).write();
+    p.imgtool(&["import", "--max-entries", "1000", s.path(), "deep"]).fails("has more than 1000 directories");
+    p.imgtool(&["import", s.path(), "deep"]).ok();
 }
 
 #[test]

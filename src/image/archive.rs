@@ -3,7 +3,7 @@
 use super::layer::compress::{Packing, inflate};
 use super::layer::entry::{Kind, join, split};
 use super::layer::read::Reader;
-use super::limits::Limits;
+use super::limits::{FREE_OUTPUT, Limits};
 use super::store::{Store, Work};
 use crate::error::{Error, Result};
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The files of a source.
 pub enum Files {
@@ -114,14 +115,27 @@ impl Files {
         let work = store.work()?;
         let path = work.path.join("archive");
         let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
-        let (_, plain) = inflate(BufReader::with_capacity(256 << 10, packed)).map_err(failed)?;
+        let taken = AtomicU64::new(0);
+        let packed = BufReader::with_capacity(256 << 10, Taken { inner: packed, count: &taken });
+        let (_, mut plain) = inflate(packed).map_err(failed)?;
         let max = limits.bytes.saturating_mul(2); // an image has several layers
-        let n = io::copy(&mut plain.take(max), &mut file).map_err(failed)?;
-        if n == max {
-            return Err(Error::invalid("", format!("inflates to more than {max} bytes"))
-                .hint("raise --max-layer-bytes"));
+        let mut inflated = 0;
+        loop {
+            let n = io::copy(&mut plain.by_ref().take(1 << 20), &mut file).map_err(failed)?;
+            inflated += n;
+            if n == 0 {
+                return Self::index(file, Some(work), limits);
+            }
+            if inflated > max {
+                return Err(Error::invalid("", format!("inflates to more than {max} bytes"))
+                    .hint("raise --max-layer-bytes"));
+            }
+            let taken = taken.load(Ordering::Relaxed);
+            if inflated > FREE_OUTPUT.max(taken.saturating_mul(limits.ratio)) {
+                let what = format!("inflates to more than {} times its {taken} bytes", limits.ratio);
+                return Err(Error::invalid("", what).hint("raise --max-ratio"));
+            }
         }
-        Self::index(file, Some(work), limits)
     }
 
     fn index(file: File, work: Option<Work>, limits: &Limits) -> Result<Self> {
@@ -204,6 +218,20 @@ fn resolve(dir: &[u8], target: &[u8]) -> Option<Vec<u8>> {
 pub fn inside(outer: &str, mut e: Error) -> Error {
     e.at = if e.at.is_empty() { outer.to_string() } else { format!("{outer}: {}", e.at) };
     e
+}
+
+/// Counts what is read, for who cannot reach it any more.
+struct Taken<'a, R> {
+    inner: R,
+    count: &'a AtomicU64,
+}
+
+impl<R: Read> Read for Taken<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.count.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
 }
 
 /// Counts what was taken from a buffered reader.

@@ -90,8 +90,7 @@ impl Apply {
     fn put<R: BufRead>(&mut self, entry: Entry, reader: &mut Reader<R>) -> Result<()> {
         let Entry { path, kind, meta } = entry;
         if path.is_empty() {
-            self.tree.dirs.insert(path, Some(meta));
-            return Ok(());
+            return self.tree.add(path, Some(meta));
         }
         if split(&path).0.split(|b| *b == b'/').any(|p| p.starts_with(b".wh.")) {
             return Err(refuse(&path, "lies in a directory with the name of a whiteout"));
@@ -129,6 +128,7 @@ impl Apply {
 
     fn hide(&mut self, path: &[u8], w: &Whiteout<'_>) -> Result<()> {
         let (dir, ..) = self.tree.parent(path)?;
+        self.tree.remember(path.len())?;
         match w {
             Whiteout::Reserved => {}
             Whiteout::Opaque => drop(self.opaque.insert(dir)),
@@ -181,8 +181,7 @@ impl Apply {
         if !self.tree.dirs.contains_key(&path) {
             self.make(&path, dir, name, "mkdirat", || fs::mkdirat(dir, name, Mode::RWXU))?;
         }
-        self.tree.dirs.insert(path, Some(meta));
-        Ok(())
+        self.tree.add(path, Some(meta))
     }
 
     fn link(&mut self, path: Vec<u8>, dir: &OwnedFd, name: &[u8], target: Vec<u8>) -> Result<()> {
@@ -193,6 +192,7 @@ impl Apply {
                 Err(Errno::NOENT) => {}
                 Err(e) => return Err(failed(&path, "fstatat", e)),
             }
+            self.tree.remember(path.len() + target.len())?;
             self.links.insert(path, target);
         }
         Ok(())

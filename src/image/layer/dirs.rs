@@ -28,21 +28,49 @@ pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
 
 /// Links that a path may lead through, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// Open descriptors that are kept.
-const KEPT: usize = 64;
+/// Open descriptors that are kept, by each of the threads.
+const KEPT: usize = 16;
+/// Most bytes of names and attributes that are remembered until all entries were read: those of a million directories.
+/// A short archive can name many more, each entry at the end of a long path of its own.
+const REMEMBERED: usize = 256 << 20;
 
 pub struct Tree {
     root: OwnedFd,
     /// Every directory by its path without links; `None` when no entry has told its metadata.
     pub dirs: BTreeMap<Vec<u8>, Option<Meta>>,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    remembered: usize,
     limits: Limits,
 }
 
 impl Tree {
     pub fn new(root: OwnedFd, limits: Limits) -> Self {
         let dirs = BTreeMap::from([(Vec::new(), None)]);
-        Self { root, dirs, open: HashMap::new(), limits }
+        Self { root, dirs, open: HashMap::new(), remembered: 0, limits }
+    }
+
+    /// Accounts for something of `bytes` bytes that is remembered to the end.
+    pub fn remember(&mut self, bytes: usize) -> Result<()> {
+        self.remembered += bytes + 128; // with what the maps need for it
+        if self.remembered > REMEMBERED {
+            return Err(Error::invalid(
+                "layer",
+                "has too many directories, whiteouts or attributes of these",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Notes a directory that was made, or what an entry told of it.
+    pub fn add(&mut self, path: Vec<u8>, meta: Option<Meta>) -> Result<()> {
+        let xattrs = meta.iter().flat_map(|m| &m.xattrs).map(|(key, value)| key.len() + value.len());
+        self.remember(path.len() + xattrs.sum::<usize>())?;
+        self.dirs.insert(path, meta);
+        if self.dirs.len() as u64 > self.limits.entries.saturating_add(1) {
+            let what = format!("has more than {} directories", self.limits.entries);
+            return Err(Error::invalid("layer", what).hint("raise --max-entries"));
+        }
+        Ok(())
     }
 
     /// The descriptor of a directory of the layer.
@@ -98,7 +126,7 @@ impl Tree {
                         return Err(failed(&next, "mkdirat", Errno::NAMETOOLONG));
                     }
                     fs::mkdirat(&*dir, &part[..], Mode::RWXU).map_err(|e| failed(&next, "mkdirat", e))?;
-                    self.dirs.insert(next.clone(), None);
+                    self.add(next.clone(), None)?;
                     at = next;
                 }
                 Ok(_) | Err(Errno::NOENT) => return Ok(None),
@@ -145,6 +173,10 @@ pub fn remove_all(dir: &OwnedFd, name: &[u8]) -> std::result::Result<(), Errno> 
         Err(Errno::ISDIR) => {}
         other => return other,
     }
+    if !rustix::process::geteuid().is_root() {
+        // Images have directories that their own user may not read or change. Another's stays as it is.
+        let _ = fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty());
+    }
     let sub = open_dir(dir, name)?;
     for entry in fs::Dir::read_from(&sub)? {
         let entry = entry?;
@@ -155,7 +187,3 @@ pub fn remove_all(dir: &OwnedFd, name: &[u8]) -> std::result::Result<(), Errno> 
     }
     fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
 }
-    if !rustix::process::geteuid().is_root() {
-        // Images have directories that their own user may not read or change. Another's stays as it is.
-        let _ = fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty());
-    }

@@ -46,8 +46,9 @@ impl Pax {
             || refuse(b"", format!("has an extended header with a wrong {}", super::entry::shown(key)));
         let number = || decimal(value).ok_or_else(wrong);
         match key {
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.linkpath = Some(value.to_vec()),
+            // An empty value takes back what was said before (pax(1)).
+            b"path" => self.path = Some(value.to_vec()).filter(|v| !v.is_empty()),
+            b"linkpath" => self.linkpath = Some(value.to_vec()).filter(|v| !v.is_empty()),
             b"size" => self.size = Some(number()?),
             b"uid" => self.uid = Some(number()?),
             b"gid" => self.gid = Some(number()?),
@@ -148,6 +149,9 @@ mod tests {
         ] {
             assert!(Pax::default().add(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }
+        let mut p = Pax::default();
+        p.add(&[rec("path", b"a"), rec("path", b"")].concat()).unwrap();
+        assert_eq!(p.path, None);
         assert!(Pax::default().add(&rec("size", b"-1")).is_err());
         assert!(Pax::default().add(&rec("mtime", b"1.x")).is_err());
     }

@@ -266,7 +266,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn skip_rest(&mut self) -> Result<()> {
-        let mut left = self.left + self.pad;
+        let mut left = self.left.saturating_add(self.pad);
         (self.left, self.pad) = (0, 0);
         while left > 0 {
             let n = self.inner.fill_buf().map_err(|e| read_error(&e))?.len() as u64;

@@ -462,6 +462,16 @@ fn limits_hold() {
     with(Limits { bytes: 10, entries: 2, ..Limits::default() }).unwrap();
     assert!(with(Limits { bytes: 9, ..Limits::default() }).is_err());
     assert!(with(Limits { entries: 1, ..Limits::default() }).is_err());
+    // As the index of an archive is read, without a limit of bytes: the padding wraps around.
+    let wraps = Tar::default().pax(&[("size", b"18446744073709551615")]).file("a", "").end();
+    let mut r = Reader::new(&wraps[..], Limits { bytes: u64::MAX, ..Limits::default() });
+    r.next_entry().unwrap();
+    assert!(r.next_entry().unwrap_err().to_string().contains("ends in the middle"));
+    let xattr = vec![b'x'; 60_000];
+    let many: Vec<String> = (0..16).map(|n| format!("SCHILY.xattr.user.{n}")).collect();
+    let records: Vec<(&str, &[u8])> = many.iter().map(|k| (k.as_str(), &xattr[..])).collect();
+    let kept = (0..290).fold(Tar::default(), |t, n| t.pax(&records).dir(&format!("{n}/")));
+    assert!(Place::new().apply(kept.end()).unwrap_err().to_string().contains("too many directories"));
     let mut huge = Tar::default().entry(b'x', "pax", "", b"");
     huge.0[124..136].copy_from_slice(b"77777777777\0");
     let mut h = tar::Header::from_byte_slice(&huge.0).clone();
