@@ -374,7 +374,7 @@ fn leaves_no_process(view: Option<&str>) {
     run(&["create", "--bundle", b.path().to_str().unwrap(), &b.id]);
     run(&["start", &b.id]);
     let procs = dir("pids", &b.id).join("cgroup.procs");
-    until("the bomb is off", || fs::read_to_string(&procs).unwrap().lines().count() > 40);
+    until("the bomb is off", || fs::read_to_string(&procs).unwrap().lines().count() > 12);
     let begin = Instant::now();
     run(&["delete", "--force", &b.id]);
     assert!(begin.elapsed().as_secs() < 9, "{:?}", begin.elapsed());
