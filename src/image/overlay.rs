@@ -1,6 +1,6 @@
 //! The overlay mount of a bundle.
 
-use crate::bundle::Overlay;
+use crate::bundle::{Overlay, is_plain};
 use crate::error::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -32,7 +32,8 @@ pub fn mount(o: &Overlay, target: &Path) -> Result<()> {
             error
         }
     })?;
-    configure(&fs, o).map_err(|(key, e)| refused(&fs, &at, &format!("fsconfig overlay {key}"), e))?;
+    apart(|| configure(&fs, o))
+        .map_err(|(key, e)| refused(&fs, &at, &format!("fsconfig overlay {key}"), e))?;
     mount::fsconfig_create(&fs).map_err(|e| refused(&fs, &at, "mount overlay", e))?;
     let made = mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(|e| refused(&fs, &at, "fsmount overlay", e))?;
@@ -40,16 +41,32 @@ pub fn mount(o: &Overlay, target: &Path) -> Result<()> {
     mount::move_mount(&made, "", &place, "", both).map_err(|e| Error::os(&at, "move_mount", e.raw_os_error()))
 }
 
+/// Runs `job` on a thread that has a working directory of its own.
+fn apart<T: Send>(job: impl FnOnce() -> T + Send) -> T {
+    let own = || {
+        let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS); // alone it has no error (unshare(2))
+        job()
+    };
+    std::thread::scope(|s| s.spawn(own).join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+}
+
 fn configure(fs: &OwnedFd, o: &Overlay) -> std::result::Result<(), (String, Errno)> {
     let set = |key: &str, value: &str| {
         mount::fsconfig_set_string(fs.as_fd(), key, value).map_err(|e| (key.to_string(), e))
     };
+    let set_dir = |key: &str, dir: &str| {
+        if is_plain(dir.as_bytes()) {
+            return set(key, dir);
+        }
+        rustix::process::chdir(dir).map_err(|e| (key.to_string(), e))?;
+        set(key, ".")
+    };
     for lower in &o.lower {
-        set("lowerdir+", lower)?;
+        set_dir("lowerdir+", lower)?;
     }
     if let (Some(upper), Some(work)) = (&o.upper, &o.work) {
-        set("upperdir", upper)?;
-        set("workdir", work)?;
+        set_dir("upperdir", upper)?;
+        set_dir("workdir", work)?;
     }
     for option in &o.options {
         match option.split_once('=') {
@@ -119,16 +136,11 @@ fn mount_by_string(o: &Overlay, target: &Path) -> Result<()> {
         }
         let target = std::path::absolute(target).map_err(io("resolve"))?;
         let data = std::ffi::CString::new(data).map_err(|e| Error::invalid(&at, e.to_string()))?;
-        // A thread of its own has a working directory of its own.
-        let here = || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
-            nix::unistd::chdir(&links)?;
+        apart(|| {
+            rustix::process::chdir(&links)?;
             mount::mount("overlay", &target, "overlay", mount::MountFlags::empty(), Some(data.as_c_str()))
-                .map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error()))
-        };
-        let done = std::thread::scope(|s| s.spawn(here).join());
-        let done = done.unwrap_or(Err(nix::errno::Errno::EINVAL));
-        done.map_err(|e| Error::os(&at, "mount overlay", e as i32))
+        })
+        .map_err(|e| Error::os(&at, "mount overlay", e.raw_os_error()))
     })();
     // The kernel has resolved the links; left behind they do no harm.
     let _ = std::fs::remove_dir_all(&links);

@@ -2,14 +2,28 @@
 
 use super::mount::Params;
 use super::{Done, During, Fault, Init};
+use crate::bundle::is_plain;
 use crate::plan::step::{Attr, Tree};
-use crate::sys::{Errno, fd, mount, path};
+use crate::sys::{Errno, Sys, fd, mount, path};
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 /// Our copy of the host's mount table stops sending events to the host.
 pub fn isolate(flag: u64) -> Done {
     mount::set_attr_path(c"/", Attr::default(), flag, true).during("mount_setattr of /")
+}
+
+/// Names the layers to overlayfs.
+fn stack(fs: &OwnedFd, params: &Params) -> Sys {
+    for (key, value) in params {
+        let mut value = value.as_deref();
+        if let Some(dir) = value.filter(|v| v.to_bytes().starts_with(b"/") && !is_plain(v.to_bytes())) {
+            path::chdir(dir)?; // we leave it with the pivot
+            value = Some(c".");
+        }
+        mount::fs_set(fs, key, value)?;
+    }
+    mount::fs_create(fs)
 }
 
 impl Init<'_> {
@@ -39,7 +53,12 @@ impl Init<'_> {
 
     /// The layers that `imgtool` left unmounted; the mount lives and dies with the container.
     pub(super) fn attach_overlay(&mut self, params: &Params, path: &CStr) -> Done {
-        let fd = self.new_instance(c"overlay", c"", params, 0)?;
+        let fs = mount::fs_open(c"overlay").during("fsopen overlay")?;
+        if let Err(errno) = stack(&fs, params) {
+            self.note_log(&fs);
+            return Err(Fault { call: "fsconfig overlay", errno });
+        }
+        let fd = mount::fs_mount(&fs, 0).during("fsmount overlay")?;
         self.cover(fd, path)
     }
 
