@@ -40,9 +40,11 @@ pub fn unpack(store: &Store, order: &Order) -> Result<()> {
         return Err(Error::unsupported(order.image, what));
     }
     let document = document(&config, &View::open(&stack.lowers)?, order)?;
-    let (path, made) = directory(order.bundle)?;
-    store.add_bundle(&path, &digest)?;
-    fill(&path, &stack, &document, order).inspect_err(|_| {
+    let (path, made) = directory(store, order.bundle)?;
+    let _lock = store.lock(&store.bundle_lock(&path))?;
+    clear_unfinished(store, &path)?;
+    let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, &document, order));
+    done.inspect_err(|_| {
         // The error is the one to tell; what stays here is seen by its user.
         let _ = if made { remove_path(&path) } else { empty(&path) };
         store.forget_bundle(&path);
@@ -59,7 +61,7 @@ pub fn load(store: &Store, digest: &Digest) -> Result<(ImageConfiguration, Vec<D
 }
 
 /// The bundle's directory, and whether it is new.
-fn directory(path: &Path) -> Result<(PathBuf, bool)> {
+fn directory(store: &Store, path: &Path) -> Result<(PathBuf, bool)> {
     let at = path.display().to_string();
     let failed = |what: &'static str| {
         let at = at.clone();
@@ -69,19 +71,50 @@ fn directory(path: &Path) -> Result<(PathBuf, bool)> {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
         other => other.map(|()| true).map_err(failed("make"))?,
     };
-    if !made && std::fs::read_dir(path).map_err(failed("open"))?.next().is_some() {
-        return Err(Error::new(Kind::Exists, at, "is not empty"));
+    let real = std::fs::canonicalize(path).map_err(failed("resolve"))?;
+    if real.starts_with(std::fs::canonicalize(store.dir()).map_err(failed("resolve the store for"))?) {
+        if made {
+            let _ = std::fs::remove_dir(&real); // the error is the one to tell
+        }
+        return Err(Error::invalid(at, "lies in the store, whose files are swept"));
     }
-    Ok((std::fs::canonicalize(path).map_err(failed("resolve"))?, made))
+    Ok((real, made))
 }
 
 /// Takes back what [`fill`] made in a directory that was there before.
 fn empty(path: &Path) -> Result<()> {
-    for name in ["config.json", "overlay.json", "rootfs", "upper", "work"] {
+    for name in ["config.json", NEW_DOCUMENT, "overlay.json", "rootfs", "work", "upper"] {
         remove_path(&path.join(name))?;
     }
     Ok(())
 }
+
+/// The bundle must be an empty directory, or what a kill left of an unpack: recorded, without a document, and so never
+/// used. The caller holds its lock: nobody is at it.
+fn clear_unfinished(store: &Store, path: &Path) -> Result<()> {
+    let holds = |dir: &Path| std::fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some());
+    let rootfs = path.join("rootfs");
+    if holds(path)
+        && store.has_bundle(path)
+        && !path.join("config.json").exists()
+        && !holds(&path.join("upper"))
+    {
+        if overlay::is_mounted(&rootfs).unwrap_or(false) {
+            overlay::unmount(&rootfs)?;
+        }
+        if !holds(&rootfs) {
+            empty(path)?;
+        }
+    }
+    match std::fs::read_dir(path).map(|mut d| d.next().is_some()) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::new(Kind::Exists, path.display().to_string(), "is not empty")),
+        Err(e) => Err(Error::io(path.display().to_string(), "read", &e)),
+    }
+}
+
+/// What config.json is called until it is whole.
+const NEW_DOCUMENT: &str = ".config.json.new";
 
 fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<()> {
     let make = |name: &str, mode: u32| -> Result<PathBuf> {
@@ -90,8 +123,8 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<
         std::fs::DirBuilder::new().mode(mode).create(&dir).map_err(|e| Error::io(&at, "make", &e))?;
         Ok(dir)
     };
+    let upper = make("upper", 0o755)?; // first: by it the sweep knows that the bundle is there
     make("rootfs", 0o755)?;
-    let upper = make("upper", 0o755)?;
     // The upper directory is the root of the mount: overlayfs shows its metadata, not that of the layers.
     let to = view::open(&upper)?;
     let from = stack
@@ -135,7 +168,10 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<
         overlay::mount(&o, &path.join("rootfs"))?;
     }
     // Last: a bundle with a document is whole.
-    let written = spec::to_json(document).and_then(|json| write(&path.join("config.json"), &json));
+    let (new, place) = (path.join(NEW_DOCUMENT), path.join("config.json"));
+    let named =
+        || std::fs::rename(&new, &place).map_err(|e| Error::io(place.display().to_string(), "rename", &e));
+    let written = spec::to_json(document).and_then(|json| write(&new, &json)).and_then(|()| named());
     if written.is_err() && order.mount {
         let _ = overlay::unmount(&path.join("rootfs")); // before it is removed with the bundle
     }

@@ -39,7 +39,7 @@ pub fn sweep(store: &Store) -> Result<Removed> {
     let mut bundles = BTreeSet::new();
     for (file, record) in store.bundles()? {
         // A bundle that was removed holds nothing; its file system may also just be away, so only a clear no counts.
-        let gone = std::fs::metadata(record.path.join("overlay.json")).is_err_and(|e| {
+        let gone = std::fs::metadata(record.path.join("upper")).is_err_and(|e| {
             matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
         });
         if !gone {

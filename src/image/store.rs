@@ -228,7 +228,8 @@ impl Store {
         sync_parent(&path)
     }
 
-    fn ref_path(&self, name: &str) -> Result<PathBuf> {
+    /// The file of a name; an error when it is none that an image can have.
+    pub fn ref_path(&self, name: &str) -> Result<PathBuf> {
         Ok(self.dir.join("refs").join(encode(name)?))
     }
 
@@ -273,6 +274,15 @@ impl Store {
     pub fn forget_bundle(&self, path: &Path) {
         // Left behind, the record goes with the next sweep: its bundle is not there.
         let _ = std::fs::remove_file(self.bundle_path(path));
+    }
+
+    pub fn has_bundle(&self, path: &Path) -> bool {
+        self.bundle_path(path).exists()
+    }
+
+    /// The name of a bundle's lock.
+    pub fn bundle_lock(&self, path: &Path) -> String {
+        format!("{}.bundle", Digest::of(path.as_os_str().as_bytes()).hex())
     }
 
     fn bundle_path(&self, path: &Path) -> PathBuf {
