@@ -11,7 +11,7 @@ use super::platform::Platform;
 use super::stack::Stack;
 use super::store::{LayerMeta, NameLock, Store, Work};
 use super::view::View;
-use super::{fixup, view};
+use super::{fixup, overlay, view};
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -195,7 +195,9 @@ pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
         let meta = stack.meta(store, id)?;
         let chain = Digest::chain(stack.chain.as_ref(), id);
         let target = store.fixup(&chain);
-        if !meta.applied.needs.is_empty() && !target.exists() {
+        // Too tall a stack is never mounted, unless an opaque layer hides it: its fixups would take hours.
+        let is_mountable = stack.lowers.len() < overlay::MAX_LOWERS;
+        if !meta.applied.needs.is_empty() && is_mountable && !target.exists() {
             let _lock = store.lock(&format!("{}.fixup", chain.hex()))?;
             if !target.exists() {
                 let below = if meta.applied.opaque { View::default() } else { View::open(&stack.lowers)? };
