@@ -443,8 +443,15 @@ fn a_tall_image_runs_and_a_taller_one_is_refused() {
     needs_root!();
     let p = Place::new();
     let tall = |n: usize| {
-        let more = (0..n)
-            .map(|i| layer(&[dir("d", 0o755), file(&format!("d/f{i}"), "x"), file("top", &i.to_string())]));
+        let more = (0..n).map(|i| {
+            let unlisted = if i < 550 { "top2" } else { "w/unlisted" };
+            layer(&[
+                dir("d", 0o755),
+                file(&format!("d/f{i}"), "x"),
+                file("top", &i.to_string()),
+                file(unlisted, ""),
+            ])
+        });
         Image::new(std::iter::once(layer(&base())).chain(more).collect())
             .config(script("cat /top; ls /d | wc -l"))
             .write()
@@ -455,6 +462,7 @@ fn a_tall_image_runs_and_a_taller_one_is_refused() {
     let bundle = p.unpack("tall", &["--no-mount"]);
     assert_eq!(p.run(&bundle).ok().stdout, "299300\n");
     p.imgtool(&["import", tall(600).path(), "taller"]).ok();
+    assert_eq!(fs::read_dir(p.store().join("fixups")).unwrap().count(), 0, "they are in vain");
     p.imgtool(&["unpack", "taller", p.path().join("t").to_str().unwrap()]).fails("overlayfs stacks 500");
 }
 
