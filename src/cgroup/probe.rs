@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::plan::cgroup::{Hierarchies, Hierarchy, Unified};
 use crate::sys::fd;
-use std::fs;
+use procfs::process::{MountInfo, MountInfos, Process};
 
 const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
@@ -34,9 +34,7 @@ pub fn probe() -> Result<Hierarchies> {
                 .find(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
                 .cloned()
                 .or_else(|| {
-                    mounts
-                        .get_or_insert_with(mountinfo)
-                        .find("")
+                    find(mounts.get_or_insert_with(mountinfo), "")
                         .filter(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
                 })
                 .map(|mount| {
@@ -55,7 +53,7 @@ pub fn probe() -> Result<Hierarchies> {
             let mount = match magic(&usual) {
                 Some(CGROUP_SUPER_MAGIC) => Some(usual),
                 _ => {
-                    let found = mounts.get_or_insert_with(mountinfo).find(list);
+                    let found = find(mounts.get_or_insert_with(mountinfo), list);
                     found.filter(|m| magic(m) == Some(CGROUP_SUPER_MAGIC)) // not covered by another mount
                 }
             };
@@ -80,27 +78,23 @@ fn magic(path: &str) -> Option<i64> {
     nix::sys::statfs::statfs(path).ok().map(|s| s.filesystem_type().0)
 }
 
-struct Mounts(String);
-
-fn mountinfo() -> Mounts {
-    Mounts(fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+fn mountinfo() -> MountInfos {
+    Process::myself().and_then(|me| me.mountinfo()).unwrap_or(MountInfos(Vec::new()))
 }
 
-impl Mounts {
-    /// Where the hierarchy with these controllers is mounted; the last mount covers earlier ones. Empty is v2.
-    fn find(&self, controllers: &str) -> Option<String> {
-        self.0.lines().rev().find_map(|line| {
-            let (head, tail) = line.split_once(" - ")?;
-            let mut tail = tail.split(' ');
-            let (kind, options) = (tail.next()?, tail.nth(1)?);
-            let has = |c: &str| options.split(',').any(|o| o == c);
-            let is_it = match controllers {
-                "" => kind == "cgroup2",
-                list => kind == "cgroup" && list.split(',').all(has),
-            };
-            is_it.then(|| unescape(head.split(' ').nth(4).unwrap_or_default()))
-        })
-    }
+/// Where the hierarchy with these controllers is mounted; the last mount covers earlier ones. Empty is v2.
+fn find(mounts: &MountInfos, controllers: &str) -> Option<String> {
+    let is_it = |m: &&MountInfo| {
+        let has = |c: &str| match c.split_once('=') {
+            Some((key, value)) => m.super_options.get(key).is_some_and(|v| v.as_deref() == Some(value)),
+            None => m.super_options.contains_key(c),
+        };
+        match controllers {
+            "" => m.fs_type == "cgroup2",
+            list => m.fs_type == "cgroup" && list.split(',').all(has),
+        }
+    };
+    mounts.0.iter().rev().find(is_it).and_then(|m| m.mount_point.to_str().map(unescape))
 }
 
 /// Space, tab, newline and backslash stand as three octal digits (proc(5)).
@@ -113,22 +107,21 @@ fn unescape(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use procfs::FromBufRead;
 
     #[test]
     fn mounts_in_unusual_places_are_found() {
-        let m = Mounts(
-            "30 25 0:26 / /cg/two rw - cgroup2 cgroup2 rw\n\
+        let text = "30 25 0:26 / /cg/two rw - cgroup2 cgroup2 rw\n\
              31 25 0:27 / /cg/a\\040b rw,nosuid shared:9 - cgroup cgroup rw,cpuacct,cpu\n\
-             32 25 0:28 / /cg/sys rw - cgroup none rw,xattr,name=systemd\n"
-                .into(),
-        );
+             32 25 0:28 / /cg/sys rw - cgroup none rw,xattr,name=systemd\n";
+        let m = MountInfos::from_buf_read(text.as_bytes()).unwrap();
         for (list, mount) in [
             ("", Some("/cg/two")),
             ("cpu,cpuacct", Some("/cg/a b")),
             ("name=systemd", Some("/cg/sys")),
             ("pids", None),
         ] {
-            assert_eq!(m.find(list).as_deref(), mount, "{list}");
+            assert_eq!(find(&m, list).as_deref(), mount, "{list}");
         }
     }
 }
