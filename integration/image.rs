@@ -588,6 +588,22 @@ fn unpacks_at_once_make_one_bundle() {
 }
 
 #[test]
+fn a_read_only_store_is_listed() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", Image::new(two_layers()).write().path(), "x"]).ok();
+    let read_only = |args: &[&str]| {
+        let mut c = std::process::Command::new("unshare");
+        let script = "mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\" && s=$1 && shift && exec \"$0\" imgtool --store \"$s\" \"$@\"";
+        finish(c.args(["-m", "sh", "-c", script, support::ORLOP]).arg(p.store()).args(args))
+    };
+    assert!(read_only(&["list"]).ok().stdout.contains("\nx "));
+    read_only(&["inspect", "x"]).ok();
+    read_only(&["rm", "x"]).fails("read-only file system");
+    p.imgtool(&["inspect", "x"]).ok();
+}
+
+#[test]
 fn mount_and_umount_say_what_is_there() {
     needs_root!();
     let p = Place::new();

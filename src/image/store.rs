@@ -382,6 +382,8 @@ fn lock_file(path: &Path, exclusive: bool) -> Result<File> {
         .create(true)
         .mode(0o600)
         .open(path)
+        // Of a store on a read-only file system one may still ask what is in it.
+        .or_else(|e| if e.raw_os_error() == Some(libc::EROFS) { File::open(path) } else { Err(e) })
         .map_err(|e| error(path, "open", &e))?;
     let how = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
     loop {
