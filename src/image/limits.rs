@@ -6,7 +6,7 @@ pub struct Limits {
     /// Most bytes that a layer may unpack to
     #[arg(long = "max-layer-bytes", value_name = "BYTES", default_value_t = 64 << 30)]
     pub bytes: u64,
-    /// Most entries that a layer may have
+    /// Most entries that a layer may have, and most directories that they need
     #[arg(long = "max-entries", value_name = "COUNT", default_value_t = 4_000_000)]
     pub entries: u64,
     /// Most bytes that one compressed byte may become, in what follows the first 256 MiB of a layer
