@@ -439,6 +439,21 @@ fn the_last_error_is_in_the_log_and_on_standard_error() {
 }
 
 #[test]
+fn the_table_of_list_is_fit_for_a_terminal() {
+    needs_root!();
+    let b = Bundle::sleeping();
+    let odd = b.path().join("odd\u{1b}[31m\n");
+    std::fs::create_dir(&odd).expect("mkdir");
+    b.write();
+    std::fs::copy(b.path().join("config.json"), odd.join("config.json")).expect("copy");
+    std::os::unix::fs::symlink("../rootfs", odd.join("rootfs")).expect("symlink");
+    finish(b.orlop(["create", "--bundle"]).arg(&odd).arg(&b.id)).ok();
+    let table = finish(&mut b.orlop(["list"])).ok().stdout;
+    assert_eq!((table.lines().count(), table.contains('\u{1b}')), (2, false), "{table:?}");
+    assert!(table.contains("odd\\u{1b}[31m\\n"), "{table}");
+}
+
+#[test]
 fn list_shows_every_container() {
     needs_root!();
     let b = Bundle::sleeping();

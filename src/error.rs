@@ -5,6 +5,7 @@
 //! system call that failed, with its values quoted.
 
 use nix::errno::Errno;
+use std::borrow::Cow;
 use std::fmt;
 
 /// What a caller may branch on.
@@ -93,16 +94,16 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.at.is_empty() {
-            write_clean(f, &self.at)?;
+            f.write_str(&clean(&self.at))?;
             f.write_str(": ")?;
         }
-        write_clean(f, &self.what)?;
+        f.write_str(&clean(&self.what))?;
         if let Kind::Os(errno) = self.kind {
             write!(f, ": {}", errno_text(errno))?;
         }
         if let Some(hint) = &self.hint {
             f.write_str("; ")?;
-            write_clean(f, hint)?;
+            f.write_str(&clean(hint))?;
         }
         Ok(())
     }
@@ -110,17 +111,14 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Writes `s` with control characters escaped: names of an image or a config must not reach a terminal raw.
-fn write_clean(f: &mut fmt::Formatter<'_>, s: &str) -> fmt::Result {
-    use fmt::Write;
-    for c in s.chars() {
-        if c.is_control() {
-            write!(f, "{}", c.escape_default())?;
-        } else {
-            f.write_char(c)?;
-        }
+/// The text with control characters escaped: names of an image or a config must not reach a terminal raw.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return text.into();
     }
-    Ok(())
+    let escaped =
+        text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() });
+    escaped.collect::<String>().into()
 }
 
 /// The text of an errno, in lower case: engines match "no such file or directory" and "permission denied"

@@ -1,7 +1,7 @@
 //! list: every container of the state root.
 
 use crate::container::{Container, StateRoot};
-use crate::error::{Kind, Result};
+use crate::error::{Kind, Result, clean};
 use std::fmt::Write;
 
 /// How the list is shown.
@@ -41,7 +41,7 @@ fn table(list: &[Container]) -> String {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from);
     let cells = list.iter().map(|c| {
         let ((status, pid), r) = (c.status(), &c.record);
-        let bundle = r.bundle.to_string_lossy().into_owned();
+        let bundle = clean(&r.bundle.to_string_lossy()).into_owned();
         let (status, created) = (status.as_str().to_string(), r.created.clone());
         [r.id.clone(), pid.to_string(), status, bundle, created, owner_name(r.owner)]
     });
