@@ -16,6 +16,7 @@ pub fn plan(d: &mut Draft) -> Result<CapSets> {
     };
     let bounding = set(d, "bounding", caps.bounding);
     let permitted = set(d, "permitted", caps.permitted);
+    let emptied = caps.inheritable.as_ref().is_none_or(Vec::is_empty);
     let inheritable = set(d, "inheritable", caps.inheritable);
     let effective = set(d, "effective", caps.effective);
     let ambient = set(d, "ambient", caps.ambient);
@@ -23,6 +24,8 @@ pub fn plan(d: &mut Draft) -> Result<CapSets> {
     // before. Ambient within both (capabilities(7)).
     let effective = within(d, "effective", effective, &[("permitted", permitted)]);
     let inheritable = within(d, "inheritable", inheritable, &[("bounding", bounding)]);
+    // Engines that emptied the inheritable set (CVE-2022-24769) still write an ambient one: worth no word at each run.
+    let ambient = if emptied { 0 } else { ambient };
     let ambient = within(d, "ambient", ambient, &[("permitted", permitted), ("inheritable", inheritable)]);
     Ok(CapSets { bounding, effective, permitted, inheritable, ambient })
 }
@@ -98,6 +101,13 @@ mod tests {
 
     fn all(names: &[&str]) -> Value {
         json!({ "bounding": names, "effective": names, "permitted": names, "inheritable": names, "ambient": names })
+    }
+
+    #[test]
+    fn an_ambient_set_beside_an_empty_inheritable_one_is_none() {
+        let caps = json!({ "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "ambient": ["CAP_KILL"] });
+        let (sets, warnings) = run(sample(), caps);
+        assert_eq!((sets.ambient, warnings), (0, vec![]));
     }
 
     #[test]
