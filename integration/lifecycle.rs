@@ -146,7 +146,7 @@ fn delete_of_a_created_container_ends_it() {
 fn delete_force_is_idempotent_in_each_state() {
     needs_root!();
     type Prepare = fn(&Bundle);
-    let states: [(&str, Prepare); 7] = [
+    let states: [(&str, Prepare); 8] = [
         ("unknown", |_| {}),
         ("created", |b| drop(b.create().ok())),
         ("running", |b| {
@@ -164,6 +164,12 @@ fn delete_force_is_idempotent_in_each_state() {
             b.create().ok();
             fs::write(b.state_root().join(&b.id).join("state.json"), "{\"id\":").expect("write");
         }),
+        ("unreadable and stopped", |b| {
+            b.create().ok();
+            b.verb("kill", &["KILL"]).ok();
+            b.await_status("stopped");
+            fs::write(b.state_root().join(&b.id).join("state.json"), "{\"id\":").expect("write");
+        }),
         ("of another", |b| {
             b.create().ok();
             fs::write(b.state_root().join(&b.id).join("state.json"), "{\"id\":\"b\"}").expect("write");
@@ -177,8 +183,7 @@ fn delete_force_is_idempotent_in_each_state() {
             let out = b.verb("delete", &["--force"]);
             assert!(out.status.success(), "{name}, {turn}: {}", out.stderr);
         }
-        let left: Vec<_> = fs::read_dir(b.state_root()).expect("state root").flatten().collect();
-        assert!(left.is_empty(), "{name}: {left:?}");
+        b.is_clean();
         if let Some(pid) = pid.split(' ').next().filter(|p| !p.is_empty()) {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             assert!(stat.is_empty() || stat.contains(") Z "), "{name}: init lives: {stat}");

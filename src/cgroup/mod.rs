@@ -109,6 +109,29 @@ impl Cgroup {
         self.undo = false;
     }
 
+    /// Where a container without a record may have it: the cgroups of its init, but for those that we share with it;
+    /// when init is gone, the default ones of its id. Who else is in there is not known.
+    pub fn lost(init: Option<i32>, id: &str) -> Result<Cgroup> {
+        let ours = probe()?;
+        let theirs = match init {
+            Some(pid) => probe::seen_by(&format!("/proc/{pid}/cgroup"))?,
+            None => ours.clone(),
+        };
+        let place = |mount: &str, own: &str, our: &str, v2, freezer| {
+            let path = if init.is_some() { own } else { id }.trim_start_matches('/');
+            let shared = init.is_some() && own == our || path.is_empty();
+            let found = path.split('/').count() - 1;
+            (!shared).then(|| Place { mount: mount.into(), path: path.into(), v2, freezer, found })
+        };
+        let v1 = theirs.v1.iter().filter_map(|h| {
+            let our = ours.v1.iter().find(|o| o.mount == h.mount).map_or("/", |o| &o.own);
+            place(&h.mount, &h.own, our, false, h.controllers.iter().any(|c| c == "freezer"))
+        });
+        let our = ours.v2.as_ref().map_or("/", |o| &o.own);
+        let v2 = theirs.v2.iter().filter_map(|h| place(&h.mount, &h.own, our, true, false));
+        Ok(Cgroup::open(&Recorded { places: v1.chain(v2).collect() }))
+    }
+
     pub fn open(recorded: &Recorded) -> Cgroup {
         let mut cgroup = Cgroup::default();
         cgroup.places.clone_from(&recorded.places);

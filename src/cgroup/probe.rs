@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::plan::cgroup::{Hierarchies, Hierarchy, Unified};
-use crate::sys::fd;
+use crate::sys::{Errno, Sys, fd};
 use procfs::process::{MountInfo, MountInfos, Process};
 
 const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
@@ -12,11 +12,15 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// /proc/self/cgroup says which hierarchies there are, statfs(2) whether they are where they always are; only those
 /// that are elsewhere cost a look at mountinfo, which grows with the host's mounts.
 pub fn probe() -> Result<Hierarchies> {
-    let file = "/proc/self/cgroup";
-    let text = match own_cgroups() {
+    seen_by("/proc/self/cgroup")
+}
+
+/// As [`probe`], with another process' own cgroups.
+pub fn seen_by(file: &str) -> Result<Hierarchies> {
+    let text = match cgroups(file) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Hierarchies::default()), // no CONFIG_CGROUPS
-        Err(e) => return Err(Error::io(file, "read", &e)),
+        Err(Errno::ENOENT) => return Ok(Hierarchies::default()), // no CONFIG_CGROUPS
+        Err(e) => return Err(Error::os(file, "read", e as i32)),
     };
     let mut h = Hierarchies::default();
     let mut mounts = None;
@@ -67,9 +71,9 @@ pub fn probe() -> Result<Hierarchies> {
 }
 
 /// Mostly a few hundred bytes, and at most a path of 4 KiB for each of a dozen hierarchies.
-fn own_cgroups() -> std::io::Result<String> {
+fn cgroups(file: &str) -> Sys<String> {
     let mut buf = vec![0; 1 << 16];
-    let len = fd::read_file(c"/proc/self/cgroup", &mut buf)?;
+    let len = fd::read_file(&super::dir::cstring(file)?, &mut buf)?;
     buf.truncate(len);
     Ok(String::from_utf8_lossy(&buf).into_owned())
 }

@@ -1,6 +1,7 @@
 //! delete: frees everything that create made (runtime.md#delete).
 
 use super::make;
+use crate::cgroup::Cgroup;
 use crate::container::{self, Container, Process, StateRoot, Status};
 use crate::error::{Error, Kind, Result};
 use crate::sys::fd;
@@ -49,7 +50,9 @@ fn by_force(root: &StateRoot, id: &str) -> Result<()> {
                 tracing::warn!("{e}; init is killed and the directory removed all the same");
             }
             let c = root.without_record(id, handle);
+            let cgroup = Cgroup::lost(c.init().filter(|i| i.0.is_alive()).map(|i| i.0.pid), id)?;
             end(&c)?;
+            cgroup.remove(make::PATIENCE, false)?;
             c.remove()
         }
     }
