@@ -32,6 +32,7 @@ fn features_are_one_json_object_with_versions_and_all_hooks() {
 
 #[test]
 fn every_mount_option_is_an_option_of_a_mount() {
+    needs_root!();
     let f = features();
     let options = words(&f["mountOptions"]);
     for option in &options {
@@ -117,6 +118,7 @@ fn memory_policies_are_understood() {
 /// What is reported as missing is refused, and the other way round.
 #[test]
 fn what_features_deny_is_refused() {
+    needs_root!();
     let f = features();
     let linux = &f["linux"];
     let out = explain(&Bundle::new().set("/linux/netDevices", json!({ "eth7": {} })));

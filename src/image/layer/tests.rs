@@ -20,7 +20,7 @@ impl Tar {
         h.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
         h.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
         h.as_mut_bytes()[156] = kind;
-        h.set_mode(0o640);
+        h.set_mode(if kind == b'5' { 0o750 } else { 0o640 });
         h.set_uid(0);
         h.set_gid(0);
         h.set_mtime(1_000_000_000);
@@ -149,7 +149,7 @@ fn entries_become_files_with_their_metadata() {
     assert_eq!((f.nlink(), f.ino()), (2, p.meta("d/h").ino()));
     assert_eq!(p.text("d/l"), "data");
     assert_eq!(p.meta("d/l").mtime(), 1_000_000_000);
-    assert_eq!((p.meta("d").mode(), p.meta("d").mtime()), (0o40640, 1_000_000_000));
+    assert_eq!((p.meta("d").mode(), p.meta("d").mtime()), (0o40750, 1_000_000_000));
     assert!(p.meta("fifo").file_type().is_fifo());
     let mut value = [0; 8];
     let n = rustix::fs::getxattr(p.path("d/f"), "user.a", &mut value[..]).unwrap();
