@@ -162,20 +162,13 @@ pub fn clone_init(
         ns::enter(pid, crate::plan::spawn::NEWPID).map_err(os("linux.namespaces (pid)", "setns"))?;
     }
     let flags = if plan.shape.staged { 0 } else { plan.shape.clone };
-    let mut cloned = clone::clone(flags, born_in.as_ref(), false);
-    if let (Err(Errno::ENOSYS | Errno::EAGAIN), Some(cgroup)) = (&cloned, &born_in) {
-        // clone3 is filtered, or pids.max is 0, which lets nobody be born but anybody in: init joins by itself, as on v1.
-        let procs = fd::openat(cgroup, c"cgroup.procs", libc::O_WRONLY, 0);
-        init.join_by(procs.map_err(os("linux.cgroupsPath", "open cgroup.procs"))?);
-        cloned = clone::clone(flags, None, false);
-    }
+    let cloned = clone_into(&mut init, flags, born_in.as_ref());
     if let Ok(clone::Side::Child) = cloned {
         init.run()
     }
+    // Whatever became of the clone: hooks are children of ours, too.
     let back = home.map_or(Ok(()), |home| ns::enter(&home, crate::plan::spawn::NEWPID));
-    let clone::Side::Parent { pid, pidfd } =
-        cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))?
-    else {
+    let clone::Side::Parent { pid, pidfd } = cloned? else {
         return Err(Error::os("process", "clone3", libc::EPROTO)); // not reached: the child does not return
     };
     let slots = init.into_slots();
@@ -193,6 +186,18 @@ pub fn clone_init(
             Err(e)
         }
     }
+}
+
+/// Clones init into its cgroup. Where clone3 is filtered, or pids.max is 0, which lets nobody be born but anybody in, init
+/// joins by itself, as on v1.
+fn clone_into(init: &mut Init, flags: i32, cgroup: Option<&OwnedFd>) -> Result<clone::Side> {
+    let mut cloned = clone::clone(flags, cgroup, false);
+    if let (Err(Errno::ENOSYS | Errno::EAGAIN), Some(cgroup)) = (&cloned, cgroup) {
+        let procs = fd::openat(cgroup, c"cgroup.procs", libc::O_WRONLY, 0);
+        init.join_by(procs.map_err(os("linux.cgroupsPath", "open cgroup.procs"))?);
+        cloned = clone::clone(flags, None, false);
+    }
+    cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))
 }
 
 /// Kills a child of ours and collects it.
