@@ -290,9 +290,11 @@ fn orphans_are_reaped_by_the_foreground_run() {
     // Without a pid namespace they are children of the nearest subreaper.
     let b = Bundle::new()
         .without_namespace("pid")
-        .sh("for n in 1 2 3; do (sleep 0.05 &) ; done; echo ready; sleep 0.6; ps -o ppid,stat; exit 7");
+        .sh("for n in 1 2 3; do (sleep 0.05 &) ; done; sleep 0.6; cd /proc
+             grep -l \"^PPid:.$PPID\\$\" [0-9]*/status 2>/dev/null | while read f; do grep ^State $f; done; exit 7");
     let out = b.run();
     assert_eq!(out.code(), 7, "{}", out.stderr);
+    assert!(out.stdout.contains("State:") && !out.stdout.contains("zombie"), "{}", out.stdout);
     b.is_clean();
     for (flag, reaped) in [(None, true), (Some("--no-subreaper"), false)] {
         let b = Bundle::new().without_namespace("pid").sh("(sleep 30 &) ; echo ready; sleep 31");
