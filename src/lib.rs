@@ -66,12 +66,12 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let verb = request.verb.name();
+    let (verb, failure) = (request.verb.name(), request.verb.failure_code());
     match log::init(&request.global).and_then(|()| verbs::dispatch(request)) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
             log::fatal(verb, &e);
-            ExitCode::FAILURE
+            ExitCode::from(failure)
         }
     }
 }

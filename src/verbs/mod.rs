@@ -1,16 +1,24 @@
 //! One file per verb: load, plan, act, record.
 
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
+pub mod events;
+pub mod exec;
 pub mod explain;
 pub mod features;
 pub mod kill;
 pub mod list;
 pub mod make;
+pub mod pause;
+pub mod ps;
+pub mod restore;
+pub mod resume;
 pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod update;
 
 use crate::cli::{self, CgroupManager, Global, Request, Verb};
 use crate::container::StateRoot;
@@ -26,8 +34,7 @@ pub fn dispatch(request: Request) -> Result<u8> {
         Verb::Create(a) => create::create(&root(global)?, &order_of_create(&a, global)?)?,
         Verb::Run(a) => {
             let stay = run::Stay { detach: a.oci.detach, keep: a.oci.keep, subreaper: !a.oci.no_subreaper };
-            let code = run::run(&root(global)?, &order_of_run(&a, global)?, &stay)?;
-            return Ok(u8::try_from(code).unwrap_or(255));
+            return Ok(exit_code(run::run(&root(global)?, &order_of_run(&a, global)?, &stay)?));
         }
         Verb::Start(a) => start::start(&root(global)?, &a.container_id)?,
         Verb::State(a) => state::state(&root(global)?, &a.container_id)?,
@@ -36,10 +43,22 @@ pub fn dispatch(request: Request) -> Result<u8> {
         Verb::List(a) => list::list(&root(global)?, list_format(&a)?)?,
         Verb::Spec(a) => spec::run(&a)?,
         Verb::Features => features::run()?,
+        Verb::Exec(a) => return Ok(exit_code(exec::exec(&root(global)?, &a)?)),
+        Verb::Ps(a) => ps::ps(&root(global)?, &a)?,
+        Verb::Pause(a) => pause::pause(&root(global)?, &a.container_id)?,
+        Verb::Resume(a) => resume::resume(&root(global)?, &a.container_id)?,
+        Verb::Update(a) => update::update(&root(global)?, &a)?,
+        Verb::Events(a) => events::events(&root(global)?, &a)?,
+        Verb::Checkpoint(a) => checkpoint::checkpoint(&root(global)?, &a)?,
+        Verb::Restore(a) => return Ok(exit_code(restore::restore(&root(global)?, &a, global)?)),
         Verb::Explain(a) => explain::explain(&a.bundle, a.config.as_deref())?,
         Verb::Imgtool(args) => return imgtool(args),
     }
     Ok(0)
+}
+
+fn exit_code(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(255)
 }
 
 /// The seam to the image tool, whose code no other verb reaches.

@@ -1,0 +1,9 @@
+//! pause: freezes a container.
+
+use crate::container::StateRoot;
+use crate::error::{Error, Result};
+
+pub fn pause(root: &StateRoot, id: &str) -> Result<()> {
+    let _ = (root, id);
+    Err(Error::unsupported("", "is not built yet"))
+}
