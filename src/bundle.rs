@@ -1,7 +1,8 @@
 //! A bundle opened: its document, and the overlay description that `imgtool` may have left in it.
 
-use crate::config::Config;
+use crate::config::{Config, Process};
 use crate::error::{Error, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Read;
@@ -34,6 +35,8 @@ pub struct Bundle {
     /// Absolute.
     pub path: PathBuf,
     pub config: Config,
+    /// The document, byte by byte.
+    pub text: Vec<u8>,
     /// Layers that `imgtool` left unmounted.
     pub overlay: Option<Overlay>,
 }
@@ -47,10 +50,11 @@ impl Bundle {
         let at = |p: &Path| p.to_string_lossy().into_owned();
         let path = fs::canonicalize(path).map_err(|e| Error::io(at(path), "open the bundle", &e))?;
         let name = path.join(file);
-        let config = parse(&read(&name)?, &at(&name))?;
+        let text = read(&name)?;
+        let config = parse(&text, &at(&name))?;
         let overlay = Self::overlay(&path, &config)?;
         Self::check_root(&path, &config)?;
-        Ok(Self { path, config, overlay })
+        Ok(Self { path, config, text, overlay })
     }
 
     /// A rootfs that is none is told before anything is made; that it is named at all is a rule of the plan.
@@ -104,13 +108,18 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Parses config.json; an error names file, line and property. The second, slower parse runs only for the message.
-pub fn parse(text: &[u8], at: &str) -> Result<Config> {
+/// The `--process FILE` of exec (config.md#process).
+pub fn process(file: &Path) -> Result<Process> {
+    parse(&read(file)?, &file.to_string_lossy())
+}
+
+/// Parses config.json, or another of these documents; an error names file, line and property. The second, slower parse runs only for the message.
+pub fn parse<T: DeserializeOwned>(text: &[u8], at: &str) -> Result<T> {
     if let Ok(config) = serde_json::from_slice(text) {
         return Ok(config);
     }
     let mut de = serde_json::Deserializer::from_slice(text);
-    match serde_path_to_error::deserialize::<_, Config>(&mut de) {
+    match serde_path_to_error::deserialize::<_, T>(&mut de) {
         Ok(_) => Err(Error::invalid(at, "has more behind the document's end")),
         Err(e) => {
             let path = e.path().to_string();
@@ -149,14 +158,14 @@ mod tests {
             (r#"{"linux":{"resources":{"memory":[1]}}}"#, "linux.resources.memory: invalid type: sequence"),
             (r#"{"annotations":{"a":1}}"#, "annotations.a: invalid type: integer `1`, expected a string"),
         ] {
-            let e = parse(text.as_bytes(), "config.json").unwrap_err().to_string();
+            let e = parse::<Config>(text.as_bytes(), "config.json").unwrap_err().to_string();
             assert!(e.starts_with("config.json: ") && e.contains(words), "{text}: {e}");
         }
     }
 
     #[test]
     fn absent_zero_and_unknown_stay_apart() {
-        let c = parse(br#"{"linux":{"resources":{"pids":{}}},"unheard":1,"process":{"capabilities":{"bounding":["CAP_X"]}}}"#, "")
+        let c = parse::<Config>(br#"{"linux":{"resources":{"pids":{}}},"unheard":1,"process":{"capabilities":{"bounding":["CAP_X"]}}}"#, "")
             .unwrap();
         let pids = c.linux.unwrap().resources.unwrap().pids.unwrap();
         assert_eq!(pids.limit, None);

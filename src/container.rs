@@ -1,11 +1,12 @@
 //! Containers on record: the state root, ids, locks, and a status derived from reality.
 //!
 //! `ROOT/ID/` is the lock (flock(2) on the directory) and holds `state.json`, written before anything else exists and
-//! naming all that must be undone, and `init.creating`, the pid and start time of init, which is renamed to `init` once
+//! naming all that must be undone, `config.json`, the document as it was, and `init.creating`, the pid and start time of init, which is renamed to `init` once
 //! the container is created: one atomic step that `state` can see. Files appear by rename or in one short write, so
 //! that a kill at any point leaves something that `delete --force` understands.
 
 use crate::cgroup::Recorded;
+use crate::config::Config;
 use crate::error::{Error, Kind, Result, os};
 use crate::plan::cpath;
 use crate::plan::hooks::Hooks;
@@ -41,6 +42,8 @@ pub struct Record {
     pub program: String,
     /// It has a pid namespace of its own: the kernel ends every process with init.
     pub private_pids: bool,
+    /// It shares its creator's session keyring, and so does what `exec` starts.
+    pub no_new_keyring: bool,
 }
 
 /// runtime.md#state
@@ -247,8 +250,9 @@ impl StateRoot {
         Ok((st.st_nlink > 0).then_some(handle))
     }
 
-    /// Makes the directory of a new container and locks it: of two creates of one id, exactly one gets past here.
-    pub fn reserve(&self, record: Record) -> Result<Container> {
+    /// Makes the directory of a new container, with its `document` as it is (later changes of the bundle have no effect,
+    /// runtime.md#lifecycle), and locks it: of two creates of one id, exactly one gets past here.
+    pub fn reserve(&self, record: Record, document: &[u8]) -> Result<Container> {
         check_id(&record.id)?;
         let builder = || {
             let mut b = fs::DirBuilder::new();
@@ -287,7 +291,7 @@ impl StateRoot {
             return Err(exists());
         }
         let c = Container { dir, record, handle: Some(handle) };
-        if let Err(e) = c.save() {
+        if let Err(e) = c.save().and_then(|()| c.save_document(document)) {
             let _ = c.remove(); // e tells more than why it stays
             return Err(e);
         }
@@ -329,6 +333,18 @@ impl Container {
         write_private(&temp, bytes)
             .and_then(|()| fs::rename(&temp, &file))
             .map_err(|e| Error::io(file.to_string_lossy(), "write", &e))
+    }
+
+    fn save_document(&self, text: &[u8]) -> Result<()> {
+        let file = self.dir.join("config.json");
+        write_private(&file, text).map_err(|e| Error::io(file.to_string_lossy(), "write", &e))
+    }
+
+    /// The document that it was made by.
+    pub fn document(&self) -> Result<Config> {
+        let file = self.dir.join("config.json");
+        let text = fs::read(&file).map_err(|e| Error::io(file.to_string_lossy(), "read", &e))?;
+        crate::bundle::parse(&text, &file.to_string_lossy())
     }
 
     /// Puts init on record, at once after the clone.

@@ -117,7 +117,32 @@ fn fifo(path: &Path) -> Result<OwnedFd> {
     fd::open(&c, libc::O_RDWR, 0).map_err(os(&*at, "open"))
 }
 
-/// An init that lives, and the wire to it.
+/// The container that a process of ours belongs to. Its init goes on record; what `exec` starts does not.
+#[derive(Clone, Copy)]
+pub struct Member<'a> {
+    pub container: &'a Container,
+    pub init: bool,
+}
+
+impl Member<'_> {
+    fn record(&self, process: Process) -> Result<()> {
+        if self.init { self.container.record_init(process) } else { Ok(()) }
+    }
+
+    fn ready(&self) -> Result<()> {
+        if self.init { self.container.mark_created() } else { Ok(()) }
+    }
+
+    /// runtime.md#state, for whoever is told of `process`.
+    fn state(&self, process: Process) -> serde_json::Value {
+        match self.container.init() {
+            Some((init, _)) if !self.init => self.container.state("running", init.pid),
+            _ => self.container.state("creating", process.pid),
+        }
+    }
+}
+
+/// A process of the container that lives, and the wire to it.
 #[derive(Debug)]
 pub struct Child {
     pub process: Process,
@@ -129,18 +154,13 @@ pub struct Child {
     pub master: Option<OwnedFd>,
 }
 
-/// Clones init. Answers nothing yet: first it must be on record.
-pub fn clone_init(
-    plan: &Plan,
-    mut slots: Slots,
-    cgroup: &Cgroup,
-    container: &Container,
-) -> Result<(Child, Slots)> {
+/// Clones init, or a process more. Answers nothing yet: first it must be on record.
+pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) -> Result<(Child, Slots)> {
     let call = |what: &'static str| os("process", what);
     let (ours, theirs) = fd::socketpair().map_err(call("socketpair"))?;
     let proc = open_proc()?;
-    let join_pid = plan.shape.join_pid.and_then(|slot| slots[slot].take());
     let progress = shared::number().map_err(call("mmap"))?;
+    let home = enter_pid(plan, &slots)?;
     let parts = Parts {
         progress,
         slots,
@@ -151,16 +171,6 @@ pub fn clone_init(
     };
     let born_in = cgroup.clone_fd();
     let mut init = Init::prepare(&plan.steps, Some(&plan.program), parts);
-    let home = match &join_pid {
-        Some(_) => Some(
-            fd::open(c"/proc/self/ns/pid_for_children", libc::O_RDONLY, 0)
-                .map_err(call("open our pid namespace"))?,
-        ),
-        None => None,
-    };
-    if let Some(pid) = &join_pid {
-        ns::enter(pid, crate::plan::spawn::NEWPID).map_err(os("linux.namespaces (pid)", "setns"))?;
-    }
     let flags = if plan.shape.staged { 0 } else { plan.shape.clone };
     let cloned = clone_into(&mut init, flags, born_in.as_ref());
     if let Ok(clone::Side::Child) = cloned {
@@ -176,7 +186,7 @@ pub fn clone_init(
         back.map_err(call("setns back to our pid namespace"))?;
         let process = Process::of(pid)
             .ok_or_else(|| Error::os("process", "read /proc/PID/stat of init", libc::ESRCH))?;
-        container.record_init(process)?;
+        member.record(process)?;
         Ok(process)
     })();
     match recorded {
@@ -186,6 +196,15 @@ pub fn clone_init(
             Err(e)
         }
     }
+}
+
+/// Enters the pid namespace that is joined, for our children; returns our own, to go back to.
+fn enter_pid(plan: &Plan, slots: &Slots) -> Result<Option<OwnedFd>> {
+    let Some(pid) = plan.shape.join_pid.and_then(|slot| slots[slot].as_ref()) else { return Ok(None) };
+    let home = fd::open(c"/proc/self/ns/pid_for_children", libc::O_RDONLY, 0)
+        .map_err(os("process", "open our pid namespace"))?;
+    ns::enter(pid, crate::plan::spawn::NEWPID).map_err(os("linux.namespaces (pid)", "setns"))?;
+    Ok(Some(home))
 }
 
 /// Clones init into its cgroup. Where clone3 is filtered, or pids.max is 0, which lets nobody be born but anybody in, init
@@ -231,27 +250,27 @@ impl Child {
     pub fn serve(
         &mut self,
         plan: &Plan,
-        container: &Container,
+        member: Member,
         slots: Slots,
         on_master: &mut dyn FnMut(OwnedFd, i32) -> Result<Option<OwnedFd>>,
     ) -> Result<()> {
         if !plan.shape.staged {
-            self.prepare(plan, container, &slots)?;
+            self.prepare(plan, member, &slots)?;
         }
         loop {
             let message = self.next(plan)?;
             match message.head.kind {
                 sync::Kind::Ask => match sync::ask_of(message.head.number) {
                     Some(Ask::Ready) => {
-                        container.mark_created()?;
+                        member.ready()?;
                         return self.go(plan);
                     }
-                    Some(ask) => self.answer(ask, plan, container)?,
+                    Some(ask) => self.answer(ask, plan, member)?,
                     None => return Err(Error::os("process", "request of init", libc::EPROTO)),
                 },
                 sync::Kind::Pid => {
-                    self.adopt(message.head.number, container)?;
-                    self.prepare(plan, container, &slots)?;
+                    self.adopt(message.head.number, member)?;
+                    self.prepare(plan, member, &slots)?;
                     self.go(plan)?;
                 }
                 sync::Kind::Master => {
@@ -259,7 +278,7 @@ impl Child {
                         self.master = on_master(master, message.head.number)?;
                     }
                 }
-                sync::Kind::Listener => self.hand_listener_on(message.head.number, plan, container)?,
+                sync::Kind::Listener => self.hand_listener_on(message.head.number, plan, member)?,
                 sync::Kind::Fail => return Err(self.failure(plan, &message)),
                 sync::Kind::Go => {}
             }
@@ -267,13 +286,13 @@ impl Child {
     }
 
     /// What needs the pid of init and no request: the OOM score, and the state for hooks that init runs.
-    fn prepare(&self, plan: &Plan, container: &Container, slots: &Slots) -> Result<()> {
+    fn prepare(&self, plan: &Plan, member: Member, slots: &Slots) -> Result<()> {
         if let Some(score) = plan.oom_score_adj {
             self.set_oom_score(score, plan.rootless)?;
         }
         for (open, fd) in plan.opens.iter().zip(slots) {
             if let (OpenWhat::State { status }, Some(file)) = (&open.what, fd) {
-                let text = container.state(status, self.process.pid).to_string();
+                let text = member.container.state(status, self.process.pid).to_string();
                 fd::write(file, text.as_bytes()).map_err(os(&open.at, "write of the state"))?;
             }
         }
@@ -293,11 +312,11 @@ impl Child {
         }
     }
 
-    fn answer(&mut self, ask: Ask, plan: &Plan, container: &Container) -> Result<()> {
+    fn answer(&mut self, ask: Ask, plan: &Plan, member: Member) -> Result<()> {
         match ask {
             Ask::Maps => idmaps::write(self.process.pid, &plan.maps)?,
             Ask::Hooks => {
-                let state = container.state("creating", self.process.pid).to_string();
+                let state = member.state(self.process).to_string();
                 let (init, state) = (self.pidfd.as_fd(), state.as_bytes());
                 hooks::run_beside(init, "prestart", &plan.hooks.prestart, state)?;
                 hooks::run_beside(init, "createRuntime", &plan.hooks.create_runtime, state)?;
@@ -332,11 +351,11 @@ impl Child {
     }
 
     /// Init came from a middle process: take its pid over and let the other go.
-    fn adopt(&mut self, pid: i32, container: &Container) -> Result<()> {
+    fn adopt(&mut self, pid: i32, member: Member) -> Result<()> {
         let gone = || Error::os("process", "pidfd_open of init", libc::ESRCH);
         let process = Process::of(pid).ok_or_else(gone)?;
         let pidfd = process.pidfd().ok_or_else(gone)?;
-        container.record_init(process)?;
+        member.record(process)?;
         let middle = std::mem::replace(&mut self.process, process);
         self.pidfd = pidfd;
         let _ = clone::wait(middle.pid, true); // it exits at once; only its zombie is collected
@@ -344,17 +363,12 @@ impl Child {
     }
 
     /// The agent gets the listener before init makes another call (config-linux.md#seccomp: listenerPath).
-    fn hand_listener_on(&self, number: i32, plan: &Plan, container: &Container) -> Result<()> {
+    fn hand_listener_on(&self, number: i32, plan: &Plan, member: Member) -> Result<()> {
         let at = "linux.seccomp.listenerPath";
         let listener =
             clone::pidfd_take(&self.pidfd, number).map_err(os(at, "pidfd_getfd of the listener"))?;
         if let Some(l) = &plan.listener {
-            crate::notify::hand_on(
-                l,
-                &listener,
-                &container.state("creating", self.process.pid),
-                self.process.pid,
-            )?;
+            crate::notify::hand_on(l, &listener, &member.state(self.process), self.process.pid)?;
         }
         self.go(plan)
     }

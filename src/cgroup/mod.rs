@@ -2,9 +2,11 @@
 
 mod create;
 mod dir;
+mod join;
 mod probe;
 mod v2;
 
+pub use join::Below;
 pub use probe::probe;
 
 use crate::error::{Error, Kind, Result};
@@ -136,6 +138,11 @@ impl Cgroup {
         let mut cgroup = Cgroup::default();
         cgroup.places.clone_from(&recorded.places);
         cgroup
+    }
+
+    /// Opens it for a process more; see [`join::open`].
+    pub fn for_another(recorded: &Recorded, below: &[Below], init: i32) -> Result<Cgroup> {
+        join::open(recorded, below, init)
     }
 
     /// Hands over the `tasks` files of v1, to which init writes "0".

@@ -219,6 +219,7 @@ impl<'a> Init<'a> {
             Act::IoPriority(value) => cred::set_io_priority(*value).during("ioprio_set"),
             Act::MemoryPolicy { mode, nodes } => cred::set_mempolicy(*mode, nodes).during("set_mempolicy"),
             Act::ResetAffinity => cred::reset_affinity().during("sched_setaffinity"),
+            Act::Affinity(mask) => cred::set_affinity(mask).during("sched_setaffinity"),
             Act::ExecLabel { file, label } => self.exec_label(file, label),
             Act::Seccomp { program, flags, listener } => self.seccomp(program, *flags, *listener),
             Act::DropBounding { have, keep } => ids::drop_bounding(*have & !*keep),
@@ -264,7 +265,7 @@ impl<'a> Init<'a> {
     fn join_namespaces(&mut self, list: &[(usize, i32)]) -> Done {
         let mut refused = 0u64;
         for (n, (slot, kind)) in list.iter().enumerate() {
-            if *kind == crate::plan::spawn::NEWUSER {
+            if *kind & crate::plan::spawn::NEWUSER != 0 {
                 // It may deny setgroups(2): our caller's groups must not come along (user_namespaces(7)).
                 match cred::set_groups(&[]) {
                     Err(Errno::EPERM) => {} // an ordinary user cannot, and has no right to lose

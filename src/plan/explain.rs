@@ -148,6 +148,11 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
             let bits = nodes.iter().map(|word| word.count_ones()).sum::<u32>();
             write!(f, "set_mempolicy mode {mode:#x}, {bits} nodes")
         }
+        Act::Affinity(mask) => {
+            let on = |n: &usize| mask[n / 64] >> (n % 64) & 1 == 1;
+            let numbers = (0..mask.len() * 64).filter(on).map(|n| n.to_string());
+            write!(f, "run on processors {}", join(numbers, " "))
+        }
         Act::ResetAffinity => f.write_str("run on every processor"),
         Act::ExecLabel { file, label } => write!(f, "write {label:?} to /proc/{}", plain(file)),
         Act::Seccomp { program, flags, listener } => seccomp(f, program.len(), *flags, *listener),
@@ -445,6 +450,7 @@ impl fmt::Display for Opened<'_> {
             }
             OpenWhat::CgroupTree { path } => write!(f, "open_tree {path:?}, once it is made"),
             OpenWhat::Namespace { path, kind } => write!(f, "open the {} namespace {path:?}", kinds(*kind)),
+            OpenWhat::Init => f.write_str("a pidfd of the container's init"),
             OpenWhat::State { status } => write!(f, "a file with the state of status {status}"),
             OpenWhat::Gate => f.write_str("the gate"),
             OpenWhat::SameMaps { namespace, .. } => {

@@ -7,6 +7,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod devices;
 pub mod document;
+pub mod exec;
 pub mod explain;
 #[cfg(test)]
 mod golden;
@@ -180,33 +181,31 @@ impl Plan {
             v2.owner = cgroup::owner(&d);
         }
         let paths = paths::plan(&mut d)?;
-        let mut parts = order::Parts {
+        let parts = order::Parts {
             shape,
             mounts,
             devices: devices.steps,
             paths,
             net,
             time,
-            process,
-            user,
-            caps,
-            seccomp,
             hooks,
+            identity: order::Identity { process, user, caps, seccomp },
         };
         let steps = order::create(&mut d, &parts)?;
         if request.gate {
             d.open(Open { at: "process".into(), what: step::OpenWhat::Report });
         }
         let new_user = d.ns.is_new(spawn::NEWUSER);
+        let id = parts.identity;
         Ok(Plan {
             steps,
             maps: if new_user { d.maps.clone() } else { idmap::Maps::default() },
-            limits: parts.process.rlimits,
             interfaces: parts.net.interfaces,
-            oom_score_adj: parts.process.oom_score_adj,
-            terminal: parts.process.terminal.is_some(),
-            program: parts.process.program,
-            listener: parts.seccomp.as_mut().and_then(|s| s.listener.take()),
+            oom_score_adj: id.process.oom_score_adj,
+            terminal: id.process.terminal.is_some(),
+            limits: id.process.rlimits,
+            program: id.process.program,
+            listener: id.seccomp.and_then(|s| s.listener),
             private_pids: d.ns.is_new(spawn::NEWPID),
             rootless: host.euid != 0,
             shape: parts.shape,

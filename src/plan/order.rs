@@ -15,11 +15,16 @@ pub struct Parts {
     pub paths: paths::Paths,
     pub net: net::Net,
     pub time: Option<Step>,
+    pub hooks: hooks::Hooks,
+    pub identity: Identity,
+}
+
+/// What a program runs as, be it that of `create` or of `exec`.
+pub struct Identity {
     pub process: process::Process,
     pub user: user::User,
     pub caps: CapSets,
     pub seccomp: Option<seccomp::Filter>,
-    pub hooks: hooks::Hooks,
 }
 
 fn step(at: &str, act: Act) -> Step {
@@ -56,7 +61,49 @@ pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
         s.push(step("linux.netDevices", Act::Ask(Ask::NetDevices))); // hooks, and sysctls, may name them
     }
     rootfs(d, p, &mut s)?;
-    program(d, p, &mut s)?;
+    program(d, &p.identity, &p.hooks.start_container, &mut s)?;
+    Ok(s)
+}
+
+/// exec: the same for a process more, which finds everything made; `init` is the slot of a pidfd of the container's.
+pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Identity) -> Result<Vec<Step>> {
+    let mut s = Vec::with_capacity(32);
+    let first = 3 + d.request.listen_fds + d.request.preserve_fds;
+    s.push(step("process", Act::CloseInherited { first }));
+    // The container's own processes must not read our descriptors or memory (CVE-2016-9962).
+    s.push(step("process", Act::Dumpable(false)));
+    let on = |mask| step("process.execCPUAffinity", Act::Affinity(mask));
+    s.extend(affinity.initial.map(on));
+    s.push(step("linux.cgroupsPath", Act::JoinCgroups));
+    s.push(affinity.last.map_or_else(|| step("process", Act::ResetAffinity), on)); // needs the cpuset
+    if !shape.join.is_empty() {
+        s.push(step("linux.namespaces", Act::JoinNamespaces(shape.join.clone())));
+    }
+    if d.in_user_namespace() {
+        let clear_groups = !setgroups_denied(&d.maps, &d.ns, d.host);
+        s.push(step("linux.uidMappings", Act::BecomeRoot { clear_groups }));
+    }
+    if shape.staged {
+        s.push(step("linux.namespaces (pid)", Act::Fork { flags: 0 }));
+    }
+    s.push(step("process", Act::NewSession));
+    if !d.request.no_new_keyring {
+        // That of init, by its name.
+        let name = cstring("container id", &format!("_ses.{}", d.request.id))?;
+        s.push(step("process", Act::NewKeyring { name }));
+    }
+    if d.ns.is_own(NEWNS) {
+        s.push(step("root.path", Act::OpenRoot { path: c"/".into() }));
+    } else {
+        let path = root_path(d)?;
+        s.push(step("root.path", Act::OpenRoot { path }));
+        s.push(step("root.path", Act::Chroot));
+    }
+    if let Some((rows, columns)) = p.process.terminal {
+        let uid = p.user.uid;
+        s.push(step("process.terminal", Act::Console { rows, columns, mount: false, uid }));
+    }
+    program(d, p, &[], &mut s)?;
     Ok(s)
 }
 
@@ -113,11 +160,11 @@ fn rootfs(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     inside_hooks(d, "createContainer", &p.hooks.create_container, "creating", s)?;
     s.extend(p.net.names.iter().cloned());
     s.extend(p.net.sysctl.iter().cloned()); // hooks may have made the interfaces that sysctls name
-    if let Some((rows, columns)) = p.process.terminal {
-        let (mount, uid) = (!p.mounts.dev_is_bind, p.user.uid);
+    if let Some((rows, columns)) = p.identity.process.terminal {
+        let (mount, uid) = (!p.mounts.dev_is_bind, p.identity.user.uid);
         s.push(step("process.terminal", Act::Console { rows, columns, mount, uid }));
     }
-    s.push(step("process.cwd", Act::MakeCwd { path: p.process.cwd.clone() })); // while the rootfs is writable
+    s.push(step("process.cwd", Act::MakeCwd { path: p.identity.process.cwd.clone() })); // while the rootfs is writable
     s.extend(p.mounts.late.iter().cloned());
     // Before the pivot: the host's null device is still in reach, so that no file of the image stands in for it.
     s.extend(p.paths.readonly.iter().cloned());
@@ -137,7 +184,7 @@ fn rootfs(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
 }
 
 /// Limits, labels, identity, seccomp, program.
-fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
+fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<Step>) -> Result<()> {
     if d.in_user_namespace() && !p.process.rlimits.is_empty() {
         // Only the parent, outside of the user namespace, may raise them; now, since the steps before need descriptors.
         s.push(step("process.rlimits", Act::Ask(Ask::Limits)));
@@ -185,7 +232,7 @@ fn program(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
         let gate = d.open(Open { at: "process".into(), what: OpenWhat::Gate });
         s.push(step("process", Act::WaitGate { gate }));
     }
-    inside_hooks(d, "startContainer", &p.hooks.start_container, "created", s)?;
+    inside_hooks(d, "startContainer", start_container, "created", s)?;
     s.push(step("process.args", Act::Exec));
     Ok(())
 }

@@ -29,6 +29,8 @@ pub enum OpenWhat {
     CgroupTree { path: CString },
     /// A namespace file; `kind` is its CLONE_NEW* flag, checked by NS_GET_NSTYPE.
     Namespace { path: CString, kind: i32 },
+    /// exec: a pidfd of the container's init, by which setns(2) joins all of its namespaces at once.
+    Init,
     /// Nothing to open, but a check: the namespace of this slot is not the one that the runtime is in.
     NotOurs { namespace: Slot, kind: i32 },
     /// A check as well: the user namespace of this slot has these mappings.
@@ -227,8 +229,8 @@ pub enum Act {
     Dumpable(bool),
     /// Write "0" to the `tasks` file of each v1 hierarchy (config-linux.md#cgroups-path).
     JoinCgroups,
-    /// setns(2); those refused with EPERM are tried again once the user namespace was joined
-    /// (config-linux.md#namespaces).
+    /// setns(2), of a namespace or, by a pidfd, of several at once; those refused with EPERM are tried again once the
+    /// user namespace was joined (config-linux.md#namespaces).
     JoinNamespaces(Vec<(Slot, i32)>),
     /// unshare(2) of these namespaces.
     Unshare(i32),
@@ -348,6 +350,8 @@ pub enum Act {
     },
     /// sched_setaffinity(2) to all processors: the caller's own pinning must not stick.
     ResetAffinity,
+    /// sched_setaffinity(2) to these processors (config.md#linux-process: execCPUAffinity).
+    Affinity(Vec<u64>),
     /// The label of the next execve(2), to `attr/<file>` of our own process (LSM documentation).
     ExecLabel {
         file: CString,

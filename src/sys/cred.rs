@@ -147,9 +147,14 @@ pub fn set_mempolicy(mode: i32, nodes: &[u64]) -> Sys {
 
 /// sched_setaffinity(2) of this process to every processor that its cpuset allows.
 pub fn reset_affinity() -> Sys {
-    let all = [u64::MAX; 128];
-    // SAFETY: pointer and size are those of the array.
-    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) }).map(drop)
+    set_affinity(&[u64::MAX; 128])
+}
+
+/// sched_setaffinity(2) of this process, a bit for each processor.
+pub fn set_affinity(mask: &[u64]) -> Sys {
+    // SAFETY: pointer and size are those of the slice.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) })
+        .map(drop)
 }
 
 #[repr(C)]

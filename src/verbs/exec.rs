@@ -1,11 +1,129 @@
 //! exec: another program in a container.
 
+use super::make;
+use crate::bundle;
+use crate::cgroup::{Below, Cgroup};
 use crate::cli::Exec;
-use crate::container::StateRoot;
-use crate::error::{Error, Result};
+use crate::config::{Config, Process};
+use crate::console;
+use crate::container::{self, Container, StateRoot, Status};
+use crate::error::{Error, Kind, Result};
+use crate::foreground::Foreground;
+use crate::host;
+use crate::plan::step::OpenWhat;
+use crate::plan::{Plan, Request, exec};
+use crate::spawn::{self, Member};
+use std::os::fd::AsFd;
 
 /// The exit code: the program's, or 0 when detached.
 pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
-    let _ = (root, args);
-    Err(Error::unsupported("", "is not built yet"))
+    container::check_id(&args.container_id)?;
+    make::settle()?;
+    let c = root.load(&args.container_id)?;
+    let init = living(&c, args.ignore_paused)?;
+    let gone = || stopped(&c, "stopped");
+    let pidfd = init.pidfd().ok_or_else(gone)?;
+    let mut document = c.document()?;
+    document.process = Some(process(&document, args)?);
+    if let Some(linux) = &mut document.linux {
+        linux.devices = None; // made already: the host need not be searched for them
+    }
+    let plan = plan(&document, &c, args)?;
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(socket) = &args.pidfd_socket {
+        console::check_socket("--pidfd-socket", socket)?;
+    }
+    if let Some(socket) = &args.console_socket {
+        console::check_socket("--console-socket", socket)?;
+    }
+    let below = args.cgroup.iter().map(|t| Below::parse(t)).collect::<Result<Vec<_>>>()?;
+    let cgroup = Cgroup::for_another(&c.record.cgroup, &below, init.pid)?;
+    let foreground = match args.detach {
+        true => None,
+        false => Some(Foreground::prepare(plan.terminal, false)?),
+    };
+    let slot = plan.opens.iter().position(|o| o.what == OpenWhat::Init);
+    let mut slots: spawn::Slots = plan.opens.iter().map(|_| None).collect();
+    if let Some(slot) = slot {
+        slots[slot] = Some(pidfd);
+    }
+    let member = Member { container: &c, init: false };
+    let (child, slots) = spawn::clone_init(&plan, slots, &cgroup, member)?;
+    let mut child = make::serve(child, &plan, member, slots, args.console_socket.as_deref())?;
+    let begun = child
+        .await_exec(&plan)
+        .and_then(|()| make::publish(args.pidfd_socket.as_deref(), args.pid_file.as_deref(), &child));
+    if let Err(e) = begun {
+        child.kill();
+        return Err(e);
+    }
+    match foreground {
+        None => Ok(0),
+        Some(f) => {
+            let code = f.wait(child.process.pid, child.pidfd.as_fd(), child.master.take());
+            code.inspect_err(|_| child.kill())
+        }
+    }
+}
+
+fn stopped(c: &Container, status: &str) -> Error {
+    let what = format!("container not running: cannot exec in a {status} container");
+    Error::new(Kind::WrongState, format!("container {:?}", c.record.id), what)
+}
+
+/// Init, if the container takes another process: created and running ones do (runc does the same).
+fn living(c: &Container, ignore_paused: bool) -> Result<container::Process> {
+    let (status, _) = c.status();
+    match (status, c.init()) {
+        (Status::Created | Status::Running, Some((init, _))) => Ok(init),
+        (Status::Paused, Some((init, _))) if ignore_paused => Ok(init),
+        (Status::Paused, _) => {
+            let at = format!("container {:?}", c.record.id);
+            let what = "cannot exec in a paused container";
+            Err(Error::new(Kind::WrongState, at, what).hint("--ignore-paused runs it once that is resumed"))
+        }
+        _ => Err(stopped(c, status.as_str())),
+    }
+}
+
+fn process(document: &Config, args: &Exec) -> Result<Process> {
+    let container = document.process.clone().unwrap_or_default();
+    if let Some(file) = &args.process {
+        return Ok(exec::whole(bundle::process(file)?, &container));
+    }
+    let text = |at: &str, s: &std::ffi::OsStr| {
+        let shown = || Error::invalid(at, format!("{s:?} is not UTF-8, which the document demands"));
+        s.to_str().map(String::from).ok_or_else(shown)
+    };
+    let flags = exec::Flags {
+        args: args.command.iter().map(|a| text("process.args", a)).collect::<Result<_>>()?,
+        env: args.env.clone(),
+        cwd: args.cwd.as_ref().map(|c| text("--cwd", c.as_os_str())).transpose()?,
+        terminal: args.tty,
+        user: args.user.clone(),
+        additional_gids: args.additional_gids.clone(),
+        no_new_privileges: args.no_new_privs,
+        apparmor_profile: args.apparmor.clone(),
+        selinux_label: args.process_label.clone(),
+        caps: args.cap.clone(),
+    };
+    exec::changed(&container, &flags)
+}
+
+fn plan(document: &Config, c: &Container, args: &Exec) -> Result<Plan> {
+    let facts = host::facts(document, false)?;
+    let preserve_fds = super::preserve(args.preserve_fds)?;
+    let request = Request {
+        id: c.record.id.clone(),
+        bundle: c.record.bundle.clone(),
+        foreground: !args.detach,
+        console_socket: args.console_socket.clone(),
+        no_new_keyring: c.record.no_new_keyring,
+        preserve_fds,
+        listen_fds: make::handed_on(preserve_fds)?,
+        ..Request::default()
+    };
+    Plan::for_exec(document, &facts, &request)
 }

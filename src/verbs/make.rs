@@ -5,7 +5,7 @@ use crate::cgroup::Cgroup;
 use crate::container::{Container, Record, StateRoot};
 use crate::error::{Error, Result, os};
 use crate::plan::{Plan, Request};
-use crate::spawn::{self, Child};
+use crate::spawn::{self, Child, Member};
 use crate::sys::{cred, fd, signal};
 use crate::{console, hooks, host, log, seal};
 use std::fs::File;
@@ -53,10 +53,7 @@ pub fn make(
     begin: &mut dyn FnMut(&mut Made) -> Result<()>,
 ) -> Result<Made> {
     crate::container::check_id(&order.id)?;
-    // What we make has the modes that we give it; children whose caller ignores SIGCHLD cannot be waited for.
-    cred::set_umask(0o022);
-    signal::set_default(libc::SIGCHLD).map_err(os("process", "sigaction"))?;
-    seal::ensure()?;
+    settle()?;
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = plan(&bundle, order)?;
     for warning in &plan.warnings {
@@ -70,7 +67,7 @@ pub fn make(
         console::check_socket("--console-socket", socket)?;
     }
     before_clone(&plan)?;
-    let mut container = root.reserve(record(&bundle, order, &plan))?;
+    let mut container = root.reserve(record(&bundle, order, &plan), &bundle.text)?;
     // What was there before the lock was ours may have been of a container of this id that is gone by now.
     if container.record.cgroup.was_found() {
         container.record.cgroup = Cgroup::recorded(&plan.cgroup);
@@ -88,7 +85,8 @@ pub fn make(
     };
     let child = build(order, &plan, &container, cgroup, slots).inspect_err(|_| undo(&container))?;
     let mut made = Made { container, child, plan };
-    let begun = begin(&mut made).and_then(|()| publish(order, &made.child));
+    let begun = begin(&mut made)
+        .and_then(|()| publish(order.pidfd_socket.as_deref(), order.pid_file.as_deref(), &made.child));
     if let Err(e) = begun {
         made.child.kill();
         // `begin` may have let others have it.
@@ -102,6 +100,14 @@ pub fn make(
     Ok(made)
 }
 
+/// What a caller may have left us in must not show in the container: umask, an ignored SIGCHLD, whose children cannot be
+/// waited for, a program that can be written to.
+pub fn settle() -> Result<()> {
+    cred::set_umask(0o022);
+    signal::set_default(libc::SIGCHLD).map_err(os("process", "sigaction"))?;
+    seal::ensure()
+}
+
 fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
     let facts = host::facts(&bundle.config, !order.no_cgroup)?;
     let request = Request {
@@ -112,12 +118,18 @@ fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
         no_pivot: order.no_pivot,
         no_new_keyring: order.no_new_keyring,
         preserve_fds: order.preserve_fds,
-        listen_fds: listen_fds()?,
+        listen_fds: handed_on(order.preserve_fds)?,
         gate: order.gate,
         overlay: bundle.overlay.clone(),
     };
-    check_preserved(u64::from(request.listen_fds) + u64::from(request.preserve_fds))?;
     Plan::for_create(&bundle.config, &facts, &request)
+}
+
+/// The count of LISTEN_FDS; these and the preserved ones must be there.
+pub fn handed_on(preserve: u32) -> Result<u32> {
+    let listen = listen_fds()?;
+    check_preserved(u64::from(listen) + u64::from(preserve))?;
+    Ok(listen)
 }
 
 /// sd_listen_fds(3): the caller passes so many descriptors after 2, unless they were meant for another process.
@@ -152,6 +164,7 @@ fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
         hooks: plan.hooks.clone(),
         program: plan.program.name.clone(),
         private_pids: plan.private_pids,
+        no_new_keyring: order.no_new_keyring,
     }
 }
 
@@ -163,10 +176,22 @@ fn build(
     mut slots: spawn::Slots,
 ) -> Result<Child> {
     spawn::open_late(plan, container, &mut slots)?;
-    let (mut child, slots) = spawn::clone_init(plan, slots, &cgroup, container)?;
+    let member = Member { container, init: true };
+    let (child, slots) = spawn::clone_init(plan, slots, &cgroup, member)?;
     cgroup.keep();
+    serve(child, plan, member, slots, order.console_socket.as_deref())
+}
+
+/// Answers the process until it is ready; the terminal's master goes to the caller's socket, or stays with the child.
+pub fn serve(
+    mut child: Child,
+    plan: &Plan,
+    member: Member,
+    slots: spawn::Slots,
+    socket: Option<&Path>,
+) -> Result<Child> {
     let mut hand_on = |master: OwnedFd, number: i32| -> Result<Option<OwnedFd>> {
-        match &order.console_socket {
+        match socket {
             Some(socket) => {
                 let name = format!("/dev/pts/{number}");
                 console::send("--console-socket", socket, &name, master.as_fd()).map(|()| None)
@@ -177,7 +202,7 @@ fn build(
             }
         }
     };
-    if let Err(e) = child.serve(plan, container, slots, &mut hand_on) {
+    if let Err(e) = child.serve(plan, member, slots, &mut hand_on) {
         child.kill();
         return Err(e);
     }
@@ -185,12 +210,12 @@ fn build(
 }
 
 /// What callers wait for, when all else is done: a pidfd for a manager that cannot wait for init, and the pid file.
-fn publish(order: &Order, child: &Child) -> Result<()> {
-    if let Some(socket) = &order.pidfd_socket {
+pub fn publish(pidfd_socket: Option<&Path>, pid_file: Option<&Path>, child: &Child) -> Result<()> {
+    if let Some(socket) = pidfd_socket {
         console::send("--pidfd-socket", socket, "pidfd", child.pidfd.as_fd())?;
     }
     // Last: whoever sees it may call start.
-    order.pid_file.as_ref().map_or(Ok(()), |file| write_pid_file(file, child.process.pid))
+    pid_file.map_or(Ok(()), |file| write_pid_file(file, child.process.pid))
 }
 
 /// By a temporary file and rename(2): it is complete when it is seen.

@@ -1,0 +1,147 @@
+//! exec: the plan of a process more in a running container.
+//!
+//! The document is the container's own, as `create` read it, with another `process` in it; from there on the sections
+//! are those of `create`.
+
+use super::order::{self, Identity};
+use super::spawn::{self, NEWPID, NEWUSER, Shape};
+use super::step::{Open, OpenWhat};
+use super::{Draft, Facts, Plan, Request, caps, idmap, process, seccomp, user};
+use crate::config::{Config, Process, User};
+use crate::error::{Error, Result};
+
+/// The process of `--process FILE`: what it leaves out is that of the container.
+pub fn whole(mut given: Process, container: &Process) -> Process {
+    macro_rules! inherit {
+        ($($field:ident)*) => { $( if given.$field.is_none() { given.$field.clone_from(&container.$field); } )* };
+    }
+    inherit!(capabilities no_new_privileges apparmor_profile selinux_label rlimits oom_score_adj);
+    inherit!(io_priority scheduler exec_cpu_affinity);
+    given
+}
+
+/// What the flags of the command line say.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: Option<String>,
+    pub terminal: bool,
+    /// `UID` or `UID:GID`.
+    pub user: Option<String>,
+    pub additional_gids: Vec<u32>,
+    pub no_new_privileges: bool,
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
+    pub caps: Vec<String>,
+}
+
+/// The container's process, changed by flags.
+pub fn changed(container: &Process, flags: &Flags) -> Result<Process> {
+    let mut p = container.clone();
+    p.args = Some(flags.args.clone());
+    p.terminal = Some(flags.terminal);
+    p.env.get_or_insert_default().extend(flags.env.iter().cloned());
+    let over = |to: &mut Option<String>, from: &Option<String>| {
+        if from.is_some() {
+            to.clone_from(from);
+        }
+    };
+    over(&mut p.cwd, &flags.cwd);
+    over(&mut p.apparmor_profile, &flags.apparmor_profile);
+    over(&mut p.selinux_label, &flags.selinux_label);
+    let user = p.user.get_or_insert_default();
+    if let Some(text) = &flags.user {
+        become_user(user, text)?;
+    }
+    user.additional_gids.get_or_insert_default().extend(flags.additional_gids.iter().map(|g| i64::from(*g)));
+    if flags.no_new_privileges {
+        p.no_new_privileges = Some(true);
+    }
+    let sets = p.capabilities.get_or_insert_default();
+    for cap in &flags.caps {
+        if caps::number(cap).is_none() {
+            return Err(Error::invalid("--cap", format!("{cap:?} is no capability")));
+        }
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            set.get_or_insert_default().push(cap.clone());
+        }
+    }
+    Ok(p)
+}
+
+/// Numbers only, and a lone one is the uid (CVE-2026-30892).
+fn become_user(user: &mut User, text: &str) -> Result<()> {
+    let id = |t: &str| {
+        let digits = !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+        let bad = || Error::invalid("--user", format!("{text:?} is neither UID nor UID:GID"));
+        digits.then(|| t.parse::<i64>().ok()).flatten().ok_or_else(bad)
+    };
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (uid, Some(gid)),
+        None => (text, None),
+    };
+    user.uid = Some(id(uid)?);
+    if let Some(gid) = gid {
+        user.gid = Some(id(gid)?);
+    }
+    Ok(())
+}
+
+impl Plan {
+    /// exec: the container's document, with the process to start in it, to a plan. Touches nothing.
+    pub fn for_exec(config: &Config, host: &Facts, request: &Request) -> Result<Plan> {
+        let linux = config.linux.as_ref();
+        let ns = spawn::namespaces(linux)?;
+        let maps = idmap::plan(linux, &ns)?;
+        let (opens, warnings) = (Vec::new(), Vec::new());
+        let mut d = Draft { config, host, request, ns, maps, opens, warnings };
+        let seccomp = match linux.and_then(|l| l.seccomp.as_ref()) {
+            Some(doc) => seccomp::compile(doc, seccomp::Native::host(), &mut d.warnings)?,
+            None => None,
+        };
+        let shape = shape(&mut d);
+        let user = user::plan(&mut d)?;
+        let caps = caps::plan(&mut d)?;
+        let process = process::plan(&mut d)?;
+        let affinity = process::affinity(config.process.as_ref().and_then(|p| p.exec_cpu_affinity.as_ref()))?;
+        let id = Identity { process, user, caps, seccomp };
+        Ok(Plan {
+            steps: order::exec(&mut d, &shape, affinity, &id)?,
+            maps: idmap::Maps::default(),
+            interfaces: Vec::new(),
+            oom_score_adj: id.process.oom_score_adj,
+            terminal: id.process.terminal.is_some(),
+            limits: id.process.rlimits,
+            program: id.process.program,
+            listener: id.seccomp.and_then(|s| s.listener),
+            private_pids: d.ns.is_new(NEWPID),
+            rootless: host.euid != 0,
+            shape,
+            opens: d.opens,
+            hooks: Default::default(),
+            cgroup: Default::default(),
+            warnings: d.warnings,
+        })
+    }
+}
+
+/// Every namespace of the container is joined, by one call. A pid namespace is entered by the parent for its children;
+/// an ordinary user may do so only inside of the user namespace, where a process more is needed.
+fn shape(d: &mut Draft) -> Shape {
+    let joined = d.ns.joined.iter().fold(0, |all, j| all | j.0);
+    let kinds = d.ns.new | joined;
+    if kinds == 0 {
+        return Shape::default();
+    }
+    let init = d.open(Open { at: "linux.namespaces".into(), what: OpenWhat::Init });
+    let staged = kinds & NEWPID != 0 && kinds & NEWUSER != 0 && !d.host.privileged;
+    let by_parent = if staged { 0 } else { kinds & NEWPID };
+    let rest = kinds & !by_parent;
+    Shape {
+        staged,
+        join_pid: (by_parent != 0).then_some(init),
+        join: if rest == 0 { Vec::new() } else { vec![(init, rest)] },
+        ..Shape::default()
+    }
+}
