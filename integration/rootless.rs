@@ -282,3 +282,46 @@ fn root_of_a_user_namespace_runs_containers() {
     let b = b.set("/linux/resources/devices/1/access", json!("r"));
     run(&b).fails("linux.resources.devices[1]: device rules are for the root of the host");
 }
+
+#[test]
+fn exec_enters_the_users_own_namespaces() {
+    needs_root!();
+    let b = bundle("sleep 1000");
+    make(&b, "setpriv", "create").ok();
+    verb(&b, "start", &[]).ok();
+    let look = "id -u; readlink /proc/self/ns/user; readlink /proc/self/ns/pid; readlink /proc/self/ns/mnt";
+    let out = verb(&b, "exec", &["sh", "-c", look]).ok().stdout;
+    let pid = b.state()["pid"].as_i64().expect("a pid");
+    let ns = |n: &str| fs::read_link(format!("/proc/{pid}/ns/{n}")).expect("ns").display().to_string();
+    assert_eq!(out, format!("0\n{}\n{}\n{}\n", ns("user"), ns("pid"), ns("mnt")));
+    assert_eq!(verb(&b, "exec", &["sh", "-c", "exit 6"]).code(), 6);
+    assert_eq!(verb(&b, "exec", &["nonesuch"]).code(), 255);
+    verb(&b, "delete", &["--force"]).ok();
+}
+
+#[test]
+fn exec_with_mapped_ranges_takes_any_mapped_user() {
+    needs_newuidmap!();
+    let mut b = bundle("sleep 1000");
+    b = b.set("/linux/uidMappings", ranges()).set("/linux/gidMappings", ranges());
+    let setpriv = with_ranges(&b);
+    make(&b, &setpriv, "create").ok();
+    let words =
+        "setns: operation not permitted; an ordinary user may enter a container only once it was started";
+    verb(&b, "exec", &["id"]).fails(words);
+    verb(&b, "start", &[]).ok();
+    let mut c = user(&b, &setpriv);
+    c.args([
+        "exec",
+        "--user",
+        "7:8",
+        "-g",
+        "9",
+        &b.id,
+        "sh",
+        "-c",
+        "id -u; id -G; grep -c . /proc/self/uid_map",
+    ]);
+    assert_eq!(finish(&mut c).ok().stdout, "7\n8 9\n2\n");
+    verb(&b, "delete", &["--force"]).ok();
+}

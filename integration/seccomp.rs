@@ -360,6 +360,26 @@ fn create_and_start_ask_the_agent_too() {
     assert!(asked.contains(&(libc::SYS_execve as i32)), "{asked:?}");
 }
 
+/// Each process has a filter, and a listener, of its own; the agent learns which of them it is.
+#[test]
+fn the_agent_gets_the_listener_of_what_exec_starts() {
+    needs_root!();
+    let b = Bundle::sleeping();
+    let (path, first) = Agent::at(&b, Answer::Continue);
+    let b = b.set("/linux/seccomp", notifying(&["mkdir", "mkdirat"], &path));
+    b.create().ok();
+    b.start().ok();
+    std::fs::remove_file(&path).unwrap();
+    let (_, agent) = Agent::at(&b, Answer::Errno(libc::ENOSPC));
+    b.verb("exec", &["mkdir", "/tmp/x"]).fails("No space left on device");
+    let (message, asked) = agent.end();
+    assert_eq!((message["state"]["status"].as_str(), asked.len()), (Some("running"), 1));
+    assert_eq!(message["state"]["pid"], b.state()["pid"]);
+    assert!(message["pid"].as_i64().unwrap() > 1 && message["pid"] != message["state"]["pid"], "{message}");
+    b.delete().ok();
+    first.end();
+}
+
 #[test]
 fn a_listener_that_cannot_be_handed_on_is_an_error() {
     needs_root!();

@@ -393,3 +393,48 @@ fn a_raw_terminal_comes_back_raw() {
     let after = tcgetattr(&slave).expect("tcgetattr").local_flags;
     assert_eq!(after, modes.local_flags);
 }
+
+fn exec(b: &Bundle, flags: &[&str], script: &str) -> Command {
+    b.orlop([&["exec"], flags, &[b.id.as_str(), "sh", "-c", script]].concat())
+}
+
+#[test]
+fn exec_in_the_foreground_copies_the_terminal() {
+    needs_root!();
+    let b = Bundle::sleeping();
+    b.create().ok();
+    let script = "trap 'echo interrupted; exit 4' INT; tty; stty size; test -t 0 && test -t 2 && echo all; \
+                  stat -c %u $(tty); ps | grep -c 'sleep 1000'; read line; echo got $line; while :; do sleep 0.05; done";
+    let mut p = Person::with(exec(&b, &["--tty", "--user", "5"], script), (31, 97));
+    for words in ["/dev/pts/0", "31 97", "all", "5"] {
+        p.sees(words);
+    }
+    until("a raw terminal", || !p.is_cooked());
+    p.types("words\r");
+    p.sees("got words");
+    p.types("\x03");
+    p.sees("interrupted");
+    p.leaves_with(4);
+}
+
+#[test]
+fn exec_hands_the_terminal_to_the_callers_socket() {
+    needs_root!();
+    let b = Bundle::sleeping();
+    b.create().ok();
+    let path = b.path().join("console");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let socket = path.to_str().expect("a path").to_string();
+    let served = std::thread::spawn(move || receive(&listener));
+    let flags = ["--detach", "--tty", "--console-socket", &socket];
+    finish(&mut exec(&b, &flags, "read line; echo got $line; tty; sleep 1000")).ok();
+    let (name, mut master, rest) = served.join().expect("receive");
+    assert_eq!((name.as_str(), rest), ("/dev/pts/0", 0));
+    master.write_all(b"words\n").expect("write");
+    let (mut text, mut buf) = (String::new(), [0; 256]);
+    until("its output", || {
+        let n = master.read(&mut buf).expect("read");
+        text.push_str(&String::from_utf8_lossy(&buf[..n]));
+        text.contains("got words") && text.contains("/dev/pts/0")
+    });
+}

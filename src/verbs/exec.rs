@@ -51,7 +51,14 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     }
     let member = Member { container: &c, init: false };
     let (child, slots) = spawn::clone_init(&plan, slots, &cgroup, member)?;
-    let mut child = make::serve(child, &plan, member, slots, args.console_socket.as_deref())?;
+    let served = make::serve(child, &plan, member, slots, args.console_socket.as_deref());
+    let mut child = served.map_err(|e| match c.status() {
+        // Init is undumpable until then, and setns(2) asks for the right to trace it.
+        (Status::Created, _) if e.errno() == Some(libc::EPERM) && e.hint.is_none() => {
+            e.hint("an ordinary user may enter a container only once it was started")
+        }
+        _ => e,
+    })?;
     let begun = child
         .await_exec(&plan)
         .and_then(|()| make::publish(args.pidfd_socket.as_deref(), args.pid_file.as_deref(), &child));
