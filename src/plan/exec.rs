@@ -145,3 +145,111 @@ fn shape(d: &mut Draft) -> Shape {
         ..Shape::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::sample::{Sample, sample};
+    use crate::plan::spawn::{NEWIPC, NEWNET, NEWNS, NEWUTS};
+    use crate::plan::step::Act;
+    use serde_json::json;
+
+    fn container() -> Process {
+        let caps = json!({ "bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"] });
+        let process = json!({
+            "args": ["init"], "cwd": "/", "env": ["A=1"], "user": { "uid": 1, "gid": 2, "additionalGids": [3] },
+            "terminal": true, "capabilities": caps, "noNewPrivileges": true, "oomScoreAdj": 5,
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 1, "hard": 2 }], "apparmorProfile": "a",
+        });
+        serde_json::from_value(process).unwrap()
+    }
+
+    #[test]
+    fn what_a_file_leaves_out_is_the_containers_but_for_what_makes_a_process() {
+        let file: Process = serde_json::from_value(json!({ "args": ["x"], "oomScoreAdj": 7 })).unwrap();
+        let p = whole(file, &container());
+        assert_eq!((&p.capabilities, &p.rlimits), (&container().capabilities, &container().rlimits));
+        assert_eq!((p.no_new_privileges, p.oom_score_adj), (Some(true), Some(7)));
+        assert_eq!(p.apparmor_profile.as_deref(), Some("a"));
+        assert_eq!((p.cwd, p.env, p.user, p.terminal), (None, None, None, None));
+        let mut none = Process { capabilities: Some(Default::default()), ..Process::default() };
+        none.no_new_privileges = Some(false);
+        let p = whole(none.clone(), &container());
+        assert_eq!((p.capabilities, p.no_new_privileges), (none.capabilities, Some(false)));
+    }
+
+    #[test]
+    fn flags_change_what_they_name() {
+        let flags = Flags { args: vec!["x".into()], ..Flags::default() };
+        let plain = changed(&container(), &flags).unwrap();
+        let want = Process { args: Some(vec!["x".into()]), terminal: Some(false), ..container() };
+        assert_eq!(plain, want);
+        let flags = Flags {
+            env: vec!["B=2".into()],
+            cwd: Some("/etc".into()),
+            terminal: true,
+            user: Some("7:8".into()),
+            additional_gids: vec![9],
+            caps: vec!["chown".into()],
+            selinux_label: Some("l".into()),
+            ..flags
+        };
+        let p = changed(&container(), &flags).unwrap();
+        let strings = |list: &[&str]| Some(list.iter().map(|s| s.to_string()).collect::<Vec<_>>());
+        assert_eq!((p.env, p.cwd.as_deref()), (strings(&["A=1", "B=2"]), Some("/etc")));
+        let user = p.user.unwrap();
+        assert_eq!((user.uid, user.gid, user.additional_gids), (Some(7), Some(8), Some(vec![3, 9])));
+        let caps = p.capabilities.unwrap();
+        assert_eq!((caps.bounding, caps.ambient), (strings(&["CAP_KILL", "chown"]), None));
+        assert_eq!((p.terminal, p.selinux_label.as_deref()), (Some(true), Some("l")));
+        assert_eq!(
+            changed(&container(), &Flags { user: Some("7".into()), ..flags }).unwrap().user.unwrap().gid,
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn users_are_numbers() {
+        for text in ["", "root", "1:", ":1", "-1", "+1", "1:2:3", "0x1", "１"] {
+            let flags = Flags { user: Some(text.into()), ..Flags::default() };
+            let e = changed(&container(), &flags).unwrap_err().to_string();
+            assert_eq!(e, format!("--user: {text:?} is neither UID nor UID:GID"));
+        }
+    }
+
+    fn shape_of(s: Sample) -> Shape {
+        s.run(shape)
+    }
+
+    #[test]
+    fn the_parent_enters_the_pid_namespace_unless_only_its_user_namespace_gives_the_right() {
+        let rest = NEWNET | NEWIPC | NEWUTS | NEWNS;
+        let join = |kinds, by_parent: bool, staged| Shape {
+            join: vec![(0, kinds)],
+            join_pid: by_parent.then_some(0),
+            staged,
+            ..Shape::default()
+        };
+        let ordinary = |h: &mut Facts| h.privileged = false;
+        assert_eq!(shape_of(sample()), join(rest, true, false));
+        assert_eq!(shape_of(sample().user_namespace()), join(rest | NEWUSER, true, false));
+        assert_eq!(
+            shape_of(sample().user_namespace().host(ordinary)),
+            join(rest | NEWUSER | NEWPID, false, true)
+        );
+        assert_eq!(shape_of(sample().without("pid")), join(rest, false, false));
+        let none = ["pid", "network", "ipc", "uts", "mount"].iter().fold(sample(), |s, k| s.without(k));
+        assert_eq!(shape_of(none), Shape::default());
+    }
+
+    #[test]
+    fn processors_are_chosen_around_the_cgroup() {
+        let s = sample().set("/process/execCPUAffinity", json!({ "initial": "1", "final": "0,2" }));
+        let config = serde_json::from_value(s.config.clone()).unwrap();
+        let plan = Plan::for_exec(&config, &s.host, &s.request).unwrap();
+        let at = |act: &Act| plan.steps.iter().position(|s| s.act == *act).unwrap();
+        let (first, last) = (at(&Act::Affinity(vec![2])), at(&Act::Affinity(vec![5])));
+        assert!(first < at(&Act::JoinCgroups) && at(&Act::JoinCgroups) < last);
+        assert!(!plan.steps.iter().any(|s| s.act == Act::ResetAffinity));
+    }
+}

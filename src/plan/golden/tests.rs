@@ -52,6 +52,13 @@ fn plan(name: &str, document: &Value, gate: bool) -> Plan {
     Plan::for_create(&config, &host(), &request).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
+fn exec_plan(document: &Value) -> Plan {
+    let config: Config = serde_json::from_value(document.clone()).unwrap();
+    let request =
+        Request { id: "box".into(), bundle: "/bundle".into(), foreground: true, ..Request::default() };
+    Plan::for_exec(&config, &host(), &request).unwrap()
+}
+
 #[test]
 fn golden_plans_are_as_written() {
     let mut wrong = Vec::new();
@@ -145,6 +152,26 @@ fn identity_is_given_up_in_the_order_of_what_each_needs() {
         assert_eq!(keep.is_empty(), document["process"]["user"]["uid"] == 0, "{name}");
         precedes(&name, &keep, &user);
         assert_eq!((user.len(), at!(p, Act::Cwd { .. }).len()), (1, 1), "{name}");
+    }
+}
+
+/// exec is confined by the same steps, in the same order, as the program of create.
+#[test]
+fn exec_ends_as_create_does() {
+    for (name, document, _) in variants() {
+        let create = plan(&name, &document, false);
+        let exec = exec_plan(&document);
+        let identity = |p: &Plan| -> Vec<Step> {
+            let from = at!(p, Act::Dumpable(false)).pop().unwrap();
+            p.steps[from..].iter().filter(|s| !matches!(s.act, Act::Hook(_))).cloned().collect()
+        };
+        assert_eq!(identity(&exec), identity(&create), "{name}");
+        assert_eq!(at!(exec, Act::CloseInherited { .. }), [0], "{name}");
+        let join = at!(exec, Act::JoinNamespaces(_));
+        precedes(&name, &at!(exec, Act::Dumpable(_))[..1], &join);
+        precedes(&name, &at!(exec, Act::JoinCgroups), &join);
+        precedes(&name, &join, &at!(exec, Act::OpenRoot { .. }));
+        precedes(&name, &at!(exec, Act::OpenRoot { .. }), &at!(exec, Act::Console { .. } | Act::OwnNull));
     }
 }
 
