@@ -2,6 +2,7 @@
 
 mod create;
 mod dir;
+mod freeze;
 mod join;
 mod probe;
 mod v2;
@@ -86,8 +87,6 @@ pub struct Cgroup {
 }
 
 const SIGKILL: i32 = libc::SIGKILL;
-/// How long a freezer may take; what is stuck in the kernel does not freeze.
-const FREEZE: Duration = Duration::from_millis(500);
 
 impl Cgroup {
     /// Where it will be, to be recorded before it is made.
@@ -155,59 +154,18 @@ impl Cgroup {
         self.born_in.take()
     }
 
-    /// Frozen, or about to be, by itself or by a cgroup above.
-    pub fn is_frozen(&self) -> bool {
-        self.places.iter().any(|p| match p.open() {
-            Ok(d) if p.v2 => d.has_line("cgroup.events", "frozen 1") || d.has_line("cgroup.freeze", "1"),
-            Ok(d) if p.freezer => d.read("freezer.state").is_ok_and(|s| s.trim_end() != "THAWED"),
-            _ => false,
-        })
-    }
-
     /// A process is in it or below.
     pub fn populated(&self) -> bool {
         let v2 = self.places.iter().find(|p| p.v2).and_then(|p| p.open().ok());
         v2.is_some_and(|d| d.has_line("cgroup.events", "populated 1"))
-            || self.lister().is_some_and(|d| !d.pids().is_empty())
+            || self.lister().is_some_and(|(_, d)| !d.pids().is_empty())
     }
 
     /// The hierarchy in which processes are looked up, and frozen while they are; another, when it is gone from there.
-    fn lister(&self) -> Option<Dir> {
+    fn lister(&self) -> Option<(&Place, Dir)> {
         let mut places: Vec<_> = self.places.iter().collect();
         places.sort_by_key(|p| (!p.freezer, p.v2));
-        places.iter().find_map(|p| p.open().ok())
-    }
-
-    /// Thaws it and every cgroup below. One above is not ours to thaw.
-    pub fn thaw(&self) -> Result<()> {
-        for p in self.places.iter().filter(|p| p.v2 || p.freezer) {
-            let Ok(dir) = p.open() else { continue }; // gone, so nothing is frozen
-            let (file, value) = if p.v2 { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
-            let mut failed = None;
-            dir.each(&mut |d| match d.write(file, value) {
-                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
-                Err(e) => failed = Some(e),
-            });
-            if let Some(e) = failed {
-                return Err(Error::os(p.name(), format!("write {value:?} to {file}"), e as i32));
-            }
-        }
-        Ok(())
-    }
-
-    /// Signals every process in it and below. SIGKILL leaves none alive, however fast they fork.
-    pub fn kill_all(&self, signal: i32) -> Result<()> {
-        let v2 = self.places.iter().find(|p| p.v2).and_then(|p| p.open().ok());
-        let at_once = signal == SIGKILL && v2.is_some_and(|d| d.write("cgroup.kill", "1").is_ok()); // since 5.14
-        let Some(dir) = self.lister() else { return Ok(()) };
-        // Only for SIGKILL: whoever ends us meanwhile must not leave a living container frozen.
-        if signal != SIGKILL || at_once {
-            dir.signal(signal);
-            return Ok(());
-        }
-        freeze(&dir);
-        dir.signal(SIGKILL);
-        self.thaw()
+        places.into_iter().find_map(|p| Some((p, p.open().ok()?)))
     }
 
     /// Removes it, with what the container made below it and the parents that we made; waits so long for processes to
@@ -292,22 +250,6 @@ fn still_busy(place: &Place, patience: Duration) -> Error {
     let error = Error::new(Kind::WrongState, place.name(), what);
     let frozen = dir.is_ok_and(|d| d.read("freezer.state").is_ok_and(|s| s.trim_end() != "THAWED"));
     if frozen { error.hint("a cgroup above is frozen, and nothing frozen can die") } else { error }
-}
-
-/// Best effort: a process that does not freeze is signalled all the same.
-fn freeze(dir: &Dir) {
-    let (file, value) = if dir.write("freezer.state", "FROZEN").is_ok() {
-        ("freezer.state", "FROZEN")
-    } else {
-        ("cgroup.events", "frozen 1")
-    };
-    if file == "cgroup.events" && dir.write("cgroup.freeze", "1").is_err() {
-        return;
-    }
-    let deadline = Instant::now() + FREEZE;
-    while !dir.has_line(file, value) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 impl Drop for Cgroup {
