@@ -383,8 +383,8 @@ impl Container {
             None => (Status::Stopped, 0),
             Some(s) if s.is_dead() => (Status::Stopped, 0),
             Some(_) if !created => (Status::Creating, process.pid),
-            Some(s) if !s.has_exec() => (Status::Created, process.pid),
             Some(_) if self.cgroup().is_frozen() => (Status::Paused, process.pid),
+            Some(s) if !s.has_exec() => (Status::Created, process.pid),
             Some(_) => (Status::Running, process.pid),
         }
     }
