@@ -25,8 +25,9 @@ pub fn kill(root: &StateRoot, id: &str, signal: &str, all: bool) -> Result<()> {
             Err(e) => return Err(Error::os(at, format!("pidfd_send_signal {signal}"), e as i32)),
         }
     }
-    if signal == libc::SIGKILL && status == Status::Paused {
-        c.cgroup().thaw()?; // a frozen process does not die
+    // Asked now, not before: a pause may have come in between, and nothing that the v1 freezer holds can die.
+    if signal == libc::SIGKILL && c.cgroup().is_frozen() {
+        c.cgroup().thaw()?;
     }
     Ok(())
 }
