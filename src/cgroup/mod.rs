@@ -4,11 +4,15 @@ mod create;
 mod dir;
 mod freeze;
 mod join;
+mod oom;
 mod probe;
+mod stats;
 mod v2;
 
 pub use join::Below;
+pub use oom::Oom;
 pub use probe::probe;
+pub use stats::Stats;
 
 use crate::error::{Error, Kind, Result};
 use crate::plan::cgroup::CgroupPlan;
@@ -16,6 +20,7 @@ use crate::sys::{Errno, Sys};
 use dir::{Dir, cstring};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -159,6 +164,11 @@ impl Cgroup {
         let v2 = self.places.iter().find(|p| p.v2).and_then(|p| p.open().ok());
         v2.is_some_and(|d| d.has_line("cgroup.events", "populated 1"))
             || self.lister().is_some_and(|(_, d)| !d.pids().is_empty())
+    }
+
+    /// Every process in it and below; `None` when there is no cgroup.
+    pub fn pids(&self) -> Option<BTreeSet<i32>> {
+        Some(self.lister()?.1.pids())
     }
 
     /// The hierarchy in which processes are looked up, and frozen while they are; another, when it is gone from there.
