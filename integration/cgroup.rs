@@ -7,9 +7,8 @@ mod support;
 #[path = "support/cgroups.rs"]
 mod cgroups;
 
-use cgroups::{DEVICES, NULL, Own, ROOT, Sleeper, dir, freeze, is_unified, read, sleeping, within};
+use cgroups::{DEVICES, NULL, Own, ROOT, Sleeper, dir, freeze, is_unified, read, settings, sleeping, within};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -86,42 +85,6 @@ fn only_keys_that_are_set_are_written() {
     assert_eq!(read("pids", &b.id, "pids.max"), "max");
     let memory = read("memory", &b.id, memory);
     assert!(memory == "max" || memory.len() > 15, "{memory}");
-}
-
-/// Every setting below a container's cgroups: file to content.
-fn settings(name: &str) -> BTreeMap<String, String> {
-    const MEASURED: [&str; 15] = [
-        "usage",
-        "stat",
-        "tasks",
-        "procs",
-        "threads",
-        "failcnt",
-        "slabinfo",
-        "serviced",
-        "service_bytes",
-        "events",
-        "pressure",
-        "effective",
-        "peak",
-        "current",
-        "shown_ram",
-    ];
-    let mut all = BTreeMap::new();
-    for place in cgroups_named(name) {
-        for entry in fs::read_dir(&place).expect("read").flatten() {
-            let file = entry.file_name().into_string().expect("UTF-8");
-            if entry.path().is_dir() || MEASURED.iter().any(|m| file.contains(m)) {
-                continue;
-            }
-            let Ok(text) = fs::read_to_string(entry.path()) else { continue };
-            let mut lines: Vec<_> = text.lines().collect();
-            lines.sort_unstable();
-            let hierarchy = place.parent().expect("a parent").display();
-            all.insert(format!("{hierarchy}: {file}"), lines.join("\n"));
-        }
-    }
-    all
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Cgroups of either version, for tests.
 #![allow(dead_code)] // each test program uses its part
 
-use crate::support::{Bundle, ORLOP};
+use crate::support::{Bundle, ORLOP, cgroups_named};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -54,6 +55,42 @@ pub fn dir(controller: &str, name: &str) -> PathBuf {
 pub fn read(controller: &str, name: &str, file: &str) -> String {
     let file = dir(controller, name).join(file);
     fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).trim_end().to_string()
+}
+
+/// Every setting below a container's cgroups: file to content.
+pub fn settings(name: &str) -> BTreeMap<String, String> {
+    const MEASURED: [&str; 15] = [
+        "usage",
+        "stat",
+        "tasks",
+        "procs",
+        "threads",
+        "failcnt",
+        "slabinfo",
+        "serviced",
+        "service_bytes",
+        "events",
+        "pressure",
+        "effective",
+        "peak",
+        "current",
+        "shown_ram",
+    ];
+    let mut all = BTreeMap::new();
+    for place in cgroups_named(name) {
+        for entry in fs::read_dir(&place).expect("read").flatten() {
+            let file = entry.file_name().into_string().expect("UTF-8");
+            if entry.path().is_dir() || MEASURED.iter().any(|m| file.contains(m)) {
+                continue;
+            }
+            let Ok(text) = fs::read_to_string(entry.path()) else { continue };
+            let mut lines: Vec<_> = text.lines().collect();
+            lines.sort_unstable();
+            let hierarchy = place.parent().expect("a parent").display();
+            all.insert(format!("{hierarchy}: {file}"), lines.join("\n"));
+        }
+    }
+    all
 }
 
 pub fn freeze(cgroup: &Path) {
