@@ -262,11 +262,16 @@ fn settle(dir: &Dir, w: &Write, errno: Errno) -> Result<()> {
         },
         (e, _) => (&w.file, &w.value, e),
     };
+    Err(refused(dir, w, file, value, errno))
+}
+
+/// The error of a write that the kernel refused.
+pub fn refused(dir: &Dir, w: &Write, file: &str, value: &str, errno: Errno) -> Error {
     let error = Error::os(&w.at, format!("write {value:?} to {file}"), errno as i32);
-    Err(match hint(dir, file, errno) {
+    match hint(dir, file, errno) {
         Some(hint) => error.hint(hint),
         None => error,
-    })
+    }
 }
 
 /// What the kernel's word means here.
@@ -284,6 +289,9 @@ fn hint(dir: &Dir, file: &str, errno: Errno) -> Option<String> {
         Errno::EINVAL | Errno::EACCES | Errno::ERANGE | Errno::ENOSPC if is("cpuset.") => {
             "the cgroup above must have them, online".into()
         }
+        Errno::EINVAL if is("cpu.shares") || is("cpu.weight") => "an idle cgroup takes no shares".into(),
+        Errno::EINVAL if is("cpu.cfs_") => "a cgroup above allows less, or one below has more".into(),
+        Errno::EINVAL if is("cpu.rt_") => "the cgroup above has no real-time budget left".into(),
         Errno::ENODEV if is("blkio.") || is("io.") => "there is no block device of this number".into(),
         Errno::EPERM if is("devices.") => "a cgroup cannot allow what the one above refuses".into(),
         _ => return None,

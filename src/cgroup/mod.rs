@@ -7,6 +7,7 @@ mod join;
 mod oom;
 mod probe;
 mod stats;
+mod update;
 mod v2;
 
 pub use join::Below;

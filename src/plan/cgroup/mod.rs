@@ -6,6 +6,7 @@ mod memory;
 mod owner;
 mod rest;
 mod time;
+pub mod update;
 
 use super::Facts;
 use crate::config;
