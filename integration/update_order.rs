@@ -149,7 +149,7 @@ fn a_value_that_is_refused_leaves_all_others_as_they_were() {
         (
             json!({
                 "memory": { "limit": 1 << 30, "swap": 1i64 << 31, "disableOOMKiller": !is_unified() },
-                "cpu": { "shares": 99, "quota": -1, "cpus": "0", "idle": 1 },
+                "cpu": { "quota": -1, "cpus": "0", "idle": 1 },
                 "pids": { "limit": -1 },
                 "blockIO": {
                     "throttleReadBpsDevice": [{ "major": major, "minor": minor, "rate": 1 << 20 }],

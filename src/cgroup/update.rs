@@ -16,8 +16,14 @@ struct Change<'a> {
     write: &'a Write,
     file: &'a str,
     value: &'a str,
-    /// Content before the first write of all; `None` of a file that cannot be read.
+    /// Content before; `None` of a file that cannot be read.
     old: Option<String>,
+}
+
+impl Change<'_> {
+    fn is_in_force(&self) -> bool {
+        self.old.as_deref().map(str::trim_end) == Some(self.value)
+    }
 }
 
 impl Cgroup {
@@ -54,15 +60,19 @@ impl Cgroup {
             }
             dirs.push(dir);
         }
-        for (n, c) in changes.iter().enumerate() {
+        for n in 0..changes.len() {
+            let (done, rest) = changes.split_at_mut(n);
+            let c = &mut rest[0];
             let dir = &dirs[c.dir];
-            let earlier = changes[..n].iter().any(|e| (e.dir, e.file) == (c.dir, c.file));
-            if !earlier && c.old.as_deref().map(str::trim_end) == Some(c.value) {
+            if done.iter().any(|d| (d.dir, d.file) == (c.dir, c.file)) {
+                c.old = dir.read(c.file).ok(); // the way back has the same steps
+            }
+            if c.is_in_force() {
                 continue;
             }
             if let Err(e) = dir.write(c.file, c.value) {
                 let error = refused(dir, c.write, c.file, c.value, e);
-                return Err(name_left(error, &put_back(&dirs, &changes[..n])));
+                return Err(name_left(error, &put_back(&dirs, done)));
             }
         }
         Ok(())
@@ -111,14 +121,14 @@ fn change<'a>(dir: &Dir, number: usize, write: &'a Write) -> Result<Option<Chang
     Ok(Some(Change { dir: number, write, file, value, old }))
 }
 
-/// Undoes these changes, the last one first: each state on the way back was valid on the way here. The properties that
-/// stay changed.
+/// Undoes these changes, the last one first: each state on the way back was one on the way here. The properties that stay
+/// changed.
 fn put_back(dirs: &[Dir], changes: &[Change]) -> Vec<String> {
     let mut left: BTreeMap<(usize, &str), &str> = BTreeMap::new();
     for c in changes.iter().rev() {
         let value = c.old.as_deref().and_then(|old| restoring(c.file, c.value, old));
-        // Written twice, it counts what came last.
-        match value.is_some_and(|v| dirs[c.dir].write(c.file, &v).is_ok()) {
+        // One that was in force is written too: another file may have changed it. Of two writes what came last counts.
+        match value.is_some_and(|v| dirs[c.dir].write(c.file, &v).is_ok()) || c.is_in_force() {
             true => left.remove(&(c.dir, c.file)),
             false => left.insert((c.dir, c.file), &c.write.at),
         };

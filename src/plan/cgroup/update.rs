@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
 /// Controllers and their files that an update looks at before it is planned.
-pub const LOOKED_AT: [(&str, &str); 12] = [
+pub const LOOKED_AT: [(&str, &str); 14] = [
     ("memory", "memory.limit_in_bytes"),
     ("memory", "memory.memsw.limit_in_bytes"),
     ("memory", "memory.max"),
@@ -20,6 +20,8 @@ pub const LOOKED_AT: [(&str, &str); 12] = [
     ("cpu", "cpu.cfs_burst_us"),
     ("cpu", "cpu.max"),
     ("cpu", "cpu.max.burst"),
+    ("cpu", "cpu.shares"),
+    ("cpu", "cpu.weight"),
     ("cpu", "cpu.rt_period_us"),
     ("cpu", "cpu.rt_runtime_us"),
 ];
@@ -213,10 +215,22 @@ fn order_cpu(writes: &mut Vec<Write>, now: &InForce) {
     if limit(writes, "cpu.rt_period_us").is_some_and(|p| runtime.is_some_and(|r| r > p)) {
         before(writes, "cpu.rt_runtime_us", "cpu.rt_period_us");
     }
-    // An idle cgroup takes no shares.
-    if find(writes, "cpu.idle").is_some_and(|n| writes[n].value == "0") {
-        before(writes, "cpu.idle", "cpu.shares");
-        before(writes, "cpu.idle", "cpu.weight");
+    order_idle(writes, now);
+}
+
+/// An idle cgroup takes no shares, and has those of a new one when it is none any more.
+fn order_idle(writes: &mut Vec<Write>, now: &InForce) {
+    let Some(n) = find(writes, "cpu.idle") else { return };
+    for file in ["cpu.shares", "cpu.weight"] {
+        match now.0.get(file) {
+            _ if writes[n].value == "0" => before(writes, "cpu.idle", file),
+            // For the way back.
+            Some(shares) if find(writes, file).is_none() => {
+                let keep = Write { file: file.into(), value: shares.trim().into(), ..writes[n].clone() };
+                return writes.insert(n, keep);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -258,3 +272,6 @@ pub fn restoring(file: &str, value: &str, old: &str) -> Option<String> {
         _ => Some(old.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;
