@@ -10,9 +10,7 @@ pub fn ps(root: &StateRoot, args: &liboci_cli::Ps) -> Result<()> {
     let c = root.load(&args.container_id)?;
     let pids = pids(&c)?;
     if args.format == "json" {
-        // As runc has it: null and no empty list.
-        let list = Some(&pids).filter(|p| !p.is_empty());
-        return super::print(&format!("{}\n", serde_json::json!(list)));
+        return super::print(&format!("{}\n", serde_json::json!(pids)));
     }
     super::print(&table(&args.ps_options, &pids)?)
 }
