@@ -88,7 +88,7 @@ fn limits_and_use_are_in_a_sample() {
         "pids": { "limit": 77 },
     });
     let b = Bundle::new()
-        .sh("i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done; dd if=/bin/busybox of=/tmp/x; exec sleep 1000")
+        .sh("i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); done; dd if=/bin/busybox of=/tmp/x; exec sleep 1000")
         .set("/root/readonly", json!(false))
         .set("/linux/resources", resources);
     started(&b);
@@ -267,6 +267,8 @@ const VARIABLE: &[&str] = &[
     "/memory/psi",
     "/blkio/psi",
     "/hugetlb",
+    "/blkio/ioServiceBytesRecursive",
+    "/blkio/ioServicedRecursive",
     "/memory/cache",
     "/memory/usage/max",
     "/memory/swap/max",

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 pub enum Oom {
     /// An eventfd that the kernel adds 1 to at each time, and once more when the cgroup is removed.
     V1 { event: EventFd, dir: Dir },
-    /// memory.events, which can be polled, and its `oom_kill` as last seen.
-    V2 { events: OwnedFd, kills: u64 },
+    /// memory.events, which can be polled, with its `oom_kill` as last seen, and the host's at that time.
+    V2 { events: OwnedFd, kills: u64, of_host: u64 },
 }
 
 impl Oom {
@@ -39,7 +39,7 @@ impl Oom {
         }
     }
 
-    /// Has it happened since the last call? `None` when the cgroup is gone, so that it never will again.
+    /// Has it happened since the last call? `None` when it has not, and never will: the cgroup is gone.
     pub fn happened(&mut self) -> Option<bool> {
         match self {
             Oom::V1 { event, dir } => {
@@ -47,9 +47,18 @@ impl Oom {
                 let times = event.read().unwrap_or(0); // EAGAIN: not since
                 (times > 0 || !gone).then_some(times > u64::from(gone))
             }
-            Oom::V2 { events, kills } => {
-                let now = count(events).ok()?; // ENODEV
-                Some(std::mem::replace(kills, now) < now)
+            Oom::V2 { events, kills, of_host } => {
+                let (host_before, host) = (*of_host, count_of_host());
+                let Ok(now) = count(events) else {
+                    // ENODEV: it is gone, and its count with it. Whoever removed it may have been faster than we, since
+                    // the kernel holds news back for up to 10 ms.
+                    *of_host = host;
+                    return (host > host_before).then_some(true);
+                };
+                let more = now > *kills;
+                *of_host = if more { count_of_host() } else { host }; // this one is told: not again at the end
+                *kills = now;
+                Some(more)
             }
         }
     }
@@ -70,8 +79,8 @@ fn watch_v1(dir: Dir) -> Sys<Oom> {
 
 fn watch_v2(dir: Dir) -> Sys<Oom> {
     let events = dir.file("memory.events", libc::O_RDONLY)?;
-    let kills = count(&events)?;
-    Ok(Oom::V2 { events, kills })
+    let (of_host, kills) = (count_of_host(), count(&events)?);
+    Ok(Oom::V2 { events, kills, of_host })
 }
 
 /// `oom_kill` of memory.events, those of cgroups below included. Reading it readies the file for the next poll.
@@ -80,6 +89,14 @@ fn count(events: &OwnedFd) -> Sys<u64> {
     fd::rewind(events)?;
     let len = fd::read(events, &mut buf)?;
     let text = std::str::from_utf8(&buf[..len]).map_err(|_| Errno::EINVAL)?;
-    let kills = text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.parse().ok());
-    kills.ok_or(Errno::EINVAL)
+    oom_kill(text).ok_or(Errno::EINVAL)
+}
+
+/// Since 4.13; without it, none.
+fn count_of_host() -> u64 {
+    std::fs::read_to_string("/proc/vmstat").ok().and_then(|t| oom_kill(&t)).unwrap_or(0)
+}
+
+fn oom_kill(text: &str) -> Option<u64> {
+    text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.parse().ok())
 }

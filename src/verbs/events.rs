@@ -2,7 +2,7 @@
 
 use crate::cgroup::{Cgroup, Oom, Stats};
 use crate::cli::Events;
-use crate::container::{StateRoot, Status};
+use crate::container::{Process, StateRoot, Status};
 use crate::error::{Error, Kind, Result, os};
 use crate::sys::{Errno, fd};
 use serde::Serialize;
@@ -24,13 +24,12 @@ pub fn events(root: &StateRoot, args: &Events) -> Result<()> {
     let c = root.load(id)?;
     let interval = interval(&args.interval)?;
     let init = c.init().filter(|_| c.status().0 != Status::Stopped);
-    let pidfd = init.and_then(|(init, _)| init.pidfd());
-    let Some(pidfd) = pidfd else {
+    let Some((init, pidfd)) = init.and_then(|(init, _)| Some((init, init.pidfd()?))) else {
         return Err(Error::new(Kind::WrongState, "", format!("container with id {id} is not running")));
     };
     match args.stats {
-        true => sample(id, &c.cgroup()),
-        false => watch(id, &c.cgroup(), &pidfd, interval),
+        true => print("stats", id, Some(c.cgroup().stats()?)),
+        false => Watch { id, cgroup: c.cgroup(), init, pidfd }.until_end(interval),
     }
 }
 
@@ -40,42 +39,57 @@ fn print(kind: &str, id: &str, data: Option<Stats>) -> Result<()> {
     super::print(&(line + "\n"))
 }
 
-fn sample(id: &str, cgroup: &Cgroup) -> Result<()> {
-    print("stats", id, Some(cgroup.stats()?))
+struct Watch<'a> {
+    id: &'a str,
+    cgroup: Cgroup,
+    init: Process,
+    pidfd: OwnedFd,
 }
 
-/// Until init ends: a sample after each interval, and a line whenever memory ran out.
-fn watch(id: &str, cgroup: &Cgroup, pidfd: &OwnedFd, interval: Duration) -> Result<()> {
-    let mut oom = Oom::watch(cgroup)?;
-    if oom.is_none() {
-        tracing::warn!("container {id:?} has no memory cgroup: nothing tells when memory runs out");
-    }
-    let mut next = Instant::now() + interval;
-    loop {
-        let patience = next.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-        let memory = oom.as_ref().map_or((-1, 0), Oom::poll);
-        let timeout = i32::try_from(patience).unwrap_or(i32::MAX);
-        let ended = match fd::poll([(pidfd.as_raw_fd(), libc::POLLIN), memory], timeout) {
-            Err(Errno::EINTR) => continue,
-            other => other.map_err(os("", "poll"))?[0] != 0,
-        };
-        // Asked for at the end too: mostly it is why init ended.
-        match oom.as_mut().map(Oom::happened) {
-            Some(Some(true)) => print("oom", id, None)?,
-            Some(None) => oom = None,
-            _ => {}
+impl Watch<'_> {
+    /// A sample after each interval, and a line whenever memory ran out, until init ends.
+    fn until_end(&self, interval: Duration) -> Result<()> {
+        let mut oom = Oom::watch(&self.cgroup)?;
+        if oom.is_none() {
+            tracing::warn!(
+                "container {:?} has no memory cgroup: nothing tells when memory runs out",
+                self.id
+            );
         }
-        if ended {
-            return Ok(());
-        }
-        let now = Instant::now();
-        if now >= next {
-            match cgroup.stats() {
-                Ok(stats) => print("stats", id, Some(stats))?,
-                // It may be about to end, or the next one may succeed: what memory does is told all the same.
-                Err(e) => tracing::error!("{e}"),
+        let mut next = Instant::now() + interval;
+        loop {
+            let patience = next.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
+            let memory = oom.as_ref().map_or((-1, 0), Oom::poll);
+            let timeout = i32::try_from(patience).unwrap_or(i32::MAX);
+            let ended = match fd::poll([(self.pidfd.as_raw_fd(), libc::POLLIN), memory], timeout) {
+                Err(Errno::EINTR) => continue,
+                other => other.map_err(os("", "poll"))?[0] != 0,
+            };
+            // Asked for at the end too: mostly it is why init ended.
+            match oom.as_mut().map(Oom::happened) {
+                Some(Some(true)) => print("oom", self.id, None)?,
+                Some(None) => oom = None,
+                _ => {}
             }
-            next = (next + interval).max(now);
+            if ended {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if now >= next {
+                self.sample()?;
+                next = (next + interval).max(now);
+            }
+        }
+    }
+
+    fn sample(&self) -> Result<()> {
+        match self.cgroup.stats() {
+            Ok(stats) => print("stats", self.id, Some(stats)),
+            Err(_) if !self.init.is_alive() => Ok(()), // it ended meanwhile, and its cgroup may be gone
+            Err(e) => {
+                tracing::error!("{e}"); // the next one may succeed, and what memory does is told all the same
+                Ok(())
+            }
         }
     }
 }
