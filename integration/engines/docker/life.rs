@@ -16,7 +16,7 @@ fn exit_codes(_: &Engine) {
         (0, &[NAME, "true"][..]),
         (1, &[NAME, "false"]),
         (7, &[NAME, "sh", "-c", "exit 7"]),
-        (137, &[NAME, "sh", "-c", "sh -c 'kill -9 $$'"]),
+        (137, &[NAME, "sh", "-c", "sh -c 'kill -9 $$'; exit $?"]),
         (127, &[NAME, "/missing"]),
         (127, &[NAME, "missing"]),
         (126, &[NAME, "/etc/passwd"]),
