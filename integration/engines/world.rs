@@ -4,7 +4,7 @@
 //! `enter` (the test program) → unshare(1) → `init` (pid 1 there, reaps) → `work` (starts the engine, runs its checks).
 
 use crate::report::Result;
-use crate::support::{Outcome, finish_within, patience, until};
+use crate::support::{Outcome, finish_within, patience};
 use crate::{Check, Suite, image};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -71,6 +71,12 @@ impl Engine {
         let _ = child.wait();
     }
 
+    /// Whether a program that `daemon` started still runs.
+    pub fn is_alive(&self, pid: u32) -> bool {
+        let mut daemons = self.daemons.lock().expect("lock");
+        daemons.iter_mut().any(|d| d.id() == pid && d.try_wait().expect("wait").is_none())
+    }
+
     /// The end of a daemon's output, for the words of a failure.
     pub fn log(&self, name: &str) -> String {
         let text = fs::read(self.dir.join(format!("{name}.log"))).unwrap_or_default();
@@ -92,7 +98,6 @@ thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-#[allow(dead_code)] // not every suite has some
 /// Information that the report prints beside this check, such as a time.
 pub fn note(words: String) {
     NOTES.with_borrow_mut(|n| n.push(words));
@@ -147,6 +152,17 @@ fn leave(child: &mut Child, cgroup: &str) {
             let _ = fs::remove_dir(dir);
         }
     }
+}
+
+/// What has these words in its path or command line: cgroups, mounts, directories in /run, processes.
+pub fn left_of(e: &Engine, words: &str) -> Vec<String> {
+    let hierarchies = fs::read_dir(CGROUPS).expect("cgroups").flatten();
+    let cgroups = hierarchies.flat_map(|h| below(&h.path().join(&e.cgroup[1..])));
+    let paths = cgroups.chain(below(Path::new("/run"))).map(|p| p.display().to_string());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let lines = fs::read_dir("/proc").expect("proc").flatten().map(|p| p.path().join("cmdline"));
+    let lines = lines.flat_map(fs::read).map(|l| String::from_utf8_lossy(&l).replace('\0', " "));
+    paths.chain(mounts.lines().map(str::to_string)).chain(lines).filter(|l| l.contains(words)).collect()
 }
 
 /// A directory and those in it, deepest first.
@@ -258,12 +274,4 @@ fn say(result: &Result) {
 #[track_caller]
 pub fn sh(script: &str) -> Outcome {
     finish_within(Command::new("sh").args(["-ec", script]).stdin(Stdio::null()), patience()).ok()
-}
-
-/// Waits until this command succeeds.
-#[track_caller]
-pub fn await_command(what: &str, program: &str, args: &[&str]) {
-    until(what, || {
-        finish_within(Command::new(program).args(args).stdin(Stdio::null()), patience()).status.success()
-    });
 }

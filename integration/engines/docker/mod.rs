@@ -1,40 +1,63 @@
-//! Docker: dockerd with the runtime as its default.
+//! Docker: dockerd with the runtime as its default, and with it as one more.
 
+mod build;
 mod daemon;
+mod daemons;
+mod files;
+mod io;
 mod life;
+mod limits;
+mod net;
+mod rights;
 
 use crate::Suite;
 use crate::image::NAME;
-use crate::support::{Outcome, finish_within, patience};
-use daemon::Daemon;
-use std::process::{Command, Stdio};
+use crate::support::Outcome;
+use daemon::{Container, Docker};
 
 pub const SUITE: Suite = Suite {
     engine: "docker",
     programs: &["dockerd", "containerd", "iptables"],
-    start: |e| Daemon::new(e, "docker").start(&["--default-runtime", RUNTIME]),
-    checks: &[life::CHECKS],
+    start: |e| {
+        MAIN.start(e, &["--default-runtime", RUNTIME]);
+    },
+    checks: &[
+        life::CHECKS,
+        io::CHECKS,
+        files::CHECKS,
+        limits::CHECKS,
+        rights::CHECKS,
+        net::CHECKS,
+        build::CHECKS,
+        daemons::CHECKS,
+        life::LAST,
+    ],
     threads: 4,
 };
 
-/// What the daemon calls the runtime under test; `runc` is a name that it keeps for itself.
+/// What daemons call the runtime under test; `runc` is a name that they keep for themselves.
 const RUNTIME: &str = "tested";
-
-/// A command of Debian's client, which is as old as the daemon.
-fn docker(args: &[&str]) -> Command {
-    let mut c = Command::new("/usr/bin/docker");
-    c.args(["--host", "unix:///run/docker.sock"]).args(args).stdin(Stdio::null());
-    c
-}
+const MAIN: Docker = Docker("docker");
 
 /// A client's command to its end.
 #[track_caller]
 fn run(args: &[&str]) -> Outcome {
-    finish_within(&mut docker(args), patience())
+    MAIN.run(args)
 }
 
-/// `docker run --rm OPTIONS box sh -c SCRIPT`: what it prints.
 #[track_caller]
-fn prints(options: &[&str], script: &str) -> String {
-    run(&[&["run", "--rm"], options, &[NAME, "sh", "-c", script]].concat()).ok().stdout.trim_end().to_string()
+fn container(options: &[&str], script: &str) -> Container {
+    MAIN.container(options, script)
+}
+
+/// `docker run --rm OPTIONS box sh -c SCRIPT`.
+#[track_caller]
+fn script(options: &[&str], script: &str) -> Outcome {
+    run(&[&["run", "--rm"], options, &[NAME, "sh", "-c", script]].concat())
+}
+
+/// What such a script prints.
+#[track_caller]
+fn prints(options: &[&str], text: &str) -> String {
+    script(options, text).ok().stdout.trim_end().to_string()
 }
