@@ -1,6 +1,6 @@
 //! Real engines with two runtimes, Debian's runc and the binary under test: what passes with runc passes with orlop.
 //!
-//! `cargo test --test engines [-- [--runtime=orlop] FILTER…]`. Each pair of engine and runtime has a world of its own, made
+//! `cargo test --test engines [-- [--runtime=orlop] [--skip=WORDS] FILTER…]`. Each pair of engine and runtime has a world of its own, made
 //! and ended by `world.rs`; `report.rs` sets the columns side by side.
 
 mod docker;
@@ -59,11 +59,16 @@ impl Suite {
     fn selected(&self, filters: &[String]) -> Vec<Check> {
         let is_wanted = |c: &Check| {
             let name = format!("{}::{}", self.engine, c.name);
-            filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()))
+            let (without, with): (Vec<_>, Vec<_>) = filters.iter().partition(|f| f.starts_with(SKIP));
+            let named = with.is_empty() || with.iter().any(|f| name.contains(f.as_str()));
+            named && !without.iter().any(|f| name.contains(&f[SKIP.len()..]))
         };
         self.checks.iter().copied().flatten().copied().filter(is_wanted).collect()
     }
 }
+
+/// A check with these words in its name does not run.
+const SKIP: &str = "--skip=";
 
 const SUITES: &[Suite] = &[docker::SUITE];
 
@@ -81,7 +86,8 @@ fn main() {
         }
     }
     let only = args.iter().find_map(|a| a.strip_prefix("--runtime="));
-    let filters: Vec<String> = args.iter().filter(|a| !a.starts_with('-')).cloned().collect();
+    let filters: Vec<String> =
+        args.iter().filter(|a| !a.starts_with('-') || a.starts_with(SKIP)).cloned().collect();
     if args.iter().any(|a| a == "--list") {
         return;
     }

@@ -51,9 +51,16 @@ fn classic(e: &Engine) {
 }
 
 fn classic_failure(e: &Engine) {
-    let o = build(e, false, "localhost/failed:1", &[], &format!("FROM {NAME}\nRUN echo said; exit 3\n"));
+    let o = build(
+        e,
+        false,
+        "localhost/failed:1",
+        &["--force-rm"],
+        &format!("FROM {NAME}\nRUN echo said; exit 3\n"),
+    );
     assert!(o.code() == 3 && o.stderr.contains("returned a non-zero code: 3"), "{}: {}", o.code(), o.stderr);
-    let o = build(e, false, "localhost/failed:1", &[], &format!("FROM {NAME}\nRUN [\"/missing\"]\n"));
+    let o =
+        build(e, false, "localhost/failed:1", &["--force-rm"], &format!("FROM {NAME}\nRUN [\"/missing\"]\n"));
     assert!(o.code() != 0 && o.stderr.contains("no such file or directory"), "{}: {}", o.code(), o.stderr);
 }
 

@@ -8,7 +8,7 @@ use crate::{Check, check};
 use nix::pty::{Winsize, openpty};
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -302,11 +302,16 @@ fn stdin_and_its_end(e: &Engine) {
     assert_eq!(o.stdout.len(), 3_000_000);
 }
 
-fn attach(e: &Engine) {
-    let c = container(&["--interactive"], "echo ready; read x; sleep 1; echo got $x; exit 11");
+fn attach(_: &Engine) {
+    let c = container(&["--interactive"], "echo ready; read x; echo got $x; sleep 0.5; exit 11");
     c.await_log("ready");
-    let o = fed(e, MAIN.command(&["attach", &c.id]), b"hello\n");
-    assert_eq!((o.code(), o.stdout.as_str()), (11, "got hello\n"), "{}", o.stderr);
+    // The end of what it reads would be the end of the attachment.
+    let mut client = MAIN.command(&["attach", &c.id]);
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the client");
+    let mut held = client.stdin.take().expect("the pipe");
+    held.write_all(b"hello\n").expect("it takes a line");
+    let o = client.wait_with_output().expect("it ends");
+    assert_eq!((o.status.code(), o.stdout.as_slice()), (Some(11), b"got hello\n".as_slice()));
 }
 
 fn logs_follow_to_the_end(_: &Engine) {

@@ -224,7 +224,8 @@ fn a_hundred_at_once(_: &Engine) {
 }
 
 fn nothing_is_left(e: &Engine) {
-    let ids = MAIN.run(&["ps", "--all", "--quiet"]).ok().stdout;
-    assert_eq!(ids, "", "containers are left");
+    let format = "{{.ID}} {{.Status}} {{.Command}} {{.Mounts}}";
+    let left = MAIN.run(&["ps", "--all", "--no-trunc", "--format", format]).ok().stdout;
+    assert_eq!(left, "", "containers are left");
     assert_eq!(left_of(e, "/moby/"), Vec::<String>::new());
 }
