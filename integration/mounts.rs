@@ -192,6 +192,8 @@ fn what_is_wrong_is_named_and_nothing_is_touched() {
         ("/x", "tmpfs", "tmpfs", &["size=banana"], "Bad value for 'size'"),
         ("/x", "tmpfs", "tmpfs", &["nonsense"], "Unknown parameter 'nonsense'"),
         ("/bin/busybox/x", "tmpfs", "tmpfs", &[], "not a directory"),
+        ("/etc", "bind", "/bin/busybox", &["rbind"], "mounts[7] (/etc): bind: move_mount: not a directory"),
+        ("/etc/passwd", "bind", "/tmp", &["rbind"], "not a directory"),
         ("/../x", "tmpfs", "tmpfs", &[], "mounts[7].destination: \"/../x\" is above the rootfs"),
         ("/proc/sysrq-trigger", "bind", "/dev/null", &["bind"], "only a procfs may cover /proc"),
         ("/x", "bind", "/tmp", &["rbind", "size=1"], "mounts[7] (/x).options: \"size=1\" is unknown"),

@@ -51,7 +51,11 @@ impl Init<'_> {
             }
             _ => {}
         }
-        mount::attach(fd, target).during("move_mount")?;
+        if let Err(errno) = mount::attach(fd, target) {
+            // What mount(2) says of a file onto a directory, and of the reverse; Docker has a hint for these words.
+            let odd = errno == Errno::EINVAL && is_directory(fd)? != is_directory(target)?;
+            return Err(Fault { call: "move_mount", errno: if odd { Errno::ENOTDIR } else { errno } });
+        }
         propagate(m, fd)
     }
 
