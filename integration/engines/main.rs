@@ -91,6 +91,9 @@ fn main() {
     if args.iter().any(|a| a == "--list") {
         return;
     }
+    if is_root() {
+        world::sweep();
+    }
     let mut report = report::Report::default();
     for suite in SUITES {
         let checks = suite.selected(&filters);

@@ -135,6 +135,21 @@ pub fn enter(engine: &str, runtime: &str, program: &Path, filters: &[String]) ->
     results
 }
 
+/// Clears what test programs left that were killed.
+pub fn sweep() {
+    let hierarchies = fs::read_dir(CGROUPS).expect("cgroups").flatten().map(|h| h.path());
+    for place in hierarchies.chain([disk()]) {
+        for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.strip_prefix("orlop-engines-").and_then(|n| n.split('-').next());
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                remove_cgroups(&name);
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
 /// Ends what is in the world. A frozen process dies only when thawed, and its pid namespace with it.
 fn leave(child: &mut Child, cgroup: &str) {
     let end = Instant::now() + patience();
@@ -147,8 +162,12 @@ fn leave(child: &mut Child, cgroup: &str) {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    remove_cgroups(cgroup);
+}
+
+fn remove_cgroups(name: &str) {
     for hierarchy in fs::read_dir(CGROUPS).expect("cgroups").flatten() {
-        for dir in below(&hierarchy.path().join(cgroup)) {
+        for dir in below(&hierarchy.path().join(name)) {
             let _ = fs::remove_dir(dir);
         }
     }
