@@ -176,6 +176,13 @@ fn a_profile_that_denies_inits_own_calls_is_told_with_the_step() {
 }
 
 #[test]
+fn the_mode_of_a_file_is_not_blamed_on_the_filter() {
+    needs_root!();
+    let out = bundle(docker(), false).args(&["/etc/passwd"]).run().fails("permission denied");
+    assert!(!out.stderr.contains("seccomp"), "{}", out.stderr);
+}
+
+#[test]
 fn start_tells_that_execve_was_denied() {
     needs_root!();
     let b = bundle(denying(&["execve"], "ERRNO"), true);

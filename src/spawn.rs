@@ -390,7 +390,8 @@ impl Child {
         let step = plan.steps.get(n).map(|s| (s.to_string(), &s.act));
         let e = failure(m, step, &plan.program.name);
         match m.head.errno {
-            libc::EPERM | libc::EACCES | libc::ENOSYS if e.hint.is_none() => filtered(plan, n, e),
+            // What filters answer; EACCES is the word of a file's mode.
+            libc::EPERM | libc::ENOSYS if e.hint.is_none() => filtered(plan, n, e),
             _ => e,
         }
     }
