@@ -187,9 +187,24 @@ fn a_link_to_proc_is_no_way_onto_it() {
         symlink(target, b.rootfs().join("x")).unwrap();
         let out = b.run();
         assert!(!out.status.success(), "{target}");
-        let known = ["lies on a procfs", "too many symbolic links", "no such file"];
+        let known = ["lies on the container's procfs", "too many symbolic links", "no such file"];
         assert!(known.iter().any(|k| out.stderr.contains(k)), "{target}: {}", out.stderr);
     }
+}
+
+/// A monitor's binds: the host's tree, and once more its /proc.
+#[test]
+fn a_procfs_that_came_with_a_tree_of_the_host_may_be_covered() {
+    needs_root!();
+    let host = Scratch::new("source");
+    let proc = host.path.join("proc");
+    fs::create_dir(&proc).unwrap();
+    finish(std::process::Command::new("mount").args(["-t", "proc", "proc"]).arg(&proc)).ok();
+    let b = Bundle::new().mount("/host", "bind", host.path.to_str().unwrap(), &["rbind", "ro"]);
+    let b = b.mount("/host/proc", "bind", "/proc", &["rbind", "ro"]);
+    let b = b.sh("cut -d ' ' -f 1 /host/proc/1/stat; cat /host/proc/1/comm");
+    let comm = fs::read_to_string("/proc/1/comm").unwrap();
+    assert_eq!(b.run().ok().stdout, format!("1\n{comm}"));
 }
 
 #[test]

@@ -37,9 +37,9 @@ impl Init<'_> {
     fn attach(&mut self, m: &Mount, fd: &OwnedFd, target: &OwnedFd) -> Done {
         match m.proc {
             // Without links the name tells it.
-            OnProc::Never if !m.strict_target && is_procfs(target)? => {
+            OnProc::Never if !m.strict_target && self.on_own_procfs(target)? => {
                 return Err(Fault {
-                    call: "the mount point lies on a procfs: move_mount",
+                    call: "the mount point lies on the container's procfs: move_mount",
                     errno: Errno::EPERM,
                 });
             }
@@ -57,6 +57,20 @@ impl Init<'_> {
             return Err(Fault { call: "move_mount", errno: if odd { Errno::ENOTDIR } else { errno } });
         }
         propagate(m, fd)
+    }
+
+    /// Another procfs, such as the host's below a bind of its root, is not what anything trusts.
+    fn on_own_procfs(&self, target: &OwnedFd) -> Done<bool> {
+        if !is_procfs(target)? {
+            return Ok(false);
+        }
+        match path::open(self.root()?, c"proc", libc::O_PATH, 0, in_root(true)) {
+            Err(Errno::ENOENT) => Ok(false),
+            own => {
+                let own = fd::stat(own.during("openat2 of /proc")?).during("fstat of /proc")?;
+                Ok(own.st_dev == fd::stat(target).during("fstat of the mount point")?.st_dev)
+            }
+        }
     }
 
     fn mount_new(&mut self, m: &Mount) -> Done {
