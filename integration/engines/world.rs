@@ -207,7 +207,11 @@ fn disk() -> PathBuf {
 /// The first process of a world: reaps what daemons leave, and ends when the worker does.
 pub fn init(args: &[String]) -> ! {
     let mut worker = Command::new(std::env::current_exe().expect("our path"));
-    worker.arg(WORKER).args(args).env("TMPDIR", Path::new(&args[3]).join("tmp"));
+    // Daemons get what a service has, and nothing of cargo's.
+    let kept = ["PATH", "ORLOP_PATIENCE"].into_iter().filter_map(|k| Some((k, std::env::var_os(k)?)));
+    let dir = Path::new(&args[3]);
+    worker.arg(WORKER).args(args).env_clear().envs(kept);
+    worker.env("TMPDIR", dir.join("tmp")).env("HOME", dir.join("home"));
     let worker = worker.spawn().expect("the worker starts").id() as i32;
     loop {
         match waitpid(None, None) {

@@ -13,6 +13,8 @@ pub const CHECKS: &[Check] = &[
     check!(binds),
     check!(bind_of_a_file),
     check!(bind_is_recursive_and_its_flags_stay),
+    check!(trees_of_the_host),
+    check!(nested_and_linked_places),
     check!(propagation),
     check!(volumes),
     check!(volumes_take_what_the_image_has),
@@ -95,6 +97,61 @@ fn bind_is_recursive_and_its_flags_stay(e: &Engine) {
     assert!(seen.starts_with("below\nrw,nosuid,nodev,noexec"), "{seen}");
     assert_eq!(one, "");
     assert!(read_only.starts_with("ro,"), "{read_only}");
+}
+
+/// What monitors and managers bind.
+fn trees_of_the_host(e: &Engine) {
+    let options =
+        ["-v", "/:/host:ro", "-v", "/proc:/host/proc:ro", "-v", "/sys:/host/sys:ro", "-v", "/run:/host/run"];
+    let own = e.dir.join("image.tar");
+    let text = format!(
+        "cat /host/proc/1/cmdline | grep -q world && ls /host{} /host/sys/class/net | tail -n 1",
+        own.display()
+    );
+    assert_eq!(prints(&options, &text), "lo");
+    let cgroups = ["-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro"];
+    assert_eq!(
+        prints(&cgroups, &format!("ls -d /sys/fs/cgroup/pids{}", e.cgroup)),
+        format!("/sys/fs/cgroup/pids{}", e.cgroup)
+    );
+    assert_eq!(prints(&["-v", "/dev:/dev"], "ls /dev/loop-control; echo x > /dev/null"), "/dev/loop-control");
+    assert_eq!(
+        prints(&["-v", "/run/docker.sock:/run/docker.sock"], "test -S /run/docker.sock && echo socket"),
+        "socket"
+    );
+}
+
+fn nested_and_linked_places(e: &Engine) {
+    let (one, two) = (own(e), own(e));
+    fs::write(one.join("file"), "one").expect("write");
+    fs::write(two.join("file"), "two").expect("write");
+    let [outer, inner] = [format!("{}:/m", one.display()), format!("{}:/m/deep/er", two.display())];
+    // Whatever the order on the command line.
+    let seen = prints(&["-v", &inner, "-v", &outer], "cat /m/file /m/deep/er/file");
+    assert_eq!(seen, "onetwo");
+    let below_dev = format!("{}:/dev/mine", two.display());
+    assert_eq!(prints(&["-v", &below_dev], "cat /dev/mine/file"), "two");
+    // A link in the image is followed inside the root.
+    let c = container(&[], "mkdir /real; ln -s /real /link; ln -s ../../../../etc /out; sleep 1000");
+    until("the links", || c.exec("ls /out").contains("passwd"));
+    let image = format!("localhost/links:{}", c.id);
+    run(&["commit", &c.id, &image]).ok();
+    let at = |place: &str| format!("{}:{place}", two.display());
+    let o = run(&[
+        "run",
+        "--rm",
+        "-v",
+        &at("/link/x"),
+        "-v",
+        &at("/out/y"),
+        &image,
+        "cat",
+        "/real/x/file",
+        "/etc/y/file",
+    ]);
+    run(&["rmi", &image]).ok();
+    assert_eq!(o.ok().stdout, "twotwo");
+    assert!(!fs::exists("/etc/y").expect("stat"));
 }
 
 fn propagation(e: &Engine) {

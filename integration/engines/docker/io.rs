@@ -3,9 +3,11 @@
 use super::{MAIN, container, prints, run, script};
 use crate::image::NAME;
 use crate::support::{Outcome, finish_within, patience, until};
-use crate::world::Engine;
+use crate::world::{Engine, left_of};
 use crate::{Check, check};
 use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -21,6 +23,10 @@ pub const CHECKS: &[Check] = &[
     check!(exec_stdin),
     check!(exec_it),
     check!(exec_many_at_once),
+    check!(exec_while_it_ends),
+    check!(programs_that_cannot_start),
+    check!(signals_of_the_client),
+    check!(descriptors),
     check!(run_it),
     check!(run_terminal_detached),
     check!(terminal_detach_and_attach),
@@ -69,6 +75,14 @@ impl Terminal {
 
     fn keys(&mut self, text: &str) {
         self.keys.write_all(text.as_bytes()).expect("it takes keys");
+    }
+
+    /// As a window does; the client is told by the signal, since the terminal is not its controlling one.
+    fn resizes(&self, rows: u16, columns: u16) {
+        let size = ["rows", &rows.to_string(), "cols", &columns.to_string()];
+        finish_within(Command::new("stty").args(size).stdin(self.keys.try_clone().expect("dup")), patience())
+            .ok();
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGWINCH).expect("kill");
     }
 
     fn screen(&self) -> String {
@@ -218,6 +232,9 @@ fn is_a_terminal(t: &mut Terminal, name: &str) {
     t.shows("waits-42");
     t.keys("\x03");
     t.shows("int-49");
+    t.resizes(33, 77);
+    t.keys("until [ \"$(stty size)\" = '33 77' ]; do sleep 0.05; done; echo size $(stty size)\n");
+    t.shows("size 33 77");
     t.keys("exit 6\n");
     assert_eq!(t.code(), 6, "{}", t.screen());
 }
@@ -259,6 +276,66 @@ fn exec_many_at_once(_: &Engine) {
         all.into_iter().for_each(|(n, t)| assert_eq!(t.join().expect("an exec"), n.to_string()));
     });
     assert_eq!(c.inspect("len .ExecIDs"), "0");
+}
+
+/// Whatever comes first, the daemon has an answer, and nothing of it stays.
+fn exec_while_it_ends(e: &Engine) {
+    for n in 0..5 {
+        let c = container(&[], "sleep 1000");
+        std::thread::scope(|s| {
+            let execs: Vec<_> = (0..3).map(|_| s.spawn(|| c.exec_with(&[], "sleep 1000").code())).collect();
+            std::thread::sleep(Duration::from_millis(40 * n));
+            c.verb(&["kill"]).ok();
+            assert!(execs.into_iter().all(|t| t.join().expect("an exec") != 0));
+        });
+        assert_eq!(c.wait(), 137);
+        c.verb(&["rm"]).ok();
+        assert_eq!(left_of(e, &c.id), Vec::<String>::new());
+    }
+}
+
+fn programs_that_cannot_start(_: &Engine) {
+    let text = "cd /tmp; printf '\\1\\2' > odd; printf '#!/none\\n' > lost; chmod 755 odd lost; ln -s loop loop; sleep 1000";
+    let c = container(&[], text);
+    until("they are made", || c.exec("ls -l /tmp").contains("loop -> loop"));
+    let image = format!("localhost/odd:{}", c.id);
+    run(&["commit", &c.id, &image]).ok();
+    for (options, program, code, words) in [
+        // runc lets the container end with 1 and these words; who starts it may as well be told.
+        (&[][..], "/tmp/odd", None, "exec format error"),
+        (&[], "/tmp/lost", None, "no such file or directory"),
+        (&[], "/tmp/loop", Some(125), "symbolic links"),
+        (&["--user", "1000"], "/root/x", Some(126), "permission denied"),
+        (&["--workdir", "/etc/passwd"], "true", Some(125), "not a directory"),
+    ] {
+        let o = run(&[&["run", "--rm"], options, &[&image, program]].concat());
+        assert!(o.code() != 0 && code.is_none_or(|c| c == o.code()), "{program}: {o:?}");
+        assert!(o.stderr.contains(words), "{program}: {o:?}");
+        if options.is_empty() {
+            let o = run(&["exec", &c.id, program]);
+            assert!(o.code() != 0 && (o.stdout + &o.stderr).contains(words), "{program} in exec");
+        }
+    }
+    run(&["rmi", &image]).ok();
+}
+
+/// Docker's client hands on what it is sent.
+fn signals_of_the_client(_: &Engine) {
+    let text = "trap 'exit 21' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut client = MAIN.command(&["run", "--rm", NAME, "sh", "-c", text]);
+    let mut client = client.stdout(Stdio::piped()).spawn().expect("the client");
+    let mut ready = [0; 6];
+    client.stdout.as_mut().expect("a pipe").read_exact(&mut ready).expect("it is ready");
+    kill(Pid::from_raw(client.id() as i32), Signal::SIGTERM).expect("kill");
+    assert_eq!(client.wait().expect("wait").code(), Some(21));
+}
+
+/// No descriptor of the engine's, or the runtime's, gets in.
+fn descriptors(_: &Engine) {
+    let shown = "ls /proc/self/fd | tr '\\n' ' '; ls -l /proc/1/fd | grep -c ' -> '";
+    assert_eq!(prints(&[], "ls -l /proc/self/fd | grep -vc -E ' (0|1|2) -> '"), "2");
+    let c = container(&[], "sleep 1000");
+    assert_eq!(c.exec(shown), "0 1 2 3 3");
 }
 
 fn run_it(_: &Engine) {
