@@ -325,3 +325,20 @@ fn exec_with_mapped_ranges_takes_any_mapped_user() {
     assert_eq!(finish(&mut c).ok().stdout, "7\n8 9\n2\n");
     verb(&b, "delete", &["--force"]).ok();
 }
+
+#[test]
+fn a_container_without_a_cgroup_is_neither_paused_nor_updated() {
+    needs_root!();
+    let b = bundle("sleep 1000");
+    make(&b, "setpriv", "create").ok();
+    for (name, more, message) in [
+        ("pause", &[][..], "cannot be paused: it has no cgroup with a freezer"),
+        ("update", &["--pids-limit", "5"], "cannot be updated: it has no cgroup"),
+    ] {
+        verb(&b, name, more).fails(&format!("container {:?}: {message}", b.id));
+    }
+    verb(&b, "resume", &[]).fails("container not paused: it is created");
+    verb(&b, "start", &[]).ok();
+    verb(&b, "kill", &["KILL"]).ok();
+    verb(&b, "delete", &["--force"]).ok();
+}
