@@ -386,3 +386,17 @@ fn a_new_limit_binds_the_program() {
     b.await_status("stopped"); // sh ends when it cannot fork
     assert!(!fs::read_to_string(b.rootfs().join("tmp/out")).unwrap_or_default().contains("forked"));
 }
+
+#[test]
+fn unified_keys_are_written_as_they_are_and_last() {
+    needs_version!(2);
+    needs_controllers!("memory", "pids", "cpuset");
+    let b = running(limits());
+    let unified = json!({ "memory.high": "50331648", "pids.max": "33", "cgroup.max.depth": "3" });
+    update_by(&b, &json!({ "pids": { "limit": 22 }, "unified": unified })).ok();
+    let values = ["memory memory.high=50331648", "pids pids.max=33", "cpuset cgroup.max.depth=3"];
+    has(&b, &values, "unified");
+    update_by(&b, &json!({ "unified": { "cgroup.freeze": "1" } }))
+        .fails("linux.resources.unified[\"cgroup.freeze\"]: is an action, not a limit");
+    assert_eq!(b.state()["status"], "running");
+}

@@ -263,3 +263,19 @@ fn updates_at_once_all_come_to_be() {
     };
     has(&b, &[file], "all");
 }
+
+#[test]
+fn what_cannot_be_undone_is_named() {
+    needs_version!(2);
+    needs_controllers!("memory", "pids");
+    let b = running(json!({ "pids": { "limit": 77 } }));
+    if !dir("", &b.id).join("memory.reclaim").exists() {
+        skip("the kernel has no memory.reclaim");
+        return;
+    }
+    let message = "linux.resources.unified[\"pids.max\"]: write \"x\" to pids.max: invalid argument; \
+                   applied before that, and not to be undone: linux.resources.unified[\"memory.reclaim\"]";
+    let unified = json!({ "memory.high": "50331648", "memory.reclaim": "0", "pids.max": "x" });
+    update_by(&b, &json!({ "cpu": { "shares": 2 }, "unified": unified })).fails(message);
+    has(&b, &["memory memory.high=max", "cpu cpu.weight=100", "pids pids.max=77"], "an error");
+}

@@ -125,11 +125,11 @@ fn memory(m: &mut Memory, now: &InForce) -> Result<()> {
 /// and all are checked against each other. Writes of what is in force already are not done.
 fn cpu(c: &mut Cpu, now: &InForce) -> Result<()> {
     let (quota, period) = (unset_if_zero(c.quota), unset_if_zero(c.period));
-    if quota.is_some() && period.is_none() {
-        c.period = now.period().and_then(|p| u64::try_from(p).ok());
-    }
     if quota.is_none() && (period.is_some() || c.burst.is_some()) {
         c.quota = now.quota().map(|q| if q == UNLIMITED { -1 } else { q });
+    }
+    if period.is_none() && unset_if_zero(c.quota).is_some() {
+        c.period = now.period().and_then(|p| u64::try_from(p).ok());
     }
     let burst = now.burst().filter(|_| c.burst.is_none());
     match (quota.filter(|q| *q > 0), burst) {

@@ -43,7 +43,7 @@ fn v1() -> InForce {
         ("memory.limit_in_bytes", "100"),
         ("memory.memsw.limit_in_bytes", "200"),
         ("cpu.cfs_quota_us", "50000"),
-        ("cpu.cfs_period_us", "100000"),
+        ("cpu.cfs_period_us", "200000"),
         ("cpu.cfs_burst_us", "0"),
         ("cpu.rt_period_us", "1000000"),
         ("cpu.rt_runtime_us", "900000"),
@@ -55,7 +55,7 @@ fn v2() -> InForce {
         ("memory.max", "100"),
         ("memory.swap.max", "100"),
         ("memory.current", "60"),
-        ("cpu.max", "50000 100000"),
+        ("cpu.max", "50000 200000"),
         ("cpu.max.burst", "0"),
     ])
 }
@@ -74,13 +74,13 @@ fn what_is_not_asked_for_is_left_alone() {
         ),
         (json!({ "pids": { "limit": -1 } }), vec!["pids.max=max"], vec!["pids.max=max"]),
         // One of a pair.
-        (json!({ "cpu": { "quota": 20000 } }), vec!["cpu.cfs_quota_us=20000"], vec!["cpu.max=20000 100000"]),
+        (json!({ "cpu": { "quota": 20000 } }), vec!["cpu.cfs_quota_us=20000"], vec!["cpu.max=20000 200000"]),
         (
-            json!({ "cpu": { "period": 200000 } }),
-            vec!["cpu.cfs_period_us=200000"],
-            vec!["cpu.max=50000 200000"],
+            json!({ "cpu": { "period": 300000 } }),
+            vec!["cpu.cfs_period_us=300000"],
+            vec!["cpu.max=50000 300000"],
         ),
-        (json!({ "cpu": { "quota": -1 } }), vec!["cpu.cfs_quota_us=-1"], vec!["cpu.max=max 100000"]),
+        (json!({ "cpu": { "quota": -1 } }), vec!["cpu.cfs_quota_us=-1"], vec!["cpu.max=max 200000"]),
         (json!({ "cpu": { "burst": 50000 } }), vec!["cpu.cfs_burst_us=50000"], vec!["cpu.max.burst=50000"]),
         (
             json!({ "memory": { "swap": 150 } }),
