@@ -40,7 +40,7 @@ pub fn dispatch(request: Request) -> Result<u8> {
         Verb::State(a) => state::state(&root(global)?, &a.container_id)?,
         Verb::Kill(a) => kill::kill(&root(global)?, &a.container_id, &a.signal, a.all)?,
         Verb::Delete(a) => delete::delete(&root(global)?, &a.container_id, a.force)?,
-        Verb::List(a) => list::list(&root(global)?, list_format(&a)?)?,
+        Verb::List(a) => list::list(&root(global)?, global.root.is_some(), list_format(&a)?)?,
         Verb::Spec(a) => spec::run(&a)?,
         Verb::Features => features::run()?,
         Verb::Exec(a) => return Ok(exit_code(exec::exec(&root(global)?, &a)?)),

@@ -1,14 +1,10 @@
-//! state: runtime.md#state, with the fields that runc adds.
+//! state: runtime.md#state, with the properties that runc adds.
 
+use super::list::{State, unwritable};
 use crate::container::StateRoot;
 use crate::error::Result;
 
 pub fn state(root: &StateRoot, id: &str) -> Result<()> {
     let c = root.load(id)?;
-    let (status, pid) = c.status();
-    let mut value = c.state(status.as_str(), pid);
-    value["rootfs"] = serde_json::json!(c.record.rootfs);
-    value["created"] = serde_json::json!(c.record.created);
-    value["owner"] = serde_json::json!(super::list::owner_name(c.record.owner));
-    super::print(&format!("{value:#}\n"))
+    super::print(&(serde_json::to_string_pretty(&State::of(&c)).map_err(unwritable)? + "\n"))
 }
