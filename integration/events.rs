@@ -259,6 +259,7 @@ fn without_a_cgroup_there_are_no_numbers() {
     finish(create.arg(b.path()).arg(&b.id)).ok();
     b.start().ok();
     b.verb("events", &["--stats"]).fails("has no cgroup");
+    b.verb("events", &[]).fails("has no cgroup");
 }
 
 /// What runc leaves out at zero, and what only newer ones or hybrid hosts have.

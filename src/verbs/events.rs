@@ -49,6 +49,7 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// A sample after each interval, and a line whenever memory ran out, until init ends.
     fn until_end(&self, interval: Duration) -> Result<()> {
+        self.cgroup.stats()?; // a container without a cgroup has nothing to tell, and says so at once
         let mut oom = Oom::watch(&self.cgroup)?;
         if oom.is_none() {
             tracing::warn!(
