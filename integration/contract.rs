@@ -107,6 +107,7 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
     ("unknown", &["ps", "--format", "json", "CTR"], "container does not exist"),
     ("unknown", &["events", "--stats", "CTR"], "container does not exist"),
     ("unknown", &["exec", "CTR", "true"], "container does not exist"),
+    ("unknown", &["update", "--pids-limit", "5", "CTR"], "container does not exist"),
     ("unknown", &["create", "--bundle", "BUNDLE/missing", "CTR"], "no such file or directory"),
     ("created", &["create", "--bundle", "BUNDLE", "CTR"], "container with given ID already exists"),
     ("created", &["run", "--bundle", "BUNDLE", "CTR"], "container with given ID already exists"),
@@ -129,6 +130,7 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
     ("stopped", &["resume", "CTR"], "container not paused"),
     ("stopped", &["exec", "CTR", "true"], "cannot exec in a stopped container"),
     ("stopped", &["events", "--stats", "CTR"], "container with id CTR is not running"),
+    ("stopped", &["update", "--pids-limit", "5", "CTR"], "container not running"),
 ];
 
 #[test]
