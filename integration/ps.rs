@@ -7,7 +7,7 @@ mod support;
 #[path = "support/cgroups.rs"]
 mod cgroups;
 
-use cgroups::{Sleeper, dir, freeze};
+use cgroups::{Own, Sleeper, dir, freeze};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -157,6 +157,21 @@ fn without_a_cgroup_they_are_found_by_namespace_and_descent() {
         }
         b.await_status("stopped");
     }
+}
+
+#[test]
+fn a_cgroup_that_is_anothers_by_now_is_not_listed() {
+    needs_root!();
+    let b = Bundle::sleeping();
+    started(&b);
+    let init = pids(&b);
+    let (own, elsewhere) = (dir("freezer", &b.id), Own::new("freezer", &format!("{}-elsewhere", b.id)));
+    fs::write(elsewhere.0.join("cgroup.procs"), b.state()["pid"].to_string()).unwrap();
+    let other = Sleeper::new();
+    other.enter(&own);
+    assert_eq!(pids(&b), init);
+    b.verb("kill", &["KILL"]).ok();
+    b.await_status("stopped");
 }
 
 /// Two containers alike, since neither reads the other's state.

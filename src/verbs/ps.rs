@@ -15,12 +15,15 @@ pub fn ps(root: &StateRoot, args: &liboci_cli::Ps) -> Result<()> {
     super::print(&table(&args.ps_options, &pids)?)
 }
 
-/// Those of its cgroup and below; none when it is stopped.
+/// Those of its cgroup and below; none when it is stopped. A cgroup without its init is not its own: one that an ordinary user
+/// could not make may have been made since for another container of the same name.
 fn pids(c: &Container) -> Result<BTreeSet<i32>> {
-    match (c.cgroup().pids(), c.init()) {
-        (Some(pids), _) => Ok(pids),
-        (None, Some((init, _))) if init.is_alive() => family(init.pid, c.record.private_pids),
-        _ => Ok(BTreeSet::new()),
+    let there = c.cgroup().pids();
+    let init = c.init().map(|(init, _)| init).filter(|init| init.is_alive());
+    match (there, init) {
+        (Some(pids), init) if init.is_none_or(|i| pids.contains(&i.pid)) => Ok(pids),
+        (_, Some(init)) => family(init.pid, c.record.private_pids),
+        (_, None) => Ok(BTreeSet::new()),
     }
 }
 
