@@ -84,11 +84,11 @@ fn limits_and_use_are_in_a_sample() {
     needs_controllers!("memory", "cpu", "pids");
     let resources = json!({
         "memory": { "limit": 64 << 20, "swap": 96 << 20 },
-        "cpu": { "quota": 20000, "period": 100000 },
+        "cpu": { "quota": 5000, "period": 100000 },
         "pids": { "limit": 77 },
     });
     let b = Bundle::new()
-        .sh("i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); done; dd if=/bin/busybox of=/tmp/x; exec sleep 1000")
+        .sh("i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done; dd if=/bin/busybox of=/tmp/x; exec sleep 1000")
         .set("/root/readonly", json!(false))
         .set("/linux/resources", resources);
     started(&b);
