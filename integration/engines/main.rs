@@ -5,6 +5,7 @@
 
 mod docker;
 mod image;
+mod podman;
 mod report;
 #[path = "../support/mod.rs"]
 mod support;
@@ -70,7 +71,7 @@ impl Suite {
 /// A check with these words in its name does not run.
 const SKIP: &str = "--skip=";
 
-const SUITES: &[Suite] = &[docker::SUITE];
+const SUITES: &[Suite] = &[docker::SUITE, podman::SUITE];
 
 fn runtimes() -> [(&'static str, PathBuf); 2] {
     [("runc", "/usr/sbin/runc".into()), ("orlop", ORLOP.into())]

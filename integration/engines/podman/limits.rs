@@ -1,0 +1,2 @@
+use crate::Check;
+pub const CHECKS: &[Check] = &[];
