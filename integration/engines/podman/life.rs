@@ -271,7 +271,8 @@ fn many_at_once(e: &Engine) {
         let threads: Vec<_> = (0..50)
             .map(|n| {
                 s.spawn(move || {
-                    podman(e, &["run", "--rm", "--network", "none", NAME, "echo", &n.to_string()])
+                    let options = ["run", "--rm", "--label", "crowd", "--network", "none"];
+                    podman(e, &[&options[..], &[NAME, "echo", &n.to_string()]].concat())
                 })
             })
             .collect();
@@ -279,7 +280,7 @@ fn many_at_once(e: &Engine) {
             assert_eq!(t.join().expect("the thread").ok().stdout, format!("{n}\n"));
         }
     });
-    assert_eq!(says(e, &["ps", "--all", "--quiet"]), "");
+    assert_eq!(says(e, &["ps", "--all", "--quiet", "--filter", "label=crowd"]), "");
 }
 
 fn pidfile(e: &Engine) {
