@@ -207,7 +207,9 @@ fn imgtool_gets_its_arguments_untouched() {
 fn default_root_never_trusts_a_bad_runtime_directory() {
     let there = |dirs: &'static [&'static str]| move |p: &Path| dirs.iter().any(|d| p == Path::new(d));
     for (euid, xdg, dirs, want) in [
-        (0, Some("/x"), &["/x"] as &[_], "/run/orlop"),
+        (0, Some("/x"), &["/run", "/x"] as &[_], "/run/orlop"),
+        (0, Some("/x"), &["/x"], "/x/orlop"),
+        (0, Some("/x"), &[], "/run/orlop"),
         (0, None, &[], "/run/orlop"),
         (7, Some("/x"), &["/x", "/run/user/7"], "/x/orlop"),
         (7, Some(""), &["/run/user/7"], "/run/user/7/orlop"),
