@@ -96,7 +96,11 @@ fn open_tree(at: &str, path: &CStr, recursive: bool, propagation: u64) -> Result
 pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Result<()> {
     for (slot, open) in plan.opens.iter().enumerate() {
         let fd = match &open.what {
-            OpenWhat::CgroupTree { path } => mount::clone_tree(path, false)
+            OpenWhat::CgroupTree { path, own } => mount::clone_tree(path, false)
+                .or_else(|e| match own {
+                    Some(own) if e == Errno::ENOENT => mount::clone_tree(own, false),
+                    _ => Err(e),
+                })
                 .map_err(os(&open.at, format!("open_tree {:?}", path.to_string_lossy())))?,
             OpenWhat::State { .. } => fd::memfd(c"state").map_err(os(&open.at, "memfd_create"))?,
             OpenWhat::Gate => fifo(&container.file("gate"))?,

@@ -3,9 +3,9 @@
 use super::Entry;
 use super::options::{Options, RDONLY};
 use crate::error::Result;
-use crate::plan::cgroup::Hierarchy;
+use crate::plan::cgroup::{Hierarchy, Who};
 use crate::plan::spawn::NEWCGROUP;
-use crate::plan::step::{CgroupV1Mount, MountWhat, Open, OpenWhat, Tree};
+use crate::plan::step::{CgroupV1Mount, MountWhat, Open, OpenWhat, Slot, Tree};
 use crate::plan::{Draft, cstring};
 use std::ffi::CString;
 
@@ -30,10 +30,8 @@ pub fn plan(d: &mut Draft, e: &Entry, o: &mut Options, path: &str) -> Result<Mou
             Ok(MountWhat::New { fstype, source, params, copy_up: false, inherit_mode: false, fallback: None })
         }
         Some(v2) if hierarchies.v1.is_empty() => {
-            let path = cstring(&e.at, &join(&v2.mount, path))?;
-            Ok(MountWhat::Bind(Tree::Slot(
-                d.open(Open { at: e.at.clone(), what: OpenWhat::CgroupTree { path } }),
-            )))
+            let (mount, own) = (v2.mount.clone(), v2.own.clone());
+            Ok(MountWhat::Bind(Tree::Slot(tree(d, e, &mount, path, &own)?)))
         }
         _ => v1(d, e, o, path, own),
     }
@@ -53,15 +51,18 @@ fn v1(d: &mut Draft, e: &Entry, o: &Options, path: &str, own: bool) -> Result<Mo
                 links.push((cstring(&e.at, c)?, c_name.clone()));
             }
         }
-        let bind = if own {
-            None
-        } else {
-            let path = cstring(&e.at, &join(&h.mount, path))?;
-            Some(d.open(Open { at: e.at.clone(), what: OpenWhat::CgroupTree { path } }))
-        };
+        let bind = if own { None } else { Some(tree(d, e, &h.mount, path, &h.own)?) };
         mounts.push(CgroupV1Mount { name: c_name, bind, params: controllers(&e.at, &h)? });
     }
     Ok(MountWhat::CgroupV1 { hierarchies: mounts, links, read_only: o.attr.set & RDONLY != 0 })
+}
+
+/// The container's own cgroup in one hierarchy. Who is not the host's root may be unable to make it: then it stays where
+/// we are.
+fn tree(d: &mut Draft, e: &Entry, mount: &str, path: &str, own: &str) -> Result<Slot> {
+    let own = (Who::of(d.host) != Who::Root).then(|| cstring(&e.at, &join(mount, own))).transpose()?;
+    let what = OpenWhat::CgroupTree { path: cstring(&e.at, &join(mount, path))?, own };
+    Ok(d.open(Open { at: e.at.clone(), what }))
 }
 
 /// cgroup v1 takes each controller as a flag; a named hierarchy has none.
@@ -134,12 +135,22 @@ mod tests {
             let m = super::super::plan(d, "/web").unwrap();
             assert_eq!(m.steps.len(), 1);
             let path = c"/sys/fs/cgroup/memory/web".to_owned();
-            assert_eq!(d.opens[1].what, OpenWhat::CgroupTree { path });
+            assert_eq!(d.opens[1].what, OpenWhat::CgroupTree { path, own: None });
+        });
+        let nested = with(v1(), None).host(|h| {
+            h.nested = true;
+            h.cgroups.v1[1].own = "/user".into();
+        });
+        nested.run(|d| {
+            super::super::plan(d, "/web").unwrap();
+            let path = c"/sys/fs/cgroup/memory/web".to_owned();
+            let own = Some(c"/sys/fs/cgroup/memory/user".to_owned());
+            assert_eq!(d.opens[1].what, OpenWhat::CgroupTree { path, own });
         });
         with(vec![], unified("/sys/fs/cgroup")).run(|d| {
             super::super::plan(d, "/a/web").unwrap();
             let path = c"/sys/fs/cgroup/a/web".to_owned();
-            assert_eq!(d.opens[0].what, OpenWhat::CgroupTree { path });
+            assert_eq!(d.opens[0].what, OpenWhat::CgroupTree { path, own: None });
         });
     }
 
