@@ -180,8 +180,12 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) ->
     if let Ok(clone::Side::Child) = cloned {
         init.run()
     }
-    // Whatever became of the clone: hooks are children of ours, too.
-    let back = home.map_or(Ok(()), |home| ns::enter(&home, crate::plan::spawn::NEWPID));
+    // Whatever became of the clone: hooks are children of ours, too. Root of a user namespace below the one that owns our
+    // pid namespace may not go back (setns(2)), which matters to nobody else.
+    let back = match home.map_or(Ok(()), |home| ns::enter(&home, crate::plan::spawn::NEWPID)) {
+        Err(Errno::EPERM) if plan.hooks == Default::default() => Ok(()),
+        other => other,
+    };
     let clone::Side::Parent { pid, pidfd } = cloned? else {
         return Err(Error::os("process", "clone3", libc::EPROTO)); // not reached: the child does not return
     };
