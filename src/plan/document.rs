@@ -1,7 +1,9 @@
 //! config.md: the rules of the document as a whole.
 
 use super::{Draft, cstring};
+use crate::config::{Config, Resources};
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 
 /// Version, root and annotations; sections for other platforms are no concern of ours.
 pub fn check(d: &mut Draft) -> Result<()> {
@@ -38,6 +40,15 @@ fn version(text: &str) -> Result<()> {
     }
 }
 
+/// `linux.resources` as the version of the document means it: before 1.3.0 a pids.limit of 0 was none, and podman writes
+/// it for `--pids-limit -1`.
+pub fn resources(config: &Config) -> Option<Cow<'_, Resources>> {
+    let r = config.linux.as_ref()?.resources.as_ref()?;
+    let minor = config.oci_version.as_deref().and_then(|v| v.split('.').nth(1)?.parse::<u32>().ok());
+    let is_none = minor.is_some_and(|m| m < 3) && r.pids.as_ref().is_some_and(|p| p.limit == Some(0));
+    Some(if is_none { Cow::Owned(Resources { pids: None, ..r.clone() }) } else { Cow::Borrowed(r) })
+}
+
 /// The major version of what is a version by SemVer 2.0.0.
 fn major(text: &str) -> Option<&str> {
     let (text, build) = text.split_once('+').map_or((text, None), |(t, b)| (t, Some(b)));
@@ -59,6 +70,21 @@ mod tests {
     use super::*;
     use crate::plan::sample::sample;
     use serde_json::json;
+
+    #[test]
+    fn no_processes_at_all_is_a_limit_since_1_3_0() {
+        let limits = json!({ "pids": { "limit": 0 }, "cpu": { "shares": 5 } });
+        for (version, limit) in
+            [("1.0.2-dev", None), ("1.2.1", None), ("1.3.0", Some(0)), ("1.10.0", Some(0))]
+        {
+            let s = sample().set("/ociVersion", json!(version)).set("/linux/resources", limits.clone());
+            s.run(|d| {
+                let r = resources(d.config).unwrap();
+                assert_eq!(r.pids.as_ref().and_then(|p| p.limit), limit, "{version}");
+                assert_eq!(r.cpu.as_ref().and_then(|c| c.shares), Some(5));
+            });
+        }
+    }
 
     #[test]
     fn every_minor_of_version_1_is_taken() {

@@ -168,15 +168,22 @@ impl Plan {
         let process = process::plan(&mut d)?;
         let net = net::plan(&mut d)?;
         let time = net::time_offsets(&mut d)?;
-        let resources = linux.and_then(|l| l.resources.as_ref());
+        let resources = document::resources(config);
         let path = linux.and_then(|l| l.cgroups_path.as_deref());
         let cgroup_path = cgroup::path(path, &request.id)?;
         let mounts = mounts::plan(&mut d, &cgroup_path)?;
         let devices = devices::plan(&mut d, mounts.dev_is_bind)?;
         let who = cgroup::Who::of(host);
         let warnings = &mut d.warnings;
-        let mut cgroup =
-            cgroup::plan(resources, path, &request.id, &devices.nodes, &host.cgroups, who, warnings)?;
+        let mut cgroup = cgroup::plan(
+            resources.as_deref(),
+            path,
+            &request.id,
+            &devices.nodes,
+            &host.cgroups,
+            who,
+            warnings,
+        )?;
         if let Some(v2) = &mut cgroup.v2 {
             v2.owner = cgroup::owner(&d);
         }
