@@ -3,6 +3,7 @@
 //! `cargo test --test engines [-- [--runtime=orlop] [--skip=WORDS] FILTER…]`. Each pair of engine and runtime has a world of its own, made
 //! and ended by `world.rs`; `report.rs` sets the columns side by side.
 
+mod buildah;
 mod docker;
 mod image;
 mod podman;
@@ -71,7 +72,7 @@ impl Suite {
 /// A check with these words in its name does not run.
 const SKIP: &str = "--skip=";
 
-const SUITES: &[Suite] = &[docker::SUITE, podman::SUITE];
+const SUITES: &[Suite] = &[docker::SUITE, podman::SUITE, buildah::SUITE];
 
 fn runtimes() -> [(&'static str, PathBuf); 2] {
     [("runc", "/usr/sbin/runc".into()), ("orlop", ORLOP.into())]

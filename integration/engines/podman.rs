@@ -12,7 +12,7 @@ mod rootless;
 
 use crate::Suite;
 use crate::image::NAME;
-use crate::support::{Outcome, finish_within, patience};
+use crate::support::{Outcome, finish_within, patience, unique};
 use crate::world::{Engine, sh};
 use std::fs;
 use std::path::Path;
@@ -92,10 +92,15 @@ fn command(e: &Engine, args: &[&str]) -> Command {
     let makes = matches!(&args[..verbs], ["run" | "create" | "build"] | ["pod", "create"]);
     let is_placed = args.iter().any(|a| a.starts_with("--pod") || a.starts_with("--cgroup"));
     if makes && !is_placed {
-        c.args(["--cgroup-parent", &e.cgroup]);
+        c.arg("--cgroup-parent").arg(if args[0] == "build" { build_cgroup(e) } else { e.cgroup.clone() });
     }
     c.args(&args[verbs..]).current_dir(&e.dir).stdin(Stdio::null());
     c
+}
+
+/// What `build` calls the parent is the cgroup itself, so that no two may have the same.
+pub fn build_cgroup(e: &Engine) -> String {
+    format!("{}/build-{}", e.cgroup, unique())
 }
 
 /// To its end.
