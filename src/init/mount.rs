@@ -6,7 +6,7 @@ use crate::plan::mounts::options::{ATIME, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::plan::step::{Attr, CgroupV1Mount, Mount, MountWhat, OnProc, Tree};
 use crate::sys::{Errno, Sys, cred, fd, mount, path};
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The root of every procfs (linux/proc_ns.h).
 const PROC_ROOT_INO: u64 = 1;
@@ -74,10 +74,13 @@ impl Init<'_> {
     }
 
     fn mount_new(&mut self, m: &Mount) -> Done {
-        let MountWhat::New { fstype, source, params, copy_up, inherit_mode, fallback } = &m.what else {
+        let MountWhat::New { fstype, source, params, page, copy_up, inherit_mode, fallback } = &m.what else {
             return Err(Fault { call: "mount", errno: Errno::EINVAL });
         };
         let (target, made) = self.find_or_make_dir(&m.target, m.strict_target)?;
+        if let Some(page) = page {
+            return self.mount_page(m, fstype, source, page, &target);
+        }
         let fd = match (self.new_instance(fstype, source, params, m.attr.set), fallback) {
             (Err(fault), Some(tree)) if cred::is_denied(fault.errno) => {
                 let fd = self.tree(tree)?;
@@ -100,6 +103,19 @@ impl Init<'_> {
             mount::set_attr(&fd, m.rattr, 0, true).during("mount_setattr AT_RECURSIVE")?;
         }
         self.attach(m, &fd, &target)
+    }
+
+    /// mount(2) onto the descriptor, which becomes our working directory: we leave that with the pivot.
+    fn mount_page(&mut self, m: &Mount, fstype: &CStr, source: &CStr, page: &CStr, target: &OwnedFd) -> Done {
+        if m.proc == OnProc::Never && is_procfs(target)? {
+            return Err(Fault { call: "the mount point lies on a procfs: mount", errno: Errno::EPERM });
+        }
+        path::enter(target.as_fd()).during("fchdir to the mount point")?;
+        mount::mount_here(fstype, source, page).during("mount")?;
+        let fd = path::open(self.root()?, &m.target, libc::O_PATH, 0, in_root(m.strict_target))
+            .during("openat2 of the mount")?;
+        set_attrs(m, &fd)?;
+        propagate(m, &fd)
     }
 
     fn remount(&mut self, m: &Mount, params: &Params) -> Done {

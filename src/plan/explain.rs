@@ -204,7 +204,7 @@ fn mount(f: &mut Formatter<'_>, m: &Mount) -> fmt::Result {
             parameters(f, params)?;
             return spread(f, &m.propagation);
         }
-        MountWhat::New { fstype, source, params, copy_up, inherit_mode, fallback } => {
+        MountWhat::New { fstype, source, params, copy_up, inherit_mode, fallback, .. } => {
             write!(f, "mount {}", plain(fstype))?;
             if f.alternate() && source != fstype {
                 write!(f, " from {source:?}")?;
@@ -517,6 +517,7 @@ mod tests {
                 fstype: c("tmpfs"),
                 source: c("shm"),
                 params: params.iter().map(|(k, v)| (c(k), v.map(c))).collect(),
+                page: None,
                 copy_up: false,
                 inherit_mode: false,
                 fallback: None,

@@ -112,6 +112,8 @@ pub enum MountWhat {
         fstype: CString,
         source: CString,
         params: Vec<(CString, Option<CString>)>,
+        /// All of them as mount(2) takes them, when one is too long for fsconfig(2).
+        page: Option<CString>,
         /// tmpfs only: copy what the mount covers into it.
         copy_up: bool,
         /// tmpfs without a `mode=`: take mode and owner of the directory that it covers.

@@ -99,6 +99,13 @@ fn attach_raw(from: RawFd, to: RawFd, path: &CStr, flags: u32) -> Sys {
         .map(drop)
 }
 
+/// mount(2) of a new instance onto the working directory, its options in one page.
+pub fn mount_here(fstype: &CStr, source: &CStr, page: &CStr) -> Sys {
+    let data = page.as_ptr().cast();
+    // SAFETY: all four are C strings, and the call keeps none.
+    check_int(unsafe { libc::mount(source.as_ptr(), c".".as_ptr(), fstype.as_ptr(), 0, data) }).map(drop)
+}
+
 /// fsopen(2)
 pub fn fs_open(fstype: &CStr) -> Sys<OwnedFd> {
     // SAFETY: the name is a C string.

@@ -27,7 +27,15 @@ pub fn plan(d: &mut Draft, e: &Entry, o: &mut Options, path: &str) -> Result<Mou
         Some(_) if hierarchies.v1.is_empty() && own => {
             let params = super::params(&e.at, &o.data)?;
             let (fstype, source) = (cstring(&e.at, "cgroup2")?, cstring(&e.at, e.source_or("cgroup"))?);
-            Ok(MountWhat::New { fstype, source, params, copy_up: false, inherit_mode: false, fallback: None })
+            Ok(MountWhat::New {
+                fstype,
+                source,
+                params,
+                page: None,
+                copy_up: false,
+                inherit_mode: false,
+                fallback: None,
+            })
         }
         Some(v2) if hierarchies.v1.is_empty() => {
             let (mount, own) = (v2.mount.clone(), v2.own.clone());

@@ -292,6 +292,7 @@ fn new(d: &mut Draft, e: &Entry, o: &mut Options) -> Result<MountWhat> {
     Ok(MountWhat::New {
         fstype: cstring(at, e.kind)?,
         source: cstring(at, e.source_or(e.kind))?,
+        page: page(at, &params)?,
         params,
         copy_up: o.copy_up,
         inherit_mode: e.kind == "tmpfs" && !has_mode,
@@ -337,6 +338,26 @@ type Params = Vec<(CString, Option<CString>)>;
 fn params(at: &str, data: &[(String, Option<String>)]) -> Result<Params> {
     let value = |v: &Option<String>| v.as_deref().map(|v| cstring(at, v)).transpose();
     data.iter().map(|(k, v)| Ok((cstring(at, k)?, value(v)?))).collect()
+}
+
+/// The options in one string when a value is longer than fsconfig(2) takes, 255 bytes: podman mounts images with a
+/// `lowerdir` of many paths. mount(2) has a page for them all.
+fn page(at: &str, params: &Params) -> Result<Option<CString>> {
+    if !params.iter().any(|(_, v)| v.as_ref().is_some_and(|v| v.as_bytes().len() > 255)) {
+        return Ok(None);
+    }
+    let one = |(k, v): &(CString, Option<CString>)| match v {
+        Some(v) => [k.as_bytes(), b"=", v.as_bytes()].concat(),
+        None => k.as_bytes().to_vec(),
+    };
+    let all = params.iter().map(one).collect::<Vec<_>>().join(&b","[..]);
+    if all.len() > 4095 {
+        return Err(Error::invalid(
+            format!("{at}.options"),
+            format!("are {} bytes, and mount(2) takes 4095", all.len()),
+        ));
+    }
+    CString::new(all).map(Some).map_err(|_| Error::invalid(at, "has a NUL byte"))
 }
 
 /// config-linux.md#mount-label: a label that cannot be set would leave files open to others.

@@ -278,6 +278,23 @@ fn id_mappings_are_the_mounts_or_the_namespaces() {
 }
 
 #[test]
+fn options_too_long_for_fsconfig_come_in_one_page() {
+    let of = |len: usize| {
+        let lower = format!("lowerdir={}", "/x".repeat(len / 2));
+        one("overlay", &["ro", "index=off", &lower, "userxattr"])
+    };
+    let MountWhat::New { page, .. } = mount_of(&of(254)).what else { panic!() };
+    assert_eq!(page, None);
+    let MountWhat::New { page, .. } = mount_of(&of(256)).what else { panic!() };
+    let want = format!("index=off,lowerdir={},userxattr", "/x".repeat(128));
+    assert_eq!(page.unwrap().to_str().unwrap(), want);
+    assert_eq!(
+        run(&of(5000)).unwrap_err().to_string(),
+        "mounts[0] (/x).options: are 5029 bytes, and mount(2) takes 4095"
+    );
+}
+
+#[test]
 fn a_label_is_set_where_selinux_is_and_an_error_elsewhere() {
     let s = one("tmpfs", &[]).set("/linux/mountLabel", json!("u:r:t:c1,c2"));
     assert_eq!(
