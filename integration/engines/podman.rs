@@ -52,7 +52,7 @@ RUNTIME = ["PROGRAM"]
 network_backend = "netavark"
 
 [containers]
-default_ulimits = ["nofile=1024:2048", "nproc=4096:4096"]
+default_ulimits = ["nofile=2048:2048", "nproc=4096:4096"]
 log_driver = "k8s-file"
 "#;
 

@@ -35,6 +35,7 @@ fn build_runs_steps(e: &Engine) {
         &[
             "build",
             "--quiet",
+            "--layers=false",
             "--build-arg",
             "WORD=given",
             "-t",

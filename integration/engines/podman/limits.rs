@@ -159,7 +159,7 @@ fn ulimit(e: &Engine) {
         "ulimit -n; ulimit -Hn; ulimit -c",
     );
     assert_eq!(printed, "100\n200\n0");
-    assert_eq!(prints(e, &[], "ulimit -n; ulimit -Hn"), "1024\n2048");
+    assert_eq!(prints(e, &[], "ulimit -n; ulimit -Hn"), "2048\n2048");
     let c = Container::sleeping(e, "ulimit", &["--ulimit", "nofile=100:200", "--ulimit", "nproc=4000"]);
     assert_eq!(c.prints("ulimit -n; ulimit -Hn"), "100\n200");
 }

@@ -180,7 +180,7 @@ fn play_and_generate_kube(e: &Engine) {
         .stdout;
     assert!(status.contains("NoNewPrivs:\t1") && status.contains("CapBnd:\t0000000000000000"), "{status}");
     let again = says(e, &["generate", "kube", pod.name]);
-    assert!(again.contains("kind: Pod") && again.contains("name: main"), "{again}");
+    assert!(again.contains("kind: Pod") && again.contains("name: played-main"), "{again}");
     podman(e, &["play", "kube", "--down", file]).ok();
     assert!(!podman(e, &["pod", "exists", pod.name]).status.success());
     // `play kube` has no option for the parent of its cgroups.

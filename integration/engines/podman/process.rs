@@ -165,7 +165,7 @@ fn in_a_terminal(e: &Engine, args: &[&str]) -> String {
     let mut c = Command::new("script");
     c.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(&e.dir);
     // script(1) passes an end of its input on as ^D: it gets none.
-    let (reader, _writer) = std::io::pipe().expect("pipe");
+    let (reader, _writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("pipe");
     finish(c.stdin(reader)).ok().stdout.replace('\r', "")
 }
 
