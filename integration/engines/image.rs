@@ -9,11 +9,16 @@ pub const NAME: &str = "localhost/box:latest";
 
 /// What `docker load`, `podman load` and `ctr image import` take: an OCI layout with `manifest.json` beside it.
 pub fn archive() -> Vec<u8> {
+    archive_of(NAME, &["sh"])
+}
+
+/// The same files under another name, with another command.
+pub fn archive_of(name: &str, command: &[&str]) -> Vec<u8> {
     let layer = layer();
     let layer_id = Digest::of(&layer);
     let config = json!({
         "architecture": "amd64", "os": "linux",
-        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"], "Labels": {"origin": "here"}},
+        "config": {"Cmd": command, "Env": ["PATH=/bin"], "Labels": {"origin": "here"}},
         "rootfs": {"type": "layers", "diff_ids": [layer_id.to_string()]},
         "history": [{"created_by": "by hand"}],
     })
@@ -26,10 +31,10 @@ pub fn archive() -> Vec<u8> {
     .to_string();
     let mut entry = describe("manifest.v1+json", manifest.as_bytes());
     entry["annotations"] =
-        json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": NAME});
+        json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name});
     let blob = |data: &[u8]| format!("blobs/sha256/{}", Digest::of(data).hex());
     let save: Value =
-        json!([{"Config": blob(config.as_bytes()), "RepoTags": [NAME], "Layers": [blob(&layer)]}]);
+        json!([{"Config": blob(config.as_bytes()), "RepoTags": [name], "Layers": [blob(&layer)]}]);
     let mut tar = tar::Builder::new(Vec::new());
     for (name, data) in [
         ("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#.as_slice()),

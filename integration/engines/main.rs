@@ -4,6 +4,7 @@
 //! and ended by `world.rs`; `report.rs` sets the columns side by side.
 
 mod buildah;
+mod containerd;
 mod docker;
 mod image;
 mod podman;
@@ -72,7 +73,7 @@ impl Suite {
 /// A check with these words in its name does not run.
 const SKIP: &str = "--skip=";
 
-const SUITES: &[Suite] = &[docker::SUITE, podman::SUITE, buildah::SUITE];
+const SUITES: &[Suite] = &[containerd::SUITE, docker::SUITE, podman::SUITE, buildah::SUITE];
 
 fn runtimes() -> [(&'static str, PathBuf); 2] {
     [("runc", "/usr/sbin/runc".into()), ("orlop", ORLOP.into())]
