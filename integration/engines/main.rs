@@ -5,6 +5,7 @@
 
 mod buildah;
 mod containerd;
+mod cri;
 mod docker;
 mod image;
 mod podman;
@@ -73,7 +74,7 @@ impl Suite {
 /// A check with these words in its name does not run.
 const SKIP: &str = "--skip=";
 
-const SUITES: &[Suite] = &[containerd::SUITE, docker::SUITE, podman::SUITE, buildah::SUITE];
+const SUITES: &[Suite] = &[containerd::SUITE, cri::SUITE, docker::SUITE, podman::SUITE, buildah::SUITE];
 
 fn runtimes() -> [(&'static str, PathBuf); 2] {
     [("runc", "/usr/sbin/runc".into()), ("orlop", ORLOP.into())]
