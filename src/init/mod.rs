@@ -10,9 +10,10 @@ mod device;
 mod exec;
 pub mod hook;
 mod ids;
-mod mount;
+pub mod mount;
+pub mod mountpoint;
 mod paths;
-mod rootfs;
+pub mod rootfs;
 
 use crate::plan::step::{Act, Ask, CStrings, Program, Step, Tree};
 use crate::sync::{self, HEAD, Head, Kind, MAX};

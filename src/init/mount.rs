@@ -1,6 +1,6 @@
 //! config.md#mounts: one entry, onto the descriptor of its target.
 
-use super::rootfs::in_root;
+use super::mountpoint::in_root;
 use super::{Done, During, Fault, Init};
 use crate::plan::mounts::options::{ATIME, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::plan::step::{Attr, CgroupV1Mount, Mount, MountWhat, OnProc, Tree};
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The root of every procfs (linux/proc_ns.h).
 const PROC_ROOT_INO: u64 = 1;
 
-pub(super) type Params = [(CString, Option<CString>)];
+pub type Params = [(CString, Option<CString>)];
 
 impl Init<'_> {
     pub(super) fn mount(&mut self, m: &Mount) -> Done {
@@ -194,7 +194,7 @@ impl Init<'_> {
 }
 
 /// An empty tmpfs, 0755.
-pub(super) fn small_tmpfs(attr: u64) -> Done<OwnedFd> {
+pub fn small_tmpfs(attr: u64) -> Done<OwnedFd> {
     let fs = mount::fs_open(c"tmpfs").during("fsopen")?;
     mount::fs_set(&fs, c"mode", Some(c"755")).and_then(|()| mount::fs_create(&fs)).during("fsconfig")?;
     mount::fs_mount(&fs, attr).during("fsmount")
