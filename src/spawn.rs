@@ -19,7 +19,14 @@ pub type Slots = Vec<Option<OwnedFd>>;
 
 /// Opens what only the host can tell: bind sources and namespaces. Nothing was touched yet.
 pub fn open_early(plan: &Plan) -> Result<Slots> {
-    let slots = plan.opens.iter().map(open_one).collect::<Result<Slots>>()?;
+    let mut slots: Slots = plan.opens.iter().map(|_| None).collect();
+    // The rootfs first: its mount is then the oldest of the container's, and criu, which takes the propagation of all that
+    // come from one mount of the host from the youngest, finds it at a source that is not the rootfs alone.
+    let is_root = |n: &usize| plan.opens[*n].at == "root.path";
+    let (root, others): (Vec<_>, Vec<_>) = (0..slots.len()).partition(is_root);
+    for n in root.into_iter().chain(others) {
+        slots[n] = open_one(&plan.opens[n])?;
+    }
     for open in &plan.opens {
         match &open.what {
             OpenWhat::NotOurs { namespace, kind } => not_ours(&open.at, slots[*namespace].as_ref(), *kind)?,
