@@ -44,6 +44,7 @@ pub struct Record {
     pub private_pids: bool,
     /// It shares its creator's session keyring, and so does what `exec` starts.
     pub no_new_keyring: bool,
+    pub criu: crate::criu::Recorded,
 }
 
 /// runtime.md#state
@@ -384,7 +385,7 @@ impl Container {
             Some(s) if s.is_dead() => (Status::Stopped, 0),
             Some(_) if !created => (Status::Creating, process.pid),
             Some(_) if self.cgroup().is_frozen() => (Status::Paused, process.pid),
-            Some(s) if !s.has_exec() => (Status::Created, process.pid),
+            Some(s) if !s.has_exec() && !self.record.criu.restored => (Status::Created, process.pid),
             Some(_) => (Status::Running, process.pid),
         }
     }

@@ -15,6 +15,7 @@
 //! | [`init`] | the container's half: each step done or reported, without allocating | its own namespaces |
 //! | [`cgroup`] | cgroups made, joined, limited, frozen, killed, removed | cgroupfs |
 //! | [`hooks`], [`console`], [`foreground`] | hooks of the host; terminals; the wait of a foreground `run` | processes, ttys |
+//! | [`criu`] | checkpoint and restore: criu asked over its socket, and the mounts that it finds | criu, a mount namespace for it |
 //! | [`verbs`] | one file per verb: load, plan, act, record | through the rooms above |
 //! | [`image`] | `imgtool`: layered images to bundles | store, bundle |
 //! | [`sys`] | one function per system call; **the only unsafe code** | the kernel |
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod container;
+pub mod criu;
 pub mod error;
 pub mod foreground;
 pub mod hooks;

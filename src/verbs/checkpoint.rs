@@ -1,10 +1,21 @@
 //! checkpoint: a running container to files.
 
+use super::make;
 use crate::cli::Checkpoint;
-use crate::container::StateRoot;
-use crate::error::{Error, Result};
+use crate::container::{StateRoot, Status};
+use crate::criu;
+use crate::error::{Error, Kind, Result, os};
+use crate::sys::signal;
 
+/// As with runc, a container that was told not to go on is deleted: what is left of it is the checkpoint.
 pub fn checkpoint(root: &StateRoot, args: &Checkpoint) -> Result<()> {
-    let _ = (root, args);
-    Err(Error::unsupported("", "is not built yet"))
+    signal::set_default(libc::SIGCHLD).map_err(os("process", "sigaction"))?; // an ignored one keeps no status of criu
+    let c = root.lock(&args.container_id)?;
+    let (status, pid) = c.status();
+    if !matches!(status, Status::Running | Status::Paused) {
+        let what = format!("container not running: cannot checkpoint a {} container", status.as_str());
+        return Err(Error::new(Kind::WrongState, format!("container {:?}", c.record.id), what));
+    }
+    criu::dump(&c, pid, args)?;
+    if args.leave_running || args.pre_dump { Ok(()) } else { make::remove(&c) }
 }

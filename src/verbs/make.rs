@@ -67,22 +67,7 @@ pub fn make(
         console::check_socket("--console-socket", socket)?;
     }
     before_clone(&plan)?;
-    let mut container = root.reserve(record(&bundle, order, &plan), &bundle.text)?;
-    // What was there before the lock was ours may have been of a container of this id that is gone by now.
-    if container.record.cgroup.was_found() {
-        container.record.cgroup = Cgroup::recorded(&plan.cgroup);
-        container.save()?;
-    }
-    let cgroup = match Cgroup::create(&plan.cgroup, &container.record.cgroup) {
-        Ok(cgroup) => cgroup,
-        Err(e) => {
-            // It has undone itself, and what is in a cgroup that was refused is not ours to kill.
-            if let Err(e) = container.remove() {
-                tracing::warn!("{e}");
-            }
-            return Err(e);
-        }
-    };
+    let (container, cgroup) = reserve(root, &bundle, record(&bundle, order, &plan), &plan)?;
     let child = build(order, &plan, &container, cgroup, slots).inspect_err(|_| undo(&container))?;
     let mut made = Made { container, child, plan };
     let begun = begin(&mut made)
@@ -108,7 +93,32 @@ pub fn settle() -> Result<()> {
     seal::ensure()
 }
 
-fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
+/// The id and the cgroup, which are this container's alone from here on.
+pub fn reserve(
+    root: &StateRoot,
+    bundle: &Bundle,
+    record: Record,
+    plan: &Plan,
+) -> Result<(Container, Cgroup)> {
+    let mut container = root.reserve(record, &bundle.text)?;
+    // What was there before the lock was ours may have been of a container of this id that is gone by now.
+    if container.record.cgroup.was_found() {
+        container.record.cgroup = Cgroup::recorded(&plan.cgroup);
+        container.save()?;
+    }
+    match Cgroup::create(&plan.cgroup, &container.record.cgroup) {
+        Ok(cgroup) => Ok((container, cgroup)),
+        Err(e) => {
+            // It has undone itself, and what is in a cgroup that was refused is not ours to kill.
+            if let Err(e) = container.remove() {
+                tracing::warn!("{e}");
+            }
+            Err(e)
+        }
+    }
+}
+
+pub fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
     let facts = host::facts(&bundle.config, !order.no_cgroup)?;
     let request = Request {
         id: order.id.clone(),
@@ -150,7 +160,7 @@ fn check_preserved(count: u64) -> Result<()> {
     missing.map_or(Ok(()), |n| Err(Error::invalid("--preserve-fds", format!("descriptor {n} is not open"))))
 }
 
-fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
+pub fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
     let config = &bundle.config;
     Record {
         oci_version: config.oci_version.clone().unwrap_or_default(),
@@ -165,6 +175,7 @@ fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
         program: plan.program.name.clone(),
         private_pids: plan.private_pids,
         no_new_keyring: order.no_new_keyring,
+        criu: crate::criu::Recorded::of(plan),
     }
 }
 
@@ -190,23 +201,25 @@ pub fn serve(
     slots: spawn::Slots,
     socket: Option<&Path>,
 ) -> Result<Child> {
-    let mut hand_on = |master: OwnedFd, number: i32| -> Result<Option<OwnedFd>> {
-        match socket {
-            Some(socket) => {
-                let name = format!("/dev/pts/{number}");
-                console::send("--console-socket", socket, &name, master.as_fd()).map(|()| None)
-            }
-            None => {
-                console::give_size(&master); // before the program looks
-                Ok(Some(master))
-            }
-        }
-    };
-    if let Err(e) = child.serve(plan, member, slots, &mut hand_on) {
+    if let Err(e) = child.serve(plan, member, slots, &mut |master, number| hand_on(socket, master, number)) {
         child.kill();
         return Err(e);
     }
     Ok(child)
+}
+
+/// The terminal's master, to the caller's socket if there is one.
+pub fn hand_on(socket: Option<&Path>, master: OwnedFd, number: i32) -> Result<Option<OwnedFd>> {
+    match socket {
+        Some(socket) => {
+            let name = format!("/dev/pts/{number}");
+            console::send("--console-socket", socket, &name, master.as_fd()).map(|()| None)
+        }
+        None => {
+            console::give_size(&master); // before the program looks
+            Ok(Some(master))
+        }
+    }
 }
 
 /// What callers wait for, when all else is done: a pidfd for a manager that cannot wait for init, and the pid file.
@@ -219,7 +232,7 @@ pub fn publish(pidfd_socket: Option<&Path>, pid_file: Option<&Path>, child: &Chi
 }
 
 /// By a temporary file and rename(2): it is complete when it is seen.
-fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
+pub fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
     let temp = file.with_file_name(format!(".orlop-pid.{}", std::process::id()));
     let _ = std::fs::remove_file(&temp); // of a process that was killed; the next call says if it stays
     // Others may be able to write to the directory: their links are not followed.
@@ -233,7 +246,7 @@ fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
 }
 
 /// Nothing of a failed create stays; what cannot be removed is logged, since the cause matters more.
-fn undo(container: &Container) {
+pub fn undo(container: &Container) {
     if let Some((p, _)) = container.init() {
         let _ = crate::container::signal(p, libc::SIGKILL); // gone already is as good
     }

@@ -1,11 +1,86 @@
-//! restore: a container from files.
+//! restore: a container from files. Everything around its init is made as `create` makes it; init comes from criu.
 
-use crate::cli::{Global, Restore};
-use crate::container::StateRoot;
-use crate::error::{Error, Result};
+use super::make::{self, Order};
+use super::run;
+use crate::bundle::Bundle;
+use crate::cli::{CgroupManager, Global, Restore};
+use crate::container::{self, Container, StateRoot};
+use crate::criu::{Restored, Source, Target};
+use crate::error::{Error, Result, os};
+use crate::foreground::Foreground;
+use crate::plan::Plan;
+use crate::sys::pty;
+use crate::{console, hooks, spawn};
+use std::path::PathBuf;
 
 /// The exit code: the program's, or 0 when detached.
 pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32> {
-    let _ = (root, args, global);
-    Err(Error::unsupported("", "is not built yet"))
+    container::check_id(&args.container_id)?;
+    make::settle()?;
+    let order = order(args, global)?;
+    let bundle = Bundle::open(&order.bundle, &order.config)?;
+    let plan = make::plan(&bundle, &order)?;
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    let slots = spawn::open_early(&plan)?;
+    if let Some(socket) = &order.console_socket {
+        console::check_socket("--console-socket", socket)?;
+    }
+    let source = Source::open(args)?;
+    let foreground = match args.detach {
+        true => None,
+        false => Some(Foreground::prepare(plan.terminal, !args.no_subreaper)?),
+    };
+    let mut record = make::record(&bundle, &order, &plan);
+    record.criu.restored = true;
+    let (mut container, cgroup) = make::reserve(root, &bundle, record, &plan)?;
+    let mut on_master = |master| {
+        let number = pty::number(&master).map_err(os("process.terminal", "ioctl TIOCGPTN"))?;
+        make::hand_on(order.console_socket.as_deref(), master, number as i32)
+    };
+    let target = Target { container: &container, plan: &plan, slots, cgroup, on_master: &mut on_master };
+    let restored = source.restore(args, target).inspect_err(|_| make::undo(&container))?;
+    if let Err(e) = begin(&mut container, &plan, &restored, args) {
+        match container.relock(restored.process) {
+            Ok(true) => make::undo(&container),
+            Ok(false) => {}
+            Err(e) => tracing::warn!("{e}"),
+        }
+        return Err(e);
+    }
+    let Restored { process, pidfd, master } = restored;
+    match foreground {
+        None => Ok(0),
+        Some(foreground) => run::wait(foreground, container, process, &pidfd, master, false),
+    }
+}
+
+fn order(args: &Restore, global: &Global) -> Result<Order> {
+    if global.cgroup_manager == CgroupManager::Systemd {
+        let what =
+            "systemd is not supported by this version: cgroups are made through the cgroup file system";
+        return Err(Error::unsupported("--systemd-cgroup", what));
+    }
+    Ok(Order {
+        id: args.container_id.clone(),
+        bundle: args.bundle.clone(),
+        config: PathBuf::from("config.json"),
+        console_socket: args.console_socket.clone(),
+        no_pivot: args.no_pivot,
+        foreground: !args.detach,
+        no_cgroup: global.cgroup_manager == CgroupManager::Disabled,
+        ..Order::default()
+    })
+}
+
+/// The program runs again: there is no `start` that poststart hooks could wait for.
+fn begin(container: &mut Container, plan: &Plan, restored: &Restored, args: &Restore) -> Result<()> {
+    container.mark_created()?;
+    if !plan.hooks.poststart.is_empty() {
+        let state = container.state("running", restored.process.pid).to_string();
+        container.unlock(); // no delete has to wait for a hook that hangs
+        hooks::run("poststart", &plan.hooks.poststart, state.as_bytes())?;
+    }
+    args.pid_file.as_ref().map_or(Ok(()), |file| make::write_pid_file(file, restored.process.pid))
 }

@@ -1,11 +1,12 @@
 //! run: create and start in one, and in the foreground wait and delete.
 
 use super::make::{self, Made, Order};
-use crate::container::StateRoot;
+use crate::container::{Container, Process, StateRoot};
 use crate::error::Result;
 use crate::foreground::Foreground;
 use crate::hooks;
-use std::os::fd::AsFd;
+use crate::sys::clone;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What `run` is asked beside what `create` is.
 pub struct Stay {
@@ -27,17 +28,30 @@ pub fn run(root: &StateRoot, order: &Order, stay: &Stay) -> Result<i32> {
     let order = Order { foreground: !stay.detach, ..order.clone() };
     let made = make::make(root, &order, &mut prepare, &mut begin)?;
     let Some(foreground) = foreground else { return Ok(0) };
-    let Made { mut container, mut child, .. } = made;
+    let Made { container, mut child, .. } = made;
+    let master = child.master.take();
+    wait(foreground, container, child.process, &child.pidfd, master, stay.keep)
+}
+
+/// Waits for the program in the foreground, and deletes the container unless it is to be kept.
+pub fn wait(
+    foreground: Foreground,
+    mut container: Container,
+    process: Process,
+    pidfd: &OwnedFd,
+    master: Option<OwnedFd>,
+    keep: bool,
+) -> Result<i32> {
     container.unlock(); // others may look while it runs
-    let code = foreground.wait(child.process.pid, child.pidfd.as_fd(), child.master.take());
+    let code = foreground.wait(process.pid, pidfd.as_fd(), master);
     if code.is_err() {
-        child.kill();
+        let _ = clone::signal(pidfd, libc::SIGKILL); // gone already is as good
+        let _ = clone::wait(process.pid, true); // only its zombie is collected
     }
-    if code.is_err() || !stay.keep {
+    if code.is_err() || !keep {
         // Whoever deleted it meanwhile has done our work.
-        let removed = container
-            .relock(child.process)
-            .and_then(|ours| if ours { make::remove(&container) } else { Ok(()) });
+        let removed =
+            container.relock(process).and_then(|ours| if ours { make::remove(&container) } else { Ok(()) });
         if let Err(e) = removed {
             tracing::error!("{e}"); // the program's status matters more
         }
