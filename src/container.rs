@@ -336,7 +336,8 @@ impl Container {
             .map_err(|e| Error::io(file.to_string_lossy(), "write", &e))
     }
 
-    fn save_document(&self, text: &[u8]) -> Result<()> {
+    /// Writes the document that the container counts as made by.
+    pub fn save_document(&self, text: &[u8]) -> Result<()> {
         let file = self.dir.join("config.json");
         write_private(&file, text).map_err(|e| Error::io(file.to_string_lossy(), "write", &e))
     }

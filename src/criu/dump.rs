@@ -1,6 +1,6 @@
 //! A running container to image files.
 
-use super::rpc::{Kind, Opts, PageServer, Pair};
+use super::rpc::{Features, Kind, Opts, PageServer, Pair};
 use super::swrk::{self, Streams, Swrk};
 use super::{Directories, EXTERNAL, STREAMS, mounts};
 use crate::cli::Checkpoint;
@@ -20,6 +20,7 @@ pub fn dump(c: &Container, pid: i32, a: &Checkpoint) -> Result<()> {
     let version = swrk::check()?;
     let images = swrk::directory("--image-path", &a.images.image_path, true)?;
     let parent = a.parent_path.as_deref().map(|p| check_parent(&images.1, p)).transpose()?;
+    check_features(a)?;
     let dirs = Directories::new(images, a.images.work_path.as_deref(), "dump.log")?;
     let opts = Opts {
         pid: Some(pid),
@@ -28,7 +29,7 @@ pub fn dump(c: &Container, pid: i32, a: &Checkpoint) -> Result<()> {
         tcp_skip_in_flight: a.tcp_skip_in_flight,
         link_remap: a.link_remap,
         freeze_cgroup: freezer(c),
-        track_memory: parent.is_some(),
+        track_memory: a.pre_dump || parent.is_some(),
         parent_images: parent,
         page_server: server,
         external: external_namespaces(c, pid)?,
@@ -54,6 +55,25 @@ pub fn dump(c: &Container, pid: i32, a: &Checkpoint) -> Result<()> {
         true => Ok(()),
         false => Err(swrk::refused("dump", &answer, &version, &dirs.log)),
     }
+}
+
+/// Asked first: criu aborts where the kernel cannot do it.
+fn check_features(a: &Checkpoint) -> Result<()> {
+    let (track_memory, lazy_pages) = (a.pre_dump || a.parent_path.is_some(), a.images.lazy_pages);
+    if !track_memory && !lazy_pages {
+        return Ok(());
+    }
+    let there = swrk::features(Features { track_memory, lazy_pages })?;
+    let missing =
+        |flag: &str, what: &str| Err(Error::unsupported(flag, format!("criu or the kernel has no {what}")));
+    if track_memory && !there.track_memory {
+        let flag = if a.pre_dump { "--pre-dump" } else { "--parent-path" };
+        return missing(flag, "tracking of memory that changes (CONFIG_MEM_SOFT_DIRTY)");
+    }
+    if lazy_pages && !there.lazy_pages {
+        return missing("--lazy-pages", "userfaultfd");
+    }
+    Ok(())
 }
 
 /// criu stops processes by the freezer where there is one, and by ptrace(2) otherwise.

@@ -11,6 +11,7 @@ pub enum Kind {
     Restore = 2,
     PreDump = 4,
     Notify = 6,
+    FeatureCheck = 9,
     Version = 10,
 }
 
@@ -22,6 +23,19 @@ pub struct Request {
     pub opts: Option<Opts>,
     #[prost(bool, optional, tag = "3")]
     pub notify_success: Option<bool>,
+    #[prost(message, optional, tag = "5")]
+    pub features: Option<Features>,
+}
+
+/// Asked for when set, and there when set in the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Features {
+    /// Pages that were written to are known (CONFIG_MEM_SOFT_DIRTY).
+    #[prost(bool, tag = "1")]
+    pub track_memory: bool,
+    /// userfaultfd(2)
+    #[prost(bool, tag = "2")]
+    pub lazy_pages: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -34,6 +48,8 @@ pub struct Response {
     pub restore: Option<Restored>,
     #[prost(message, optional, tag = "5")]
     pub notify: Option<Notify>,
+    #[prost(message, optional, tag = "8")]
+    pub features: Option<Features>,
     /// The first error of the log, if criu is new enough to tell it.
     #[prost(string, optional, tag = "9")]
     pub message: Option<String>,

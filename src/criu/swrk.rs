@@ -1,8 +1,8 @@
 //! One criu at work for one request: `criu swrk FD`, which answers over a socket and asks in between (criu(8), RPC).
 
-use super::rpc::{Kind, Notify, Opts, Request, Response, Version};
+use super::rpc::{Features, Kind, Notify, Opts, Request, Response, Version};
 use crate::error::{Error, Kind as What, Result, os};
-use crate::sys::fd;
+use crate::sys::{Errno, fd};
 use prost::Message;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -62,14 +62,21 @@ impl Swrk {
 
     /// Sends the request and serves criu's questions up to its answer.
     pub fn call(&mut self, kind: Kind, opts: Option<Opts>, notified: Notified) -> Result<Response> {
-        self.send(&Request { kind: kind as i32, opts, notify_success: None })?;
+        self.ask(&Request { kind: kind as i32, opts, ..Request::default() }, notified)
+    }
+
+    fn ask(&mut self, request: &Request, notified: Notified) -> Result<Response> {
+        self.send(request)?;
         loop {
             let (response, fd) = self.receive()?;
             match response.notify.as_ref().filter(|_| response.kind() == Kind::Notify) {
                 Some(notify) => {
                     let done = notified(notify, fd);
-                    let request =
-                        Request { kind: Kind::Notify as i32, opts: None, notify_success: Some(done.is_ok()) };
+                    let request = Request {
+                        kind: Kind::Notify as i32,
+                        notify_success: Some(done.is_ok()),
+                        ..Request::default()
+                    };
                     // Ours is the error to tell; criu undoes its work when it hears of it.
                     let sent = self.send(&request);
                     if let Err(e) = done {
@@ -97,17 +104,21 @@ impl Swrk {
 
     fn send(&self, request: &Request) -> Result<()> {
         match fd::write(&self.socket, &request.encode_to_vec()) {
-            Ok(_) => Ok(()),
+            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()), // that it ended is told by what it does not answer
             Err(e) => Err(Error::os("criu", "send the request", e as i32)),
         }
     }
 
     fn receive(&mut self) -> Result<(Response, Option<OwnedFd>)> {
         let mut buf = vec![0; ANSWER];
-        let (n, fd) = fd::recv_fd(&self.socket, &mut buf).map_err(os("criu", "recvmsg"))?;
+        let (n, fd) = match fd::recv_fd(&self.socket, &mut buf) {
+            Err(Errno::ECONNRESET) => (0, None),
+            other => other.map_err(os("criu", "recvmsg"))?,
+        };
         if n == 0 {
             let how = self.child.wait().map(|s| s.to_string()).unwrap_or_default();
-            return Err(Error::invalid("criu", format!("ended without an answer: {how}")));
+            return Err(Error::invalid("criu", format!("ended without an answer: {how}"))
+                .hint("`criu check` tells whether it works on this kernel"));
         }
         let response = Response::decode(&buf[..n])
             .map_err(|e| Error::invalid("criu", format!("its answer cannot be read: {e}")))?;
@@ -129,6 +140,15 @@ pub fn check() -> Result<Version> {
         return Err(Error::unsupported("criu", what).hint("install a newer package criu"));
     }
     Ok(version)
+}
+
+/// What criu can do here, of what it is asked for.
+pub fn features(asked: Features) -> Result<Features> {
+    let mut swrk = Swrk::spawn(Streams::None, &[])?;
+    let request = Request { kind: Kind::FeatureCheck as i32, features: Some(asked), ..Request::default() };
+    let answer = swrk.ask(&request, &mut |_, _| Ok(()))?;
+    swrk.end();
+    Ok(answer.features.unwrap_or_default())
 }
 
 /// The error of a request that criu refused: what its log names as errors, and where the log is.

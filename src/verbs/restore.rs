@@ -4,6 +4,7 @@ use super::make::{self, Order};
 use super::run;
 use crate::bundle::Bundle;
 use crate::cli::{CgroupManager, Global, Restore};
+use crate::config::{Config, Namespace};
 use crate::container::{self, Container, StateRoot};
 use crate::criu::{Restored, Source, Target};
 use crate::error::{Error, Result, os};
@@ -41,7 +42,9 @@ pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32>
     };
     let target = Target { container: &container, plan: &plan, slots, cgroup, on_master: &mut on_master };
     let restored = source.restore(args, target).inspect_err(|_| make::undo(&container))?;
-    if let Err(e) = begin(&mut container, &plan, &restored, args) {
+    let begun = keep_time(&container, &bundle.config, &restored)
+        .and_then(|()| begin(&mut container, &plan, &restored, args));
+    if let Err(e) = begun {
         match container.relock(restored.process) {
             Ok(true) => make::undo(&container),
             Ok(false) => {}
@@ -72,6 +75,21 @@ fn order(args: &Restore, global: &Global) -> Result<Order> {
         no_cgroup: global.cgroup_manager == CgroupManager::Disabled,
         ..Order::default()
     })
+}
+
+/// criu restores into a time namespace, so that clocks go on where they were: `exec` is to join it, too.
+fn keep_time(container: &Container, config: &Config, restored: &Restored) -> Result<()> {
+    let namespace = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/time")).ok();
+    let mut config = config.clone();
+    let list = config.linux.get_or_insert_default().namespaces.get_or_insert_default();
+    let known = list.iter().any(|n| n.kind.as_deref() == Some("time"));
+    if known || namespace(&restored.process.pid.to_string()) == namespace("self") {
+        return Ok(());
+    }
+    list.push(Namespace { kind: Some("time".into()), path: None });
+    let text = serde_json::to_vec(&config)
+        .map_err(|e| Error::invalid("config.json", format!("cannot be written as JSON: {e}")))?;
+    container.save_document(&text)
 }
 
 /// The program runs again: there is no `start` that poststart hooks could wait for.
