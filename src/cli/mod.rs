@@ -182,7 +182,13 @@ pub fn one_line(verb: &str, e: &clap::Error) -> Error {
     let words: Vec<&str> = first.split_whitespace().collect();
     let what = words.join(" ");
     let help = if verb.is_empty() { "orlop --help".into() } else { format!("orlop {verb} --help") };
-    Error::invalid("", what.strip_prefix("error: ").unwrap_or(&what)).hint(format!("see {help}"))
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    let what = match what.strip_prefix("a value is required for ") {
+        // runc's words: podman and CRI-O find out by them whether a runtime has a flag.
+        Some(rest) => format!("flag needs an argument: {}", rest.split('\'').nth(1).unwrap_or(rest)),
+        None => what.to_string(),
+    };
+    Error::invalid("", what).hint(format!("see {help}"))
 }
 
 /// `/`, however it is spelt.

@@ -161,6 +161,7 @@ fn wrong_usage_is_one_line_with_the_verb() {
         ("--root / list", "", "--root"),
         ("--root /.././/. list", "", "--root"),
         ("list --root /r", "list", "'--root'"),
+        ("restore --lsm-mount-context", "restore", "flag needs an argument: --lsm-mount-context"),
     ] {
         let (v, message) = refused(line);
         assert_eq!(v, verb, "{line}: {message}");
