@@ -136,6 +136,9 @@ fn a_container_goes_on_where_it_was() {
     assert_eq!(state["status"], "running");
     assert_eq!(fs::read_to_string(&pid_file).expect("pid file"), state["pid"].to_string());
     assert_eq!(state["bundle"], b.path().to_str().unwrap());
+    let mut open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", state["pid"])).expect("descriptors").collect();
+    open.retain(|fd| !["0", "1", "2"].iter().any(|n| fd.as_ref().is_ok_and(|f| f.file_name() == *n)));
+    assert!(open.is_empty(), "something of ours or of criu's is open in it: {open:?}");
     assert!(finish(&mut b.orlop(["list"])).ok().stdout.contains(&b.id));
     b.verb("start", &[]).fails("is running, expected created");
     b.verb("delete", &[]).fails("not stopped");
