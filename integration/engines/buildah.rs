@@ -20,7 +20,8 @@ pub const SUITE: Suite = Suite {
         check!(run_reads_its_input),
         check!(run_networks),
         check!(run_capabilities_and_seccomp),
-        check!(run_in_a_user_namespace).cannot("buildah makes its mounts below a directory closed to mapped users"),
+        check!(run_in_a_user_namespace)
+            .cannot("buildah makes its mounts below a directory closed to mapped users"),
         check!(copy_and_commit),
         check!(bud_runs_steps),
         check!(bud_layers_are_cached),
