@@ -234,16 +234,14 @@ fn end_of_init_ends_all(e: &Engine) {
 }
 
 fn attach_reads_on(e: &Engine) {
-    let c =
-        Ctr(e).detached(&[], &["sh", "-c", "while ! [ -e /go ]; do sleep 0.02; done; echo attached; exit 5"]);
-    let root = format!("/proc/{}/root/go", c.pid());
-    let o = std::thread::scope(|s| {
-        let attached = s.spawn(|| c.task("attach", &[], &[]));
-        std::thread::sleep(Duration::from_millis(300));
-        fs::write(&root, "").expect("write");
-        attached.join().expect("it ends")
-    });
-    assert_eq!((o.code(), o.stdout.as_str()), (5, "attached\n"), "{}", o.stderr);
+    let script = "until [ -e /go ]; do echo more; sleep 0.05; done; exit 5";
+    let c = Ctr(e).detached(&[], &["sh", "-c", script]);
+    let seen = e.dir.join("attached");
+    let mut attach = Ctr(e).command(["task", "attach", &c.id]);
+    let mut attach = attach.stdout(fs::File::create(&seen).expect("create")).spawn().expect("ctr starts");
+    until("it reads", || fs::read_to_string(&seen).is_ok_and(|t| t.contains("more\n")));
+    fs::write(format!("/proc/{}/root/go", c.pid()), "").expect("write");
+    assert_eq!(attach.wait().expect("wait").code(), Some(5));
     c.remove_container();
 }
 
