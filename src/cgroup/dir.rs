@@ -125,11 +125,11 @@ impl Dir {
             for batch in new.chunks(BATCH) {
                 let open: Vec<_> = batch.iter().filter_map(|p| Some((*p, clone::pidfd(*p).ok()?))).collect();
                 let still = self.pids();
-                for (_, pidfd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
+                for (pid, pidfd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
                     let _ = clone::signal(pidfd, signal); // gone already is as good
+                    done.insert(*pid);
                 }
             }
-            done.extend(new);
         }
     }
 
