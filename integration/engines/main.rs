@@ -1,7 +1,7 @@
 //! Real engines with two runtimes, Debian's runc and the binary under test: what passes with runc passes with orlop.
 //!
 //! `cargo test --test engines [-- [--runtime=orlop] [--skip=WORDS] FILTER…]`. Each pair of engine and runtime has a world of its own, made
-//! and ended by `world.rs`; `report.rs` sets the columns side by side.
+//! and ended by `world.rs`; `report.rs` sets the columns side by side. `--nocapture` tells each result as it comes.
 
 mod buildah;
 mod containerd;

@@ -127,7 +127,12 @@ pub fn enter(engine: &str, runtime: &str, program: &Path, filters: &[String]) ->
     });
     let end = Instant::now() + LIMIT;
     let mut results = Vec::new();
-    while let Ok(result) = rx.recv_timeout(end.saturating_duration_since(Instant::now())) {
+    let progress = std::env::args().any(|a| a == "--nocapture");
+    while let Ok::<Result, _>(result) = rx.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        if progress {
+            let Result { name, failure, seconds, .. } = &result;
+            eprintln!("{engine}::{name} {runtime}: {} ({seconds:.1} s)", failure.as_deref().unwrap_or("ok"));
+        }
         results.push(result);
     }
     leave(&mut child, &name);
