@@ -383,6 +383,21 @@ fn a_container_that_dies_meanwhile_is_an_error_and_no_wait() {
 }
 
 #[test]
+fn the_process_may_come_through_a_pipe() {
+    needs_root!();
+    let b = running();
+    let line = format!(
+        "orlop() {{ {} --root {} exec --process $1 {}; }}; doc='{}'; orlop <(echo \"$doc\"); echo \"$doc\" | orlop /dev/stdin",
+        support::ORLOP,
+        b.state_root().display(),
+        b.id,
+        json!({ "args": ["echo", "in"], "cwd": "/", "env": ["PATH=/bin"] })
+    );
+    let out = finish(Command::new("bash").args(["-c", &line]).stdin(Stdio::null())).ok();
+    assert_eq!(out.stdout, "in\nin\n");
+}
+
+#[test]
 fn many_at_once() {
     needs_root!();
     let b = running();

@@ -89,11 +89,11 @@ impl Bundle {
     }
 }
 
-/// A regular file of bounded size; opening a FIFO must not wait for a writer.
+/// A regular file; opening a FIFO must not wait for a writer.
 fn read(file: &Path) -> Result<Vec<u8>> {
     let at = file.to_string_lossy();
-    let (mut options, mut text) = (fs::OpenOptions::new(), Vec::new());
-    let mut open = options
+    let mut options = fs::OpenOptions::new();
+    let open = options
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(file)
@@ -101,16 +101,24 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     if !open.metadata().is_ok_and(|m| m.is_file()) {
         return Err(Error::invalid(at, "is not a regular file"));
     }
-    open.by_ref().take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(|e| Error::io(&*at, "read", &e))?;
+    whole(open, &at)
+}
+
+/// A document of bounded size, to its end.
+fn whole(open: fs::File, at: &str) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    open.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(|e| Error::io(at, "read", &e))?;
     if text.len() as u64 > MAX_CONFIG {
         return Err(Error::invalid(at, format!("is larger than {MAX_CONFIG} bytes")));
     }
     Ok(text)
 }
 
-/// The `--process FILE` of exec (config.md#process).
+/// The `--process FILE` of exec (config.md#process), which may be the pipe of a shell's `<(…)` or /dev/stdin.
 pub fn process(file: &Path) -> Result<Process> {
-    parse(&read(file)?, &file.to_string_lossy())
+    let at = file.to_string_lossy();
+    let open = fs::File::open(file).map_err(|e| Error::io(&*at, "open", &e))?;
+    parse(&whole(open, &at)?, &at)
 }
 
 /// Parses config.json, or another of these documents; an error names file, line and property. The second, slower parse runs only for the message.
