@@ -382,6 +382,26 @@ fn a_container_that_dies_meanwhile_is_an_error_and_no_wait() {
     }
 }
 
+/// A zombie that nobody collects keeps init from being one: it is neither alive nor dead.
+#[test]
+fn a_container_that_is_dying_is_not_running() {
+    needs_root!();
+    let b = running();
+    let init = nix::unistd::Pid::from_raw(pid(&b) as i32);
+    let mut child = command(&b, &[], &["sleep", "1000"]).spawn().expect("orlop");
+    until("the program", || processes(&b).len() == 2);
+    let signal = |pid, s| nix::sys::signal::kill(pid, s).expect("kill");
+    let caller = nix::unistd::Pid::from_raw(child.id() as i32);
+    signal(caller, nix::sys::signal::SIGSTOP);
+    signal(init, nix::sys::signal::SIGKILL);
+    let namespace = format!("/proc/{init}/ns/net");
+    until("the end of its namespaces", || fs::read_link(&namespace).is_err());
+    let out = exec(&b, &[], &["true"]);
+    signal(caller, nix::sys::signal::SIGCONT);
+    child.wait().expect("wait");
+    out.fails("container not running: cannot exec in a stopped container");
+}
+
 #[test]
 fn the_process_may_come_through_a_pipe() {
     needs_root!();

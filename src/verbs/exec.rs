@@ -50,14 +50,19 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
         slots[slot] = Some(pidfd);
     }
     let member = Member { container: &c, init: false };
-    let (child, slots) = spawn::clone_init(&plan, slots, &cgroup, member)?;
+    // Its init is dying: until the last of its processes is collected it is no zombie, but has no namespaces any more.
+    let dying = |e: Error| match e.errno() {
+        Some(libc::ESRCH) if e.at.starts_with("linux.namespaces") => gone(),
+        _ => e,
+    };
+    let (child, slots) = spawn::clone_init(&plan, slots, &cgroup, member).map_err(dying)?;
     let served = make::serve(child, &plan, member, slots, args.console_socket.as_deref());
     let mut child = served.map_err(|e| match c.status() {
         // Init is undumpable until then, and setns(2) asks for the right to trace it.
         (Status::Created, _) if e.errno() == Some(libc::EPERM) && e.hint.is_none() => {
             e.hint("an ordinary user may enter a container only once it was started")
         }
-        _ => e,
+        _ => dying(e),
     })?;
     let begun = child
         .await_exec(&plan)
