@@ -150,6 +150,19 @@ fn samples_come_at_their_interval_until_the_container_stops() {
 }
 
 #[test]
+fn a_reader_that_leaves_ends_it_without_a_word() {
+    needs_root!();
+    let b = Bundle::sleeping();
+    started(&b);
+    let mut c = b.orlop(["events", "--interval", "100ms", b.id.as_str()]);
+    let mut child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("orlop");
+    drop(child.stdout.take());
+    let out = child.wait_with_output().expect("output");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&out.status), Some(libc::SIGPIPE));
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "");
+}
+
+#[test]
 fn without_an_interval_it_is_five_seconds() {
     needs_root!();
     let b = Bundle::sleeping();

@@ -23,6 +23,7 @@ pub mod update;
 use crate::cli::{self, CgroupManager, Global, Request, Verb};
 use crate::container::StateRoot;
 use crate::error::{Error, Result};
+use crate::sys::signal;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -66,8 +67,15 @@ fn imgtool(args: Vec<std::ffi::OsString>) -> Result<u8> {
     crate::image::cli::run(args)
 }
 
+/// A reader that leaves early, `events ID | head -1`, ends us without a word, as it ends any filter.
 fn print(text: &str) -> Result<()> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
+    let write = || std::io::stdout().write_all(text.as_bytes());
+    let gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    let done = match write() {
+        Err(e) if gone(&e) && signal::set_default(libc::SIGPIPE).is_ok() => write(), // returns if SIGPIPE is blocked
+        other => other,
+    };
+    done.map_err(|e| Error::io("standard output", "write", &e))
 }
 
 /// The state root; without `--root` it is the user's own directory.
