@@ -344,6 +344,34 @@ fn a_paused_container_takes_a_program_only_when_told_so() {
     assert_eq!(String::from_utf8_lossy(&out.stdout), "late\n");
 }
 
+/// A container's process with CAP_SYS_PTRACE could take over one of ours that still sees the host (CVE-2016-9962). Frozen
+/// as it joins the cgroup, the process shows which pid namespace it is in before it has joined the others.
+#[test]
+fn nothing_is_seen_of_the_process_before_it_is_inside() {
+    needs_root!();
+    let b = running();
+    let frozen = Frozen::freeze(&b);
+    b.await_status("paused");
+    let mut child = command(&b, &["--ignore-paused"], &["true"]).spawn().expect("orlop");
+    let init = pid(&b);
+    let ns = |pid: i64, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap_or_default();
+    let mut other = None;
+    until("a process more", || {
+        let files = support::cgroups_named(&b.id).into_iter().map(|d| d.join("cgroup.procs"));
+        let pids = files.filter_map(|f| fs::read_to_string(f).ok()).collect::<String>();
+        other = pids.lines().filter_map(|l| l.parse::<i64>().ok()).find(|p| *p != init);
+        other.is_some()
+    });
+    let other = other.expect("the process");
+    assert_ne!(ns(other, "mnt"), ns(init, "mnt"), "it froze too late to tell anything");
+    assert_ne!(ns(other, "pid"), ns(init, "pid"), "the container sees a process of the host");
+    drop(frozen);
+    assert_eq!(child.wait().expect("wait").code(), Some(0));
+    // What it sees at last leads nowhere but to the parent.
+    let b = started(Bundle::sleeping().set("/process/capabilities/bounding/-", json!("CAP_SYS_PTRACE")));
+    assert_eq!(sh(&b, &[], "ls /proc/self/fd | grep -c .").ok().stdout, "4\n");
+}
+
 /// Whoever is killed before the program runs takes the process along: it waits for nobody.
 #[test]
 fn a_killed_call_leaves_no_process() {

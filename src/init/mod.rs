@@ -236,6 +236,14 @@ impl<'a> Init<'a> {
             Act::Cwd { path } => self.cwd(path),
             Act::ResetSignals { ignored } => crate::sys::signal::reset(*ignored).during("rt_sigprocmask"),
             Act::CloseInherited { first } => self.close_inherited(*first),
+            Act::CloseHosts { first } => {
+                let kept = |n: &u32| {
+                    let mut kept = self.slots.iter().flatten().chain([&self.socket]);
+                    kept.any(|fd| fd.as_raw_fd() as u32 == *n)
+                };
+                self.own.retain(kept);
+                self.close_inherited(*first)
+            }
             Act::FindProgram => self.find_program(),
             Act::WaitGate { gate } => self.wait_gate(*gate),
             Act::Exec => self.exec(),

@@ -126,8 +126,10 @@ impl Plan {
     }
 }
 
-/// Every namespace of the container is joined, by one call. A pid namespace is entered by the parent for its children;
-/// an ordinary user may do so only inside of the user namespace, where a process more is needed.
+/// Every namespace of the container is joined, by one call. Whoever has CAP_SYS_PTRACE in our user namespace, as in a
+/// container without one of its own, must not see a process that is not inside yet (CVE-2016-9962): then one process
+/// joins everything, and the one that goes on is born in the pid namespace after that. The same is needed where only
+/// the user namespace gives the right to enter it.
 fn shape(d: &mut Draft) -> Shape {
     let joined = d.ns.joined.iter().fold(0, |all, j| all | j.0);
     let kinds = d.ns.new | joined;
@@ -135,7 +137,7 @@ fn shape(d: &mut Draft) -> Shape {
         return Shape::default();
     }
     let init = d.open(Open { at: "linux.namespaces".into(), what: OpenWhat::Init });
-    let staged = kinds & NEWPID != 0 && kinds & NEWUSER != 0 && !d.host.privileged;
+    let staged = kinds & NEWPID != 0 && (kinds & NEWUSER == 0 || !d.host.privileged);
     let by_parent = if staged { 0 } else { kinds & NEWPID };
     let rest = kinds & !by_parent;
     Shape {
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parent_enters_the_pid_namespace_unless_only_its_user_namespace_gives_the_right() {
+    fn the_parent_enters_the_pid_namespace_of_a_user_namespace_that_it_rules() {
         let rest = NEWNET | NEWIPC | NEWUTS | NEWNS;
         let join = |kinds, by_parent: bool, staged| Shape {
             join: vec![(0, kinds)],
@@ -231,7 +233,7 @@ mod tests {
             ..Shape::default()
         };
         let ordinary = |h: &mut Facts| h.privileged = false;
-        assert_eq!(shape_of(sample()), join(rest, true, false));
+        assert_eq!(shape_of(sample()), join(rest | NEWPID, false, true));
         assert_eq!(shape_of(sample().user_namespace()), join(rest | NEWUSER, true, false));
         assert_eq!(
             shape_of(sample().user_namespace().host(ordinary)),

@@ -170,6 +170,7 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
         Act::CloseInherited { first } => {
             write!(f, "close inherited descriptors from {first} on")
         }
+        Act::CloseHosts { .. } => f.write_str("close what leads to the host"),
         Act::FindProgram => f.write_str("find the program"),
         Act::WaitGate { gate } => write!(f, "wait at the gate{}", Slot(*gate)),
         Act::Exec => f.write_str("execve"),

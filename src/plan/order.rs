@@ -61,6 +61,7 @@ pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
         s.push(step("linux.netDevices", Act::Ask(Ask::NetDevices))); // hooks, and sysctls, may name them
     }
     rootfs(d, p, &mut s)?;
+    s.extend(p.identity.process.labels.iter().cloned());
     program(d, &p.identity, &p.hooks.start_container, &mut s)?;
     Ok(s)
 }
@@ -83,7 +84,9 @@ pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Ident
         let clear_groups = !setgroups_denied(&d.maps, &d.ns, d.host);
         s.push(step("linux.uidMappings", Act::BecomeRoot { clear_groups }));
     }
+    s.extend(p.process.labels.iter().cloned()); // through the host's procfs
     if shape.staged {
+        s.push(step("process", Act::CloseHosts { first })); // the container's processes see what is forked
         s.push(step("linux.namespaces (pid)", Act::Fork { flags: 0 }));
     }
     s.push(step("process", Act::NewSession));
@@ -183,7 +186,7 @@ fn rootfs(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     Ok(())
 }
 
-/// Limits, labels, identity, seccomp, program.
+/// Limits, identity, seccomp, program.
 fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<Step>) -> Result<()> {
     if d.in_user_namespace() && !p.process.rlimits.is_empty() {
         // Only the parent, outside of the user namespace, may raise them; now, since the steps before need descriptors.
@@ -192,7 +195,6 @@ fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<St
         s.extend(p.process.rlimits.iter().cloned());
     }
     s.extend(p.process.scheduling.iter().cloned());
-    s.extend(p.process.labels.iter().cloned());
     if p.process.terminal.is_none() {
         s.push(step("process", Act::OwnNull)); // by the right of root: the user may not be able to open it
     }

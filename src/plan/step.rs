@@ -402,6 +402,10 @@ pub enum Act {
     CloseInherited {
         first: u32,
     },
+    /// The host's procfs and cgroup files are closed too, before processes of the container see ours.
+    CloseHosts {
+        first: u32,
+    },
     /// Choose the program with the user's final rights; `execve` comes later.
     FindProgram,
     /// Wait until `start` opens the gate.
