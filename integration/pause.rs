@@ -397,3 +397,38 @@ fn pauses_and_resumes_at_once_leave_a_container_that_works() {
     let then = counted(&b);
     until("it counts", || counted(&b).iter().zip(&then).all(|(now, then)| now > then));
 }
+
+/// `create` waits for its hooks with the container's lock held.
+#[test]
+fn a_hook_that_would_change_its_own_container_does_not_wait_for_ever() {
+    needs_root!();
+    let b = Bundle::sleeping();
+    let said = b.path().join("said");
+    let script = format!(
+        "for v in pause resume update; do {} --root {} $v {} 2>&1; done > {}; exit 0",
+        support::ORLOP,
+        b.state_root().display(),
+        b.id,
+        said.display()
+    );
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 20 }]);
+    let b = b.set("/hooks/createRuntime", hook);
+    b.create().ok();
+    let text = fs::read_to_string(said).expect("what it said");
+    assert_eq!(text.matches("container not running: it is creating").count(), 3, "{text}");
+}
+
+/// With no descriptor left nothing can be told of the freezer, and that is what is said.
+#[test]
+fn a_lack_of_descriptors_is_not_a_lack_of_a_cgroup() {
+    needs_root!();
+    let b = Bundle::sleeping();
+    b.create().ok();
+    b.start().ok();
+    let mut c = Command::new("sh");
+    let line =
+        format!("ulimit -n 5; exec {} --root {} pause {}", support::ORLOP, b.state_root().display(), b.id);
+    let out = finish(c.args(["-c", &line]).stdin(Stdio::null()));
+    assert!(!out.status.success() && !out.stderr.contains("no cgroup"), "{}", out.stderr);
+    b.await_status("running");
+}

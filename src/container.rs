@@ -219,6 +219,16 @@ impl StateRoot {
         Ok(c)
     }
 
+    /// As [`StateRoot::lock`], but one that is in creation is refused at once: a hook of its own, which `create` waits for
+    /// with the lock held, would wait for ever.
+    pub fn lock_made(&self, id: &str) -> Result<Container> {
+        if self.load(id)?.status().0 == Status::Creating {
+            let what = "container not running: it is creating";
+            return Err(Error::new(Kind::WrongState, format!("container {id:?}"), what));
+        }
+        self.lock(id)
+    }
+
     /// The locked directory of a container, even of one that is half made; `None` when there is none.
     pub fn lock_dir(&self, id: &str) -> Result<Option<OwnedFd>> {
         self.lock_dir_by(id, |handle| fd::flock(handle, libc::LOCK_EX))

@@ -77,21 +77,31 @@ impl Freezer<'_> {
 }
 
 impl Cgroup {
-    fn freezers(&self) -> impl Iterator<Item = Freezer<'_>> {
-        let open = |place| Place::open(place).ok().map(|dir| Freezer { place, dir }); // gone, so nothing is frozen
-        self.places.iter().filter(|p| p.v2 || p.freezer).filter_map(open)
+    /// Those that are there: of a cgroup that is gone nothing is frozen.
+    fn freezers(&self) -> Result<Vec<Freezer<'_>>> {
+        let mut there = Vec::with_capacity(2);
+        for place in self.places.iter().filter(|p| p.v2 || p.freezer) {
+            match place.open() {
+                Ok(dir) => there.push(Freezer { place, dir }),
+                Err(Errno::ENOENT) => {}
+                Err(e) => return Err(Error::os(place.name(), "open", e as i32)),
+            }
+        }
+        Ok(there)
     }
 
     /// Frozen, or about to be, by itself or by a cgroup above.
     pub fn is_frozen(&self) -> bool {
-        self.freezers().any(|f| matches!(f.state(), Ok(Some(true) | None)))
+        let frozen = |f: &Freezer| matches!(f.state(), Ok(Some(true) | None));
+        self.freezers().is_ok_and(|all| all.iter().any(frozen))
     }
 
     /// Freezes it, and returns when every process in it and below stands still; one that does not is undone. `None`
     /// is a container without a cgroup that could be frozen.
     pub fn pause(&self) -> Result<Option<()>> {
         // That of v1 first: in a hybrid host processes can have left the v2 one.
-        let mut all: Vec<_> = self.freezers().filter(|f| f.dir.has(f.file())).collect();
+        let mut all = self.freezers()?;
+        all.retain(|f| f.dir.has(f.file()));
         all.sort_by_key(|f| f.place.v2);
         let Some(freezer) = all.first() else { return Ok(None) };
         for attempt in ATTEMPTS {
@@ -107,7 +117,7 @@ impl Cgroup {
 
     /// Lets it go on; what others froze below it stays as it is.
     pub fn resume(&self) -> Result<()> {
-        for freezer in self.freezers().filter(|f| f.dir.has(f.file())) {
+        for freezer in self.freezers()?.iter().filter(|f| f.dir.has(f.file())) {
             freezer.set(false)?;
             if !freezer.becomes(false, PATIENCE) {
                 let error = Error::new(Kind::WrongState, freezer.path(), "is still frozen");
@@ -119,7 +129,7 @@ impl Cgroup {
 
     /// Thaws it and every cgroup below. One above is not ours to thaw.
     pub fn thaw(&self) -> Result<()> {
-        for f in self.freezers() {
+        for f in self.freezers()? {
             let (file, value) = (f.file(), f.value(false));
             let mut failed = None;
             f.dir.each(&mut |d| match d.write(file, value) {

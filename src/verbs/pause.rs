@@ -4,7 +4,7 @@ use crate::container::{StateRoot, Status};
 use crate::error::{Error, Kind, Result};
 
 pub fn pause(root: &StateRoot, id: &str) -> Result<()> {
-    let c = root.lock(id)?;
+    let c = root.lock_made(id)?;
     let at = format!("container {id:?}");
     match c.status().0 {
         Status::Created | Status::Running => {}

@@ -4,7 +4,7 @@ use crate::container::{StateRoot, Status};
 use crate::error::{Error, Kind, Result};
 
 pub fn resume(root: &StateRoot, id: &str) -> Result<()> {
-    let c = root.lock(id)?;
+    let c = root.lock_made(id)?;
     match c.status().0 {
         Status::Paused => c.cgroup().resume(),
         status => {

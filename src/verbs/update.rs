@@ -20,7 +20,7 @@ pub fn update(root: &StateRoot, args: &Update) -> Result<()> {
 }
 
 fn apply(root: &StateRoot, id: &str, resources: &Resources) -> Result<()> {
-    let c = root.lock(id)?;
+    let c = root.lock_made(id)?;
     let at = format!("container {id:?}");
     match c.status().0 {
         Status::Created | Status::Running | Status::Paused => {}
