@@ -130,7 +130,7 @@ pub struct Exec {
 /// liboci-cli's counts are unsigned where -1 lifts a limit, and its sizes take no unit.
 #[derive(Args, Debug, Default)]
 pub struct Update {
-    /// File with the limits as JSON (config-linux.md#control-groups), - for standard input; other options are ignored then
+    /// File with the limits as JSON (config-linux.md#control-groups), - for standard input: other options are ignored
     #[arg(short, long)]
     pub resources: Option<PathBuf>,
     /// Weight of block I/O, 10 to 1000
@@ -295,7 +295,7 @@ pub struct Restore {
     /// Accepted as with create
     #[arg(long)]
     pub no_pivot: bool,
-    /// Pass N more descriptors to the program
+    /// Accepted for runc's callers: the program has the descriptors that it was saved with
     #[arg(long, default_value = "0")]
     pub preserve_fds: i32,
     /// Close TCP connections

@@ -107,9 +107,17 @@ fn globals() -> Command {
 fn command() -> Command {
     let mut c = globals().subcommand_required(true);
     for v in VERBS {
-        c = c.subcommand(Command::new(v.name).about(v.about).defer(v.args));
+        c = c.subcommand(Command::new(v.name).about(v.about).defer(arguments));
     }
     c
+}
+
+/// A verb's arguments. Their type comes with a line of its own, which is not the verb's.
+fn arguments(c: Command) -> Command {
+    match VERBS.iter().find(|v| v.name == c.get_name()) {
+        Some(v) => (v.args)(c).about(v.about).long_about(None),
+        None => c,
+    }
 }
 
 /// Reads argv, the program's name first.

@@ -29,6 +29,16 @@ fn definitions_are_consistent() {
 }
 
 #[test]
+fn help_says_what_the_verb_does() {
+    for v in VERBS.iter().filter(|v| v.name != "imgtool") {
+        match parse(args(&format!("{} --help", v.name)).into_iter()) {
+            Err(Stop::Show(text)) => assert!(text.starts_with(&format!("{}\n", v.about)), "{text}"),
+            other => panic!("{}: {other:?}", v.name),
+        }
+    }
+}
+
+#[test]
 fn every_call_that_engines_make_is_read() {
     for (line, verb) in [
         (
