@@ -2,10 +2,8 @@
 
 use super::dir::{Dir, cstring};
 use super::{Cgroup, Place, Recorded, probe};
-use crate::error::{Error, Result};
-use crate::sys::Errno;
-
-const AT: &str = "linux.cgroupsPath";
+use crate::error::{Error, Result, os};
+use crate::sys::{Errno, fd};
 
 /// `--cgroup [CONTROLLER[,CONTROLLER]:]PATH`: a cgroup below the container's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,37 +26,34 @@ impl Below {
     }
 }
 
-/// v1: `tasks` of every hierarchy; v2: the directory to be born in. A hierarchy in which the container has none, since
-/// its creator had no right to make one, is left out. `init` is the pid of the container's init.
-pub fn open(recorded: &Recorded, below: &[Below], init: i32) -> Result<Cgroup> {
-    let cgroup = Cgroup::default();
-    let below = places(recorded, below)?;
-    for (place, below) in recorded.places.iter().zip(below) {
-        let Some(dir) = there(place.open(), &place.name())? else { continue };
-        let (dir, name) = match below {
-            None => (dir, place.name()),
-            Some(path) => {
-                let name = format!("{}/{path}", place.name());
-                let found = cstring(path).and_then(|p| dir.sub(&p));
-                (found.map_err(|e| Error::os("--cgroup", format!("open {name}"), e as i32))?, name)
+impl Cgroup {
+    /// Opens it for a process more. v1: `tasks` of every hierarchy; v2: the directory to be born in. A hierarchy in which
+    /// the container has none, since its creator had no right to make one, is left out. `init` is the pid of the
+    /// container's init.
+    pub fn for_another(recorded: &Recorded, below: &[Below], init: i32) -> Result<Cgroup> {
+        let cgroup = Cgroup::default();
+        for (place, below) in recorded.places.iter().zip(places(recorded, below)?) {
+            let (at, name) = match below {
+                None => ("linux.cgroupsPath", place.name()),
+                Some(path) => ("--cgroup", format!("{}/{path}", place.name())),
+            };
+            let (name, flags) = match place.v2 {
+                true => (name, libc::O_RDONLY | libc::O_DIRECTORY),
+                false => (name + "/tasks", libc::O_WRONLY),
+            };
+            let file = match cstring(&name).and_then(|n| fd::open(&n, flags, 0)) {
+                Err(Errno::ENOENT) if below.is_none() || place.open().is_err() => continue,
+                other => other.map_err(os(at, format!("open {name}")))?,
+            };
+            if place.v2 {
+                let dir = Dir(file);
+                let own = below.is_none().then(|| inside(&dir, init)).flatten();
+                *cgroup.born_in.borrow_mut() = Some(own.unwrap_or(dir).0);
+            } else {
+                cgroup.tasks.borrow_mut().push(file);
             }
-        };
-        if place.v2 {
-            let own = below.is_none().then(|| inside(&dir, init)).flatten();
-            *cgroup.born_in.borrow_mut() = Some(own.unwrap_or(dir).0);
-        } else if let Some(tasks) = there(dir.file("tasks", libc::O_WRONLY), &format!("{name}/tasks"))? {
-            cgroup.tasks.borrow_mut().push(tasks);
         }
-    }
-    Ok(cgroup)
-}
-
-/// What was opened, unless it is not there.
-fn there<T>(opened: crate::sys::Sys<T>, name: &str) -> Result<Option<T>> {
-    match opened {
-        Ok(t) => Ok(Some(t)),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(e) => Err(Error::os(AT, format!("open {name}"), e as i32)),
+        Ok(cgroup)
     }
 }
 

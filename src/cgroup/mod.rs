@@ -1,4 +1,4 @@
-//! The container's cgroup in every hierarchy: made, joined, frozen, killed, removed.
+//! The container's cgroup in every hierarchy: made, joined, limited, read, frozen, killed, removed.
 
 mod create;
 mod dir;
@@ -143,11 +143,6 @@ impl Cgroup {
         let mut cgroup = Cgroup::default();
         cgroup.places.clone_from(&recorded.places);
         cgroup
-    }
-
-    /// Opens it for a process more; see [`join::open`].
-    pub fn for_another(recorded: &Recorded, below: &[Below], init: i32) -> Result<Cgroup> {
-        join::open(recorded, below, init)
     }
 
     /// Hands over the `tasks` files of v1, to which init writes "0".
