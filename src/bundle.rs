@@ -106,7 +106,8 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 /// A document of bounded size, to its end.
 fn whole(open: fs::File, at: &str) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
+    // Room for most: otherwise read(2) is asked for 32 bytes, and for twice as many each time.
+    let mut text = Vec::with_capacity(16 << 10);
     open.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(|e| Error::io(at, "read", &e))?;
     if text.len() as u64 > MAX_CONFIG {
         return Err(Error::invalid(at, format!("is larger than {MAX_CONFIG} bytes")));
@@ -121,7 +122,8 @@ pub fn process(file: &Path) -> Result<Process> {
     parse(&whole(open, &at)?, &at)
 }
 
-/// Parses config.json, or another of these documents; an error names file, line and property. The second, slower parse runs only for the message.
+/// Parses config.json, or another of these documents; an error names file, line and property. The second, slower parse
+/// runs only for the message.
 pub fn parse<T: DeserializeOwned>(text: &[u8], at: &str) -> Result<T> {
     if let Ok(config) = serde_json::from_slice(text) {
         return Ok(config);
