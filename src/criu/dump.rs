@@ -6,7 +6,7 @@ use super::{Directories, EXTERNAL, STREAMS, mounts};
 use crate::cli::Checkpoint;
 use crate::container::Container;
 use crate::error::{Error, Result, os};
-use crate::plan::spawn::{NEWCGROUP, file_of, name_of, namespaces};
+use crate::plan::spawn::{NEWCGROUP, file_of, namespaces};
 use crate::sys::fd;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -86,8 +86,9 @@ fn freezer(c: &Container) -> Option<String> {
 /// `net[4026532000]:extRootNetNS`
 fn external_namespaces(c: &Container, pid: i32) -> Result<Vec<String>> {
     let list = namespaces(c.document()?.linux.as_ref())?;
-    let joined = EXTERNAL.iter().filter(|e| list.joined.iter().any(|j| name_of(j.0) == e.0));
-    let key = |(_, file, key): &(&str, &str, &str)| {
+    let joined = EXTERNAL.iter().filter(|e| list.joined.iter().any(|j| j.0 == e.0));
+    let key = |(kind, key): &(i32, &str)| {
+        let file = file_of(*kind);
         let path = format!("/proc/{pid}/ns/{file}");
         let inode = fs::metadata(&path).map_err(|e| Error::io(&path, "stat", &e))?.ino();
         Ok(format!("{file}[{inode}]:{key}"))

@@ -24,7 +24,7 @@ pub use restore::{Restored, Source, Target};
 use crate::cli::Images;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::plan::spawn::NEWNET;
+use crate::plan::spawn::{NEWNET, NEWPID};
 use rpc::{CgroupMode, Opts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,8 +55,7 @@ const STREAMS: &str = "descriptors.json";
 
 /// Kinds of joined namespaces that criu leaves alone, and what we call them, as runc does, so that either's images serve
 /// the other.
-const EXTERNAL: [(&str, &str, &str); 2] =
-    [("network", "net", "extRootNetNS"), ("pid", "pid", "extRootPidNS")];
+const EXTERNAL: [(i32, &str); 2] = [(NEWNET, "extRootNetNS"), (NEWPID, "extRootPidNS")];
 
 /// Directories of criu, held open.
 struct Directories {

@@ -114,11 +114,10 @@ fn namespaces<'a>(plan: &Plan, slots: &'a Slots, opts: &mut Opts) -> Result<Vec<
     let mut keep = Vec::new();
     let joined = plan.shape.join.iter().copied().chain(plan.shape.join_pid.map(|slot| (slot, NEWPID)));
     for (slot, kind) in joined {
-        let name = namespaces::name_of(kind);
         let (Some(file), OpenWhat::Namespace { path, .. }) = (&slots[slot], &plan.opens[slot].what) else {
             continue;
         };
-        if let Some((_, _, key)) = EXTERNAL.iter().find(|e| e.0 == name) {
+        if let Some((_, key)) = EXTERNAL.iter().find(|e| e.0 == kind) {
             opts.inherit_fd.push(InheritFd { key: key.to_string(), fd: file.as_raw_fd() });
             keep.push(file);
         } else if kind == NEWCGROUP {
