@@ -150,10 +150,10 @@ fn the_words_for_a_wrong_status_are_those_that_engines_know() {
     b.start().ok();
     b.verb("resume", &[]).fails("container not paused: it is running");
     b.verb("pause", &[]).ok();
-    b.verb("pause", &[]).fails("container not running: cannot pause one that is paused");
+    b.verb("pause", &[]).fails("container not running: cannot pause a paused container");
     b.verb("kill", &["KILL"]).ok();
     b.await_status("stopped");
-    b.verb("pause", &[]).fails("container not running: cannot pause one that is stopped");
+    b.verb("pause", &[]).fails("container not running: cannot pause a stopped container");
     b.verb("resume", &[]).fails("container not paused: it is stopped");
 }
 

@@ -272,7 +272,7 @@ fn a_container_is_updated_in_each_status_but_not_when_it_is_stopped() {
     assert_eq!(b.state()["status"], "paused");
     b.verb("kill", &["KILL"]).ok();
     b.await_status("stopped");
-    update(&b, &["--pids-limit", "14"]).fails("container not running: cannot update one that is stopped");
+    update(&b, &["--pids-limit", "14"]).fails("container not running: cannot update a stopped container");
 }
 
 #[test]

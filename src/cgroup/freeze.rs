@@ -96,18 +96,18 @@ impl Cgroup {
         self.freezers().is_ok_and(|all| all.iter().any(frozen))
     }
 
-    /// Freezes it, and returns when every process in it and below stands still; one that does not is undone. `None`
-    /// is a container without a cgroup that could be frozen.
-    pub fn pause(&self) -> Result<Option<()>> {
+    /// Freezes it, and returns when every process in it and below stands still; one that does not is undone. `false`:
+    /// there is no cgroup that could be frozen.
+    pub fn pause(&self) -> Result<bool> {
         // That of v1 first: in a hybrid host processes can have left the v2 one.
         let mut all = self.freezers()?;
         all.retain(|f| f.dir.has(f.file()));
         all.sort_by_key(|f| f.place.v2);
-        let Some(freezer) = all.first() else { return Ok(None) };
+        let Some(freezer) = all.first() else { return Ok(false) };
         for attempt in ATTEMPTS {
             freezer.set(true)?;
             if freezer.becomes(true, Duration::from_millis(attempt)) {
-                return Ok(Some(()));
+                return Ok(true);
             }
             freezer.set(false)?;
         }

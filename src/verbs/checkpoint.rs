@@ -4,7 +4,7 @@ use super::make;
 use crate::cli::Checkpoint;
 use crate::container::{StateRoot, Status};
 use crate::criu;
-use crate::error::{Error, Kind, Result, os};
+use crate::error::{Result, os};
 use crate::sys::signal;
 
 /// As with runc, a container that was told not to go on is deleted: what is left of it is the checkpoint.
@@ -13,8 +13,7 @@ pub fn checkpoint(root: &StateRoot, args: &Checkpoint) -> Result<()> {
     let c = root.lock(&args.container_id)?;
     let (status, pid) = c.status();
     if !matches!(status, Status::Running | Status::Paused) {
-        let what = format!("container not running: cannot checkpoint a {} container", status.as_str());
-        return Err(Error::new(Kind::WrongState, format!("container {:?}", c.record.id), what));
+        return Err(super::not_running(&c, status, "checkpoint"));
     }
     criu::dump(&c, pid, args)?;
     if args.leave_running || args.pre_dump { Ok(()) } else { make::remove(&c) }

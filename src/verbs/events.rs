@@ -1,5 +1,6 @@
 //! events: what a container uses, and when it runs out of memory.
 
+use super::list::unwritable;
 use crate::cgroup::{Cgroup, Oom, Stats};
 use crate::cli::Events;
 use crate::container::{Process, StateRoot, Status};
@@ -34,8 +35,7 @@ pub fn events(root: &StateRoot, args: &Events) -> Result<()> {
 }
 
 fn print(kind: &str, id: &str, data: Option<Stats>) -> Result<()> {
-    let line = serde_json::to_string(&Event { kind, id, data })
-        .map_err(|e| Error::invalid("", format!("{kind}: cannot be written as JSON: {e}")))?;
+    let line = serde_json::to_string(&Event { kind, id, data }).map_err(unwritable)?;
     super::print(&(line + "\n"))
 }
 

@@ -21,7 +21,7 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     make::settle()?;
     let c = root.load(&args.container_id)?;
     let init = living(&c, args.ignore_paused)?;
-    let gone = || stopped(&c, "stopped");
+    let gone = || super::not_running(&c, Status::Stopped, "exec in");
     let pidfd = init.pidfd().ok_or_else(gone)?;
     let mut document = c.document()?;
     document.process = Some(process(&document, args)?);
@@ -44,11 +44,8 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
         true => None,
         false => Some(Foreground::prepare(plan.terminal, false)?),
     };
-    let slot = plan.opens.iter().position(|o| o.what == OpenWhat::Init);
-    let mut slots: spawn::Slots = plan.opens.iter().map(|_| None).collect();
-    if let Some(slot) = slot {
-        slots[slot] = Some(pidfd);
-    }
+    let mut pidfd = Some(pidfd);
+    let slots = plan.opens.iter().map(|o| pidfd.take_if(|_| o.what == OpenWhat::Init)).collect();
     let member = Member { container: &c, init: false };
     // Its init is dying: until the last of its processes is collected it is no zombie, but has no namespaces any more.
     let dying = |e: Error| match e.errno() {
@@ -80,11 +77,6 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     }
 }
 
-fn stopped(c: &Container, status: &str) -> Error {
-    let what = format!("container not running: cannot exec in a {status} container");
-    Error::new(Kind::WrongState, format!("container {:?}", c.record.id), what)
-}
-
 /// Init, if the container takes another process: created and running ones do (runc does the same).
 fn living(c: &Container, ignore_paused: bool) -> Result<container::Process> {
     let (status, _) = c.status();
@@ -96,7 +88,7 @@ fn living(c: &Container, ignore_paused: bool) -> Result<container::Process> {
             let what = "cannot exec in a paused container";
             Err(Error::new(Kind::WrongState, at, what).hint("--ignore-paused runs it once that is resumed"))
         }
-        _ => Err(stopped(c, status.as_str())),
+        _ => Err(super::not_running(c, status, "exec in")),
     }
 }
 

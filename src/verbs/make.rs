@@ -1,4 +1,5 @@
-//! The making of a container, which `create` and `run` share; all of it is undone when any of it fails.
+//! The making of a container, which `create` and `run` share; all of it is undone when any of it fails. `restore` and `exec`
+//! take the parts that are the same for them.
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
@@ -17,7 +18,7 @@ use std::time::Duration;
 /// How long a removal waits for the last process to be gone.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What `create` and `run` are asked.
+/// What `create`, `run` and `restore` are asked.
 #[derive(Clone, Debug, Default)]
 pub struct Order {
     pub id: String,
@@ -56,9 +57,6 @@ pub fn make(
     settle()?;
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = plan(&bundle, order)?;
-    for warning in &plan.warnings {
-        tracing::warn!("{warning}");
-    }
     let slots = spawn::open_early(&plan)?;
     if let Some(socket) = &order.pidfd_socket {
         console::check_socket("--pidfd-socket", socket)?;
@@ -118,6 +116,7 @@ pub fn reserve(
     }
 }
 
+/// What the document and the order amount to on this host; warnings are logged.
 pub fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
     let facts = host::facts(&bundle.config, !order.no_cgroup)?;
     let request = Request {
@@ -132,7 +131,11 @@ pub fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
         gate: order.gate,
         overlay: bundle.overlay.clone(),
     };
-    Plan::for_create(&bundle.config, &facts, &request)
+    let plan = Plan::for_create(&bundle.config, &facts, &request)?;
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(plan)
 }
 
 /// The count of LISTEN_FDS; these and the preserved ones must be there.
@@ -160,6 +163,7 @@ fn check_preserved(count: u64) -> Result<()> {
     missing.map_or(Ok(()), |n| Err(Error::invalid("--preserve-fds", format!("descriptor {n} is not open"))))
 }
 
+/// What every later call must know of the container.
 pub fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
     let config = &bundle.config;
     Record {

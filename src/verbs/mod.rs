@@ -21,8 +21,8 @@ pub mod state;
 pub mod update;
 
 use crate::cli::{self, CgroupManager, Global, Request, Verb};
-use crate::container::StateRoot;
-use crate::error::{Error, Result};
+use crate::container::{Container, StateRoot, Status};
+use crate::error::{Error, Kind, Result};
 use crate::sys::signal;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -65,6 +65,13 @@ fn exit_code(code: i32) -> u8 {
 /// The seam to the image tool, whose code no other verb reaches.
 fn imgtool(args: Vec<std::ffi::OsString>) -> Result<u8> {
     crate::image::cli::run(args)
+}
+
+/// A verb that this status does not allow; `act` is what cannot be done: `pause`. The first words are those of runc, which
+/// engines look for.
+fn not_running(c: &Container, status: Status, act: &str) -> Error {
+    let what = format!("container not running: cannot {act} a {} container", status.as_str());
+    Error::new(Kind::WrongState, format!("container {:?}", c.record.id), what)
 }
 
 /// A reader that leaves early, `events ID | head -1`, ends us without a word, as it ends any filter.
@@ -119,19 +126,26 @@ fn list_format(a: &liboci_cli::List) -> Result<list::Format> {
 }
 
 fn order(id: &str, bundle: &Path, more: &cli::MoreCreate, global: &Global) -> Result<make::Order> {
-    if global.cgroup_manager == CgroupManager::Systemd {
-        let what =
-            "systemd is not supported by this version: cgroups are made through the cgroup file system";
-        return Err(Error::unsupported("--systemd-cgroup", what));
-    }
     Ok(make::Order {
         id: id.to_string(),
         bundle: bundle.to_path_buf(),
         config: more.config.clone().unwrap_or_else(|| PathBuf::from("config.json")),
         pidfd_socket: more.pidfd_socket.clone(),
-        no_cgroup: global.cgroup_manager == CgroupManager::Disabled,
+        no_cgroup: no_cgroup(global)?,
         ..make::Order::default()
     })
+}
+
+/// Whether a cgroup is neither made nor joined.
+fn no_cgroup(global: &Global) -> Result<bool> {
+    match global.cgroup_manager {
+        CgroupManager::Cgroupfs => Ok(false),
+        CgroupManager::Disabled => Ok(true),
+        CgroupManager::Systemd => Err(Error::unsupported(
+            "--systemd-cgroup",
+            "systemd is not supported by this version: cgroups are made through the cgroup file system",
+        )),
+    }
 }
 
 fn preserve(count: i32) -> Result<u32> {

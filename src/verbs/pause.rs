@@ -1,21 +1,19 @@
 //! pause: freezes a container.
 
 use crate::container::{StateRoot, Status};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 pub fn pause(root: &StateRoot, id: &str) -> Result<()> {
     let c = root.lock_made(id)?;
-    let at = format!("container {id:?}");
     match c.status().0 {
         Status::Created | Status::Running => {}
-        status => {
-            // The first words are what runc says, which engines look for.
-            let what = format!("container not running: cannot pause one that is {}", status.as_str());
-            return Err(Error::new(Kind::WrongState, at, what));
-        }
+        status => return Err(super::not_running(&c, status, "pause")),
     }
     match c.cgroup().pause()? {
-        Some(()) => Ok(()),
-        None => Err(Error::unsupported(at, "cannot be paused: it has no cgroup with a freezer")),
+        true => Ok(()),
+        false => {
+            let what = "cannot be paused: it has no cgroup with a freezer";
+            Err(Error::unsupported(format!("container {id:?}"), what))
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! ps: the processes of a container.
 
 use crate::container::{Container, StateRoot};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use procfs::process::{Process, all_processes};
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -30,7 +30,7 @@ fn pids(c: &Container) -> Result<BTreeSet<i32>> {
 /// Without a cgroup: init and its descendants, and, if the pid namespace is its own, whoever else is in there. What `exec`
 /// brought in is no descendant, and an orphan without that namespace is not found.
 fn family(init: i32, private_pids: bool) -> Result<BTreeSet<i32>> {
-    let all = all_processes().map_err(|e| Error::new(Kind::Unsupported, "/proc", e.to_string()))?;
+    let all = all_processes().map_err(|e| Error::invalid("/proc", format!("cannot be read: {e}")))?;
     let namespace = |p: i32| std::fs::read_link(format!("/proc/{p}/ns/pid")).ok();
     let theirs = namespace(init).filter(|_| private_pids);
     let mut rest: Vec<(i32, i32)> =

@@ -3,7 +3,7 @@
 use super::make::{self, Order};
 use super::run;
 use crate::bundle::Bundle;
-use crate::cli::{CgroupManager, Global, Restore};
+use crate::cli::{Global, Restore};
 use crate::config::{Config, Namespace};
 use crate::container::{self, Container, StateRoot};
 use crate::criu::{Restored, Source, Target};
@@ -21,9 +21,6 @@ pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32>
     let order = order(args, global)?;
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = make::plan(&bundle, &order)?;
-    for warning in &plan.warnings {
-        tracing::warn!("{warning}");
-    }
     let slots = spawn::open_early(&plan)?;
     if let Some(socket) = &order.console_socket {
         console::check_socket("--console-socket", socket)?;
@@ -60,11 +57,6 @@ pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32>
 }
 
 fn order(args: &Restore, global: &Global) -> Result<Order> {
-    if global.cgroup_manager == CgroupManager::Systemd {
-        let what =
-            "systemd is not supported by this version: cgroups are made through the cgroup file system";
-        return Err(Error::unsupported("--systemd-cgroup", what));
-    }
     Ok(Order {
         id: args.container_id.clone(),
         bundle: args.bundle.clone(),
@@ -72,7 +64,7 @@ fn order(args: &Restore, global: &Global) -> Result<Order> {
         console_socket: args.console_socket.clone(),
         no_pivot: args.no_pivot,
         foreground: !args.detach,
-        no_cgroup: global.cgroup_manager == CgroupManager::Disabled,
+        no_cgroup: super::no_cgroup(global)?,
         ..Order::default()
     })
 }

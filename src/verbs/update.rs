@@ -5,7 +5,7 @@ use crate::cgroup;
 use crate::cli::Update;
 use crate::config::{BlockIo, Cpu, Memory, Pids, Resources};
 use crate::container::{StateRoot, Status};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::plan::cgroup::update;
 use std::fs::File;
 use std::io::Read;
@@ -21,19 +21,14 @@ pub fn update(root: &StateRoot, args: &Update) -> Result<()> {
 
 fn apply(root: &StateRoot, id: &str, resources: &Resources) -> Result<()> {
     let c = root.lock_made(id)?;
-    let at = format!("container {id:?}");
     match c.status().0 {
         Status::Created | Status::Running | Status::Paused => {}
-        status => {
-            // The first words are what runc says, which engines look for.
-            let what = format!("container not running: cannot update one that is {}", status.as_str());
-            return Err(Error::new(Kind::WrongState, at, what));
-        }
+        status => return Err(super::not_running(&c, status, "update")),
     }
     let cgroup = c.cgroup();
     let hierarchies = cgroup::probe()?;
     let Some(now) = cgroup.in_force(&hierarchies) else {
-        return Err(Error::unsupported(at, "cannot be updated: it has no cgroup"));
+        return Err(Error::unsupported(format!("container {id:?}"), "cannot be updated: it has no cgroup"));
     };
     let mut warnings = Vec::new();
     let plan = update::plan(resources, &hierarchies, &now, &mut warnings)?;
