@@ -1,9 +1,9 @@
 //! Containers on record: the state root, ids, locks, and a status derived from reality.
 //!
 //! `ROOT/ID/` is the lock (flock(2) on the directory) and holds `state.json`, written before anything else exists and
-//! naming all that must be undone, `config.json`, the document as it was, and `init.creating`, the pid and start time of init, which is renamed to `init` once
-//! the container is created: one atomic step that `state` can see. Files appear by rename or in one short write, so
-//! that a kill at any point leaves something that `delete --force` understands.
+//! naming all that must be undone, `config.json`, the document as it was, and `init.creating`, the pid and start time of
+//! init, which is renamed to `init` once the container is created: one atomic step that `state` can see. Files appear by
+//! rename or in one short write, so that a kill at any point leaves something that `delete --force` understands.
 
 use crate::cgroup::Recorded;
 use crate::config::Config;

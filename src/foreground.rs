@@ -1,4 +1,4 @@
-//! The wait of a foreground `run`: signals go to the program, children are reaped, the terminal is copied.
+//! The wait for a program in the foreground: signals go to the program, children are reaped, the terminal is copied.
 
 use crate::console::Relay;
 use crate::error::{Error, Result, os};

@@ -66,7 +66,7 @@ pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
     Ok(s)
 }
 
-/// exec: the same for a process more, which finds everything made; `init` is the slot of a pidfd of the container's.
+/// exec: the same for a process more, which finds everything made.
 pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Identity) -> Result<Vec<Step>> {
     let mut s = Vec::with_capacity(32);
     let first = 3 + d.request.listen_fds + d.request.preserve_fds;

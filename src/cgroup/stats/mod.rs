@@ -1,5 +1,5 @@
-//! What a container uses, read from cgroupfs, in the structure that runc's `events` prints: its field names, with the values
-//! of v2 under the names that v1 gave them.
+//! What a container uses, read from cgroupfs, in the structure that runc's `events` prints: its field names, with the
+//! values of v2 under the names that v1 gave them.
 
 mod cpu;
 mod io;
