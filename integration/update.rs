@@ -246,7 +246,7 @@ fn resources_come_from_a_file_and_from_standard_input_and_flags_are_ignored_then
         assert_eq!(read("pids", &b.id, "pids.max"), "105");
     }
     update(&b, &["--resources", "/nonexistent"])
-        .fails("--resources: read \"/nonexistent\": no such file or directory");
+        .fails("--resources: open \"/nonexistent\": no such file or directory");
     // Flags of old callers.
     let out = update(&b, &["--kernel-memory", "50M", "--kernel-memory-tcp", "-1", "--pids-limit", "9"]).ok();
     for flag in ["--kernel-memory", "--kernel-memory-tcp"] {

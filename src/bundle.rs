@@ -105,7 +105,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 /// A document of bounded size, to its end.
-fn whole(open: fs::File, at: &str) -> Result<Vec<u8>> {
+pub fn whole(open: impl Read, at: &str) -> Result<Vec<u8>> {
     // Room for most: otherwise read(2) is asked for 32 bytes, and for twice as many each time.
     let mut text = Vec::with_capacity(16 << 10);
     open.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(|e| Error::io(at, "read", &e))?;

@@ -8,7 +8,6 @@ use crate::container::{StateRoot, Status};
 use crate::error::{Error, Result};
 use crate::plan::cgroup::update;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 pub fn update(root: &StateRoot, args: &Update) -> Result<()> {
@@ -53,21 +52,16 @@ fn refuse_schemas(args: &Update) -> Result<()> {
     Ok(())
 }
 
-/// Largest document that is read.
-const MAX: u64 = 1 << 20;
-
 /// `--resources FILE`, or `-` for standard input.
 fn read(file: &Path) -> Result<Resources> {
     let at = "--resources";
-    let mut text = Vec::new();
-    let done = match file.to_str() {
-        Some("-") => std::io::stdin().lock().take(MAX + 1).read_to_end(&mut text),
-        _ => File::open(file).and_then(|f| f.take(MAX + 1).read_to_end(&mut text)),
+    let text = match file.to_str() {
+        Some("-") => bundle::whole(std::io::stdin().lock(), at)?,
+        _ => {
+            let open = |e| Error::io(at, format!("open {:?}", file.to_string_lossy()), &e);
+            bundle::whole(File::open(file).map_err(open)?, at)?
+        }
     };
-    done.map_err(|e| Error::io(at, format!("read {:?}", file.to_string_lossy()), &e))?;
-    if text.len() as u64 > MAX {
-        return Err(Error::invalid(at, format!("is larger than {MAX} bytes")));
-    }
     bundle::parse(&text, at)
 }
 
