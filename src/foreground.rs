@@ -2,6 +2,7 @@
 
 use crate::console::Relay;
 use crate::error::{Error, Result, os};
+use crate::ready::Ready;
 use crate::sys::{Errno, clone, cred, fd, signal};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -32,10 +33,11 @@ impl Foreground {
         Ok(Self { signals: signal::descriptor(mask).map_err(failed("signalfd4"))? })
     }
 
-    /// Waits for init; the exit code is its own, or 128 and the signal that ended it. `master` is the pty to copy.
-    pub fn wait(self, pid: i32, pidfd: BorrowedFd, master: Option<OwnedFd>) -> Result<i32> {
-        let relay = master.map(Relay::new).transpose()?;
-        let mut wait = Wait { signals: self.signals, pid, pidfd, relay, exit: None, hurry: false };
+    /// Waits for init; the exit code is its own, or 128 and the signal that ended it.
+    pub fn wait(self, pid: i32, pidfd: BorrowedFd, ends: Ends) -> Result<i32> {
+        let relay = ends.master.map(Relay::new).transpose()?;
+        let ready = ends.ready;
+        let mut wait = Wait { signals: self.signals, pid, pidfd, relay, ready, exit: None, hurry: false };
         loop {
             if let Some(code) = wait.finished() {
                 return Ok(code);
@@ -45,12 +47,21 @@ impl Foreground {
     }
 }
 
+/// What the program has of us beside signals.
+pub struct Ends {
+    /// The pty to copy.
+    pub master: Option<OwnedFd>,
+    pub ready: Option<Ready>,
+}
+
 struct Wait<'a> {
     signals: OwnedFd,
     pid: i32,
     pidfd: BorrowedFd<'a>,
     /// Gone once our side of the terminal is.
     relay: Option<Relay>,
+    /// Gone once the program said that it is ready.
+    ready: Option<Ready>,
     exit: Option<clone::Exit>,
     /// Told to end while only output was left to copy.
     hurry: bool,
@@ -69,8 +80,9 @@ impl Wait<'_> {
         let [input, output, master] = self.relay.as_ref().map_or([(-1, 0); 3], Relay::watch);
         let own = [(self.signals.as_raw_fd(), libc::POLLIN), (alive, libc::POLLIN)];
         let patience = self.relay.as_ref().map_or(-1, Relay::patience);
-        let [signalled, ended, input, output, master] =
-            match fd::poll([own[0], own[1], input, output, master], patience) {
+        let ready = (self.ready.as_ref().map_or(-1, Ready::number), libc::POLLIN);
+        let [signalled, ended, input, output, master, said] =
+            match fd::poll([own[0], own[1], input, output, master, ready], patience) {
                 Err(Errno::EINTR) => return Ok(()), // stopped as a background job, and continued
                 other => other.map_err(failed("poll"))?,
             };
@@ -80,6 +92,13 @@ impl Wait<'_> {
         if ended != 0 && self.exit.is_none() {
             if let Some(exit) = clone::wait(self.pid, false).map_err(failed("waitpid"))? {
                 self.end(exit);
+            }
+        }
+        if let Some(ready) = self.ready.take_if(|_| said != 0) {
+            match ready.pass_on(self.pid) {
+                Ok(true) => {}
+                Ok(false) => self.ready = Some(ready),
+                Err(e) => tracing::warn!("{e}"), // the program goes on without
             }
         }
         if let Some(relay) = &mut self.relay {

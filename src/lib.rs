@@ -43,6 +43,7 @@ pub mod interfaces;
 pub mod log;
 pub mod notify;
 pub mod plan;
+pub mod ready;
 pub mod seal;
 pub mod spawn;
 pub mod sync;

@@ -103,7 +103,7 @@ fn open_tree(at: &str, path: &CStr, recursive: bool, propagation: u64) -> Result
 pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Result<()> {
     for (slot, open) in plan.opens.iter().enumerate() {
         let fd = match &open.what {
-            OpenWhat::CgroupTree { path, own } => mount::clone_tree(path, false)
+            OpenWhat::LateTree { path, own } => mount::clone_tree(path, false)
                 .or_else(|e| match own {
                     Some(own) if e == Errno::ENOENT => mount::clone_tree(own, false),
                     _ => Err(e),

@@ -244,7 +244,7 @@ impl Points<'_> {
             Tree::Path { path, .. } => path,
             Tree::Slot(n) => match &self.plan.opens[*n].what {
                 OpenWhat::Tree { path, .. } | OpenWhat::MappedTree { path, .. } => path,
-                OpenWhat::CgroupTree { path, .. } => path,
+                OpenWhat::LateTree { path, .. } => path,
                 _ => return Err(Error::os(&step.at, "open_tree", libc::EBADF)),
             },
         };

@@ -449,7 +449,7 @@ impl fmt::Display for Opened<'_> {
             OpenWhat::NotOurs { namespace, kind } => {
                 write!(f, "check that the {} namespace{} is not ours", kinds(*kind), Slot(*namespace))
             }
-            OpenWhat::CgroupTree { path, .. } => write!(f, "open_tree {path:?}, once it is made"),
+            OpenWhat::LateTree { path, .. } => write!(f, "open_tree {path:?}, once it is made"),
             OpenWhat::Namespace { path, kind } => write!(f, "open the {} namespace {path:?}", kinds(*kind)),
             OpenWhat::Init => f.write_str("a pidfd of the container's init"),
             OpenWhat::State { status } => write!(f, "a file with the state of status {status}"),

@@ -74,6 +74,8 @@ pub struct Request {
     /// Descriptors after 2 (and those of LISTEN_FDS) that the program keeps.
     pub preserve_fds: u32,
     pub listen_fds: u32,
+    /// Directory on the host, not made yet, of the socket by which the program says that it is ready (sd_notify(3)).
+    pub notify: Option<PathBuf>,
     /// create: init waits at the gate for `start`.
     pub gate: bool,
     /// The bundle has an overlay description of `imgtool` and its rootfs is not mounted.
@@ -171,7 +173,8 @@ impl Plan {
         let resources = document::resources(config);
         let path = linux.and_then(|l| l.cgroups_path.as_deref());
         let cgroup_path = cgroup::path(path, &request.id)?;
-        let mounts = mounts::plan(&mut d, &cgroup_path)?;
+        let mut mounts = mounts::plan(&mut d, &cgroup_path)?;
+        mounts.steps.extend(mounts::notify::plan(&mut d)?);
         let devices = devices::plan(&mut d, mounts.dev_is_bind)?;
         let who = cgroup::Who::of(host);
         let warnings = &mut d.warnings;

@@ -25,9 +25,9 @@ pub enum OpenWhat {
     Tree { path: CString, recursive: bool, propagation: u64 },
     /// The same, id-mapped (mount_setattr(2) MOUNT_ATTR_IDMAP) by these mappings, `deep` with all that is below it.
     MappedTree { path: CString, recursive: bool, propagation: u64, maps: Maps, deep: bool },
-    /// The same for a directory that exists only once the container's cgroup was made; `own` is the cgroup it stays in
-    /// when it could have none.
-    CgroupTree { path: CString, own: Option<CString> },
+    /// The same for what exists only once the container is on record: its cgroup, with the one it stays in when it could
+    /// have none as `own`, or the directory of its notify socket.
+    LateTree { path: CString, own: Option<CString> },
     /// A namespace file; `kind` is its CLONE_NEW* flag, checked by NS_GET_NSTYPE.
     Namespace { path: CString, kind: i32 },
     /// exec: a pidfd of the container's init, by which setns(2) joins all of its namespaces at once.

@@ -8,7 +8,7 @@ use crate::config::{Config, Process};
 use crate::console;
 use crate::container::{self, Container, StateRoot, Status};
 use crate::error::{Error, Kind, Result};
-use crate::foreground::Foreground;
+use crate::foreground::{Ends, Foreground};
 use crate::host;
 use crate::plan::step::OpenWhat;
 use crate::plan::{Plan, Request, exec};
@@ -71,7 +71,11 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     match foreground {
         None => Ok(0),
         Some(f) => {
-            let code = f.wait(child.process.pid, child.pidfd.as_fd(), child.master.take());
+            let code = f.wait(
+                child.process.pid,
+                child.pidfd.as_fd(),
+                Ends { master: child.master.take(), ready: None },
+            );
             code.inspect_err(|_| child.kill())
         }
     }

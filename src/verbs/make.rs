@@ -6,6 +6,7 @@ use crate::cgroup::Cgroup;
 use crate::container::{Container, Record, StateRoot};
 use crate::error::{Error, Result, os};
 use crate::plan::{Plan, Request};
+use crate::ready::{self, Ready};
 use crate::spawn::{self, Child, Member};
 use crate::sys::{cred, fd, signal};
 use crate::{console, hooks, host, log, seal};
@@ -35,6 +36,8 @@ pub struct Order {
     pub gate: bool,
     /// Neither make nor join a cgroup.
     pub no_cgroup: bool,
+    /// Directory of the socket by which the program says that it is ready.
+    pub notify: Option<PathBuf>,
 }
 
 /// A container that is created; its init waits to go on.
@@ -43,6 +46,8 @@ pub struct Made {
     pub container: Container,
     pub child: Child,
     pub plan: Plan,
+    /// Not with a gate: `start` waits for that.
+    pub ready: Option<Ready>,
 }
 
 /// Makes the container as far as `created`. `before_clone` runs when the plan stands and nothing was touched, `begin`
@@ -55,6 +60,8 @@ pub fn make(
 ) -> Result<Made> {
     crate::container::check_id(&order.id)?;
     settle()?;
+    let notify = ready::manager().map(|_| root.path.join(&order.id).join(ready::DIR));
+    let order = &Order { notify, ..order.clone() };
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = plan(&bundle, order)?;
     let slots = spawn::open_early(&plan)?;
@@ -66,8 +73,11 @@ pub fn make(
     }
     before_clone(&plan)?;
     let (container, cgroup) = reserve(root, &bundle, record(&bundle, order, &plan), &plan)?;
-    let child = build(order, &plan, &container, cgroup, slots).inspect_err(|_| undo(&container))?;
-    let mut made = Made { container, child, plan };
+    let built = listen(order, &container)
+        .and_then(|ready| Ok((ready, build(order, &plan, &container, cgroup, slots)?)))
+        .inspect_err(|_| undo(&container));
+    let (ready, child) = built?;
+    let mut made = Made { container, child, plan, ready };
     let begun = begin(&mut made)
         .and_then(|()| publish(order.pidfd_socket.as_deref(), order.pid_file.as_deref(), &made.child));
     if let Err(e) = begun {
@@ -81,6 +91,15 @@ pub fn make(
         return Err(e);
     }
     Ok(made)
+}
+
+/// The directory of the notify socket and, unless `start` will do that, the socket.
+fn listen(order: &Order, container: &Container) -> Result<Option<Ready>> {
+    if order.notify.is_none() {
+        return Ok(None);
+    }
+    ready::make_dir(container)?;
+    if order.gate { Ok(None) } else { Ready::bind(container) }
 }
 
 /// What a caller may have left us in must not show in the container: umask, an ignored SIGCHLD, whose children cannot be
@@ -128,6 +147,7 @@ pub fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
         no_new_keyring: order.no_new_keyring,
         preserve_fds: order.preserve_fds,
         listen_fds: handed_on(order.preserve_fds)?,
+        notify: order.notify.clone(),
         gate: order.gate,
         overlay: bundle.overlay.clone(),
     };

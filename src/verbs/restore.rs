@@ -8,7 +8,7 @@ use crate::config::{Config, Namespace};
 use crate::container::{self, Container, StateRoot};
 use crate::criu::{Restored, Source, Target};
 use crate::error::{Error, Result, os};
-use crate::foreground::Foreground;
+use crate::foreground::{Ends, Foreground};
 use crate::plan::Plan;
 use crate::sys::pty;
 use crate::{console, hooks, spawn};
@@ -52,7 +52,10 @@ pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32>
     let Restored { process, pidfd, master } = restored;
     match foreground {
         None => Ok(0),
-        Some(foreground) => run::wait(foreground, container, process, &pidfd, master, false),
+        Some(foreground) => {
+            let ends = Ends { master, ready: None };
+            run::wait(foreground, container, process, &pidfd, ends, false)
+        }
     }
 }
 

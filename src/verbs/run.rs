@@ -3,8 +3,9 @@
 use super::make::{self, Made, Order};
 use crate::container::{Container, Process, StateRoot};
 use crate::error::Result;
-use crate::foreground::Foreground;
+use crate::foreground::{Ends, Foreground};
 use crate::hooks;
+use crate::ready::Ready;
 use crate::sys::clone;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -27,10 +28,13 @@ pub fn run(root: &StateRoot, order: &Order, stay: &Stay) -> Result<i32> {
     };
     let order = Order { foreground: !stay.detach, ..order.clone() };
     let made = make::make(root, &order, &mut prepare, &mut begin)?;
-    let Some(foreground) = foreground else { return Ok(0) };
-    let Made { container, mut child, .. } = made;
-    let master = child.master.take();
-    wait(foreground, container, child.process, &child.pidfd, master, stay.keep)
+    let Made { mut container, mut child, ready, .. } = made;
+    let Some(foreground) = foreground else {
+        container.unlock();
+        return Ready::wait_for(ready, child.process.pid, &child.pidfd).map(|()| 0);
+    };
+    let ends = Ends { master: child.master.take(), ready };
+    wait(foreground, container, child.process, &child.pidfd, ends, stay.keep)
 }
 
 /// Waits for the program in the foreground, and deletes the container unless it is to be kept.
@@ -39,11 +43,11 @@ pub fn wait(
     mut container: Container,
     process: Process,
     pidfd: &OwnedFd,
-    master: Option<OwnedFd>,
+    ends: Ends,
     keep: bool,
 ) -> Result<i32> {
     container.unlock(); // others may look while it runs
-    let code = foreground.wait(process.pid, pidfd.as_fd(), master);
+    let code = foreground.wait(process.pid, pidfd.as_fd(), ends);
     if code.is_err() {
         let _ = clone::signal(pidfd, libc::SIGKILL); // gone already is as good
         let _ = clone::wait(process.pid, true); // only its zombie is collected

@@ -4,6 +4,7 @@ use super::make;
 use crate::container::{Container, Process, StateRoot, Status};
 use crate::error::{Error, Kind, Result, os};
 use crate::plan::cpath;
+use crate::ready::Ready;
 use crate::sync::{self, HEAD, Head, MAX, Message};
 use crate::sys::{Errno, fd};
 use crate::{hooks, spawn};
@@ -24,6 +25,7 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
             return Err(Error::new(Kind::WrongState, at, what));
         }
     };
+    let ready = Ready::bind(&c)?;
     open_gate(&c, init).inspect_err(|e| {
         if e.at.starts_with("hooks.") {
             undo(&mut c, init);
@@ -34,7 +36,12 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
     }
     let state = c.state("running", init.pid).to_string();
     c.unlock(); // no delete has to wait for a hook that hangs
-    hooks::run("poststart", &c.record.hooks.poststart, state.as_bytes()).inspect_err(|_| undo(&mut c, init))
+    hooks::run("poststart", &c.record.hooks.poststart, state.as_bytes())
+        .inspect_err(|_| undo(&mut c, init))?;
+    match init.pidfd() {
+        Some(pidfd) => Ready::wait_for(ready, init.pid, &pidfd),
+        None => Ok(()), // over already
+    }
 }
 
 /// runtime.md#lifecycle: stop the container and go on with its deletion. The hook's failure is the one to tell.

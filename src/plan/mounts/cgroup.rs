@@ -69,7 +69,7 @@ fn v1(d: &mut Draft, e: &Entry, o: &Options, path: &str, own: bool) -> Result<Mo
 /// we are.
 fn tree(d: &mut Draft, e: &Entry, mount: &str, path: &str, own: &str) -> Result<Slot> {
     let own = (Who::of(d.host) != Who::Root).then(|| cstring(&e.at, &join(mount, own))).transpose()?;
-    let what = OpenWhat::CgroupTree { path: cstring(&e.at, &join(mount, path))?, own };
+    let what = OpenWhat::LateTree { path: cstring(&e.at, &join(mount, path))?, own };
     Ok(d.open(Open { at: e.at.clone(), what }))
 }
 
@@ -143,7 +143,7 @@ mod tests {
             let m = super::super::plan(d, "/web").unwrap();
             assert_eq!(m.steps.len(), 1);
             let path = c"/sys/fs/cgroup/memory/web".to_owned();
-            assert_eq!(d.opens[1].what, OpenWhat::CgroupTree { path, own: None });
+            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own: None });
         });
         let nested = with(v1(), None).host(|h| {
             h.nested = true;
@@ -153,12 +153,12 @@ mod tests {
             super::super::plan(d, "/web").unwrap();
             let path = c"/sys/fs/cgroup/memory/web".to_owned();
             let own = Some(c"/sys/fs/cgroup/memory/user".to_owned());
-            assert_eq!(d.opens[1].what, OpenWhat::CgroupTree { path, own });
+            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own });
         });
         with(vec![], unified("/sys/fs/cgroup")).run(|d| {
             super::super::plan(d, "/a/web").unwrap();
             let path = c"/sys/fs/cgroup/a/web".to_owned();
-            assert_eq!(d.opens[0].what, OpenWhat::CgroupTree { path, own: None });
+            assert_eq!(d.opens[0].what, OpenWhat::LateTree { path, own: None });
         });
     }
 

@@ -1,6 +1,7 @@
 //! config.md#mounts: each entry checked, its options read, and what it takes to mount it.
 
 mod cgroup;
+pub mod notify;
 pub mod options;
 
 use super::idmap::{self, Maps, to_host};

@@ -3,6 +3,7 @@
 pub mod rlimits;
 mod scheduling;
 
+use super::mounts::notify;
 use super::step::{Act, Program, Step};
 use super::{Draft, cstring, user};
 use crate::config;
@@ -70,7 +71,10 @@ fn program(d: &mut Draft, p: &config::Process) -> Result<Program> {
         0 => Vec::new(),
         n => vec![format!("LISTEN_FDS={n}"), "LISTEN_PID=1".to_string()],
     };
-    let env = environment(d, p.env.iter().flatten().chain(&listen));
+    let ready =
+        d.request.notify.iter().map(|_| format!("{}={}/{}", notify::AT, notify::INSIDE, notify::NAME));
+    let ours: Vec<String> = listen.into_iter().chain(ready).collect();
+    let env = environment(d, p.env.iter().flatten().chain(&ours));
     let path = env.iter().find_map(|(_, e)| e.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     let candidates = candidates(name, path)?;
     let has_home = env.iter().any(|(_, e)| e.starts_with("HOME="));
