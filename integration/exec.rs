@@ -90,8 +90,8 @@ fn exec_is_confined_as_init_is() {
         let init = exec(&b, &[], &["cat", "/tmp/init"]).ok().stdout;
         let ours = sh(&b, &[], CONFINEMENT).ok().stdout;
         assert_eq!(ours, init);
-        assert!(init.contains("Seccomp:\t2") && init.contains("ulimit") | init.contains("77\n"), "{init}");
-        sh(&b, &[], "mkdir /tmp/x").fails("");
+        assert!(init.contains("Seccomp:\t2") && init.contains("\n77\n"), "{init}");
+        sh(&b, &[], "mkdir /tmp/x").fails("Cannot assign requested address"); // errno 99
         let whole = json!({ "args": ["sh", "-c", CONFINEMENT], "cwd": "/etc", "env": b.config["process"]["env"],
             "user": b.config["process"]["user"] });
         assert_eq!(by_file(&b, whole).ok().stdout, init);
@@ -503,9 +503,7 @@ fn without_a_mount_namespace_it_is_in_the_rootfs_all_the_same() {
         b = b.unset(&format!("/{key}"));
     }
     let b = b.set("/mounts", json!([]));
-    if !b.create().status.success() {
-        return; // what a container without a mount namespace may have is another test's
-    }
+    b.create().ok();
     b.start().ok();
     fs::write(b.rootfs().join("mark"), "here").expect("write");
     assert_eq!(exec(&b, &[], &["cat", "/mark"]).ok().stdout, "here");
