@@ -290,7 +290,7 @@ fn told(out: &Outcome, verb: &str, when: &str) {
 fn few_descriptors_are_an_error_that_leaves_nothing() {
     needs_root!();
     let b = sleeper();
-    for limit in (3..40).step_by(rounds(4, 37).clamp(1, 37)) {
+    for limit in (3..40).step_by(37 / rounds(9, 37)) {
         let mut create = b.making("create");
         // SAFETY: setrlimit is async-signal-safe.
         unsafe {

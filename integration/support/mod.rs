@@ -69,9 +69,14 @@ pub fn has_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|d| d.join(name).is_file())
 }
 
-/// Rounds of a race or load: few in an ordinary run, all with ORLOP_FULL=1.
+/// Rounds of a race or load: few in an ordinary run, ORLOP_ROUNDS=all of them, or the fewest, for emulated machines.
 pub fn rounds(few: usize, all: usize) -> usize {
-    if std::env::var_os("ORLOP_FULL").is_some() { all } else { few }
+    match std::env::var("ORLOP_ROUNDS").as_deref() {
+        Ok("all") => all,
+        Ok("fewest") => few.div_ceil(10),
+        Ok(other) => panic!("ORLOP_ROUNDS is all or fewest, not {other}"),
+        Err(_) => few,
+    }
 }
 
 /// How a command ended, and what it said.
