@@ -1,5 +1,7 @@
 //! Namespaces new and joined, seen from inside; host names, sysctls, time, mappings.
 
+#[path = "support/filter.rs"]
+mod filter;
 mod support;
 
 use serde_json::{Value, json};
@@ -515,21 +517,9 @@ fn without_clone3_containers_are_made_all_the_same() {
     for b in [Bundle::new(), staged] {
         let b = b.sh("echo $$");
         let mut c = b.making("run");
-        no_clone3(&mut c);
+        filter::lack(&mut c, &[libc::SYS_clone3]);
         assert_eq!(support::finish(&mut c).ok().stdout, "1\n");
     }
-}
-
-fn no_clone3(c: &mut Command) {
-    let rules = [(libc::SYS_clone3, vec![])].into();
-    let (allow, refuse) =
-        (seccompiler::SeccompAction::Allow, seccompiler::SeccompAction::Errno(libc::ENOSYS as u32));
-    let arch = std::env::consts::ARCH.try_into().expect("an architecture");
-    let filter = seccompiler::SeccompFilter::new(rules, allow, refuse, arch).expect("a filter");
-    let program: seccompiler::BpfProgram = filter.try_into().expect("a program");
-    let load = move || seccompiler::apply_filter(&program).map_err(std::io::Error::other);
-    // SAFETY: it makes two system calls, on memory that was allocated before.
-    unsafe { std::os::unix::process::CommandExt::pre_exec(c, load) };
 }
 
 /// Runs in a network namespace that stands for the host's, with a pair of interfaces, one with addresses.

@@ -60,10 +60,10 @@ fn open_one(open: &Open) -> Result<Option<OwnedFd>> {
             let namespace = idmaps::namespace(maps)?;
             mount::set_idmap(&tree, namespace, *deep).map_err(|e| {
                 let e = Error::os(&open.at, "mount_setattr MOUNT_ATTR_IDMAP", e as i32);
-                if e.kind == Kind::Os(libc::EINVAL) {
-                    e.hint("its file system cannot be id-mapped")
-                } else {
-                    e
+                match e.kind {
+                    Kind::Os(libc::EINVAL) => e.hint("its file system cannot be id-mapped"),
+                    Kind::Os(libc::ENOSYS) => e.hint("id-mapped mounts need Linux 5.12"),
+                    _ => e,
                 }
             })?;
             Ok(Some(tree))
@@ -93,8 +93,10 @@ fn open_tree(at: &str, path: &CStr, recursive: bool, propagation: u64) -> Result
     let shown = path.to_string_lossy();
     let tree = mount::clone_tree(path, recursive).map_err(os(at, format!("open_tree {shown:?}")))?;
     if propagation != 0 {
-        mount::set_attr(&tree, Attr::default(), propagation, true)
-            .map_err(os(at, format!("mount_setattr of the copy of {shown:?}")))?;
+        match mount::set_attr_detached(&tree, Attr::default(), propagation, true) {
+            Err(Errno::ENOSYS) => {} // init sets it on what is attached
+            other => other.map_err(os(at, format!("mount_setattr of the copy of {shown:?}")))?,
+        }
     }
     Ok(tree)
 }
@@ -174,6 +176,7 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) ->
     let home = enter_pid(plan, &slots)?;
     let parts = Parts {
         progress,
+        unset: if mount::lacks_set_attr() { propagations(plan) } else { Vec::new() },
         slots,
         cgroups: cgroup.join_fds(),
         socket: theirs,
@@ -211,6 +214,12 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) ->
             Err(e)
         }
     }
+}
+
+/// What each tree would have got of the parent, which can change only what is attached.
+fn propagations(plan: &Plan) -> Vec<u64> {
+    let of = |open: &Open| if let OpenWhat::Tree { propagation, .. } = open.what { propagation } else { 0 };
+    plan.opens.iter().map(of).collect()
 }
 
 /// Enters the pid namespace that is joined, for our children; returns our own, to go back to.

@@ -26,7 +26,7 @@ pub fn within<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let root = fd::open(c"/", libc::O_PATH, 0).map_err(call("open of /"))?;
     let cwd = fd::open(c".", libc::O_PATH, 0).map_err(call("open of the working directory"))?;
     ns::unshare(NEWNS).map_err(call("unshare CLONE_NEWNS"))?;
-    let done = mount::set_attr_path(c"/", Attr::default(), libc::MS_SLAVE, true)
+    let done = mount::propagate_path(c"/", libc::MS_SLAVE, true)
         .map_err(call("mount_setattr of /"))
         .and_then(|()| work());
     // setns(2) leaves us at the root of the namespace, which a chroot(2) of our caller's would not have.

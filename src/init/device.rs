@@ -2,7 +2,7 @@
 
 use super::{Done, During, Fault, Init};
 use crate::plan::step::Device;
-use crate::sys::{Errno, fd, mount, path};
+use crate::sys::{Errno, fd, path};
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
@@ -18,8 +18,8 @@ impl Init<'_> {
         let dir = self.make_dirs(parent, false)?;
         if let Some(tree) = &d.bind {
             let from = self.tree(tree)?;
-            check_node(&from, d)?;
-            return mount::attach(&from, mount_point(&dir, name, d)?).during("move_mount");
+            check_node(&from.fd, d)?;
+            return from.attach(mount_point(&dir, name, d)?, "move_mount").map(drop);
         }
         match path::mknod(&dir, name, d.kind | d.mode, libc::makedev(d.major, d.minor)) {
             Err(Errno::EEXIST) => return check_node(&open_node(&dir, name)?, d),

@@ -40,7 +40,7 @@ pub fn run(job: &Job, output: &mut [u8]) -> Done<(End, usize)> {
     let (failed, fail) = fd::pipe().during("pipe2")?;
     match clone::clone(0, None, false).during("clone3")? {
         clone::Side::Child => {
-            let errno = become_hook(job, &into).unwrap_or_else(|e| e);
+            let errno = become_hook(job, &into, &fail).unwrap_or_else(|e| e);
             let _ = fd::write(&fail, &(errno as i32).to_ne_bytes()); // the status is left to tell
             clone::exit(127)
         }
@@ -55,14 +55,19 @@ pub fn run(job: &Job, output: &mut [u8]) -> Done<(End, usize)> {
     }
 }
 
-/// In the hook's process: a group of its own, the state on standard input, its output to us, nothing else open.
-fn become_hook(job: &Job, into: &OwnedFd) -> Sys<Errno> {
+/// In the hook's process: a group of its own, the state on standard input, its output to us, nothing else open but, until
+/// execve, what `fail` goes by.
+fn become_hook(job: &Job, into: &OwnedFd, fail: &OwnedFd) -> Sys<Errno> {
     clone::new_group()?;
     fd::rewind(job.state)?;
     fd::dup_to(job.state.as_raw_fd(), 0)?;
     fd::dup_to(into.as_raw_fd(), 1)?;
     fd::dup_to(into.as_raw_fd(), 2)?;
-    fd::cloexec_from(3)?;
+    let fail = fail.as_raw_fd() as u32;
+    if fail > 3 {
+        fd::close_range(3, fail - 1, 0)?;
+    }
+    fd::close_range(3.max(fail + 1), u32::MAX, 0)?;
     signal::reset(signal::bit(libc::SIGPIPE))?;
     if let Some(dir) = job.cwd {
         let _ = path::chdir(dir); // it may be gone, or out of a user namespace's reach: then where we are

@@ -6,6 +6,7 @@
 
 mod console;
 mod copy;
+mod detached;
 mod device;
 mod exec;
 pub mod hook;
@@ -15,9 +16,10 @@ pub mod mountpoint;
 mod paths;
 pub mod rootfs;
 
-use crate::plan::step::{Act, Ask, CStrings, Program, Step, Tree};
+use crate::plan::step::{Act, Ask, Attr, CStrings, Program, Step, Tree};
 use crate::sync::{self, HEAD, Head, Kind, MAX};
 use crate::sys::{Errno, Sys, clone, cred, fd, ns, path};
+use detached::Detached;
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -69,6 +71,8 @@ pub struct Init<'a> {
     own: Vec<u32>,
     /// Descriptors by slot.
     slots: Vec<Option<OwnedFd>>,
+    /// By slot, the propagation that the parent's kernel could not give to a tree.
+    unset: Vec<u64>,
     /// The step at work, for the parent: a filter or the kernel may end us without a word.
     progress: &'static AtomicU32,
     /// `tasks` files of v1 hierarchies.
@@ -95,6 +99,7 @@ pub struct Init<'a> {
 /// What the parent opened for init.
 pub struct Parts {
     pub slots: Vec<Option<OwnedFd>>,
+    pub unset: Vec<u64>,
     pub cgroups: Vec<OwnedFd>,
     pub socket: OwnedFd,
     pub proc: OwnedFd,
@@ -128,6 +133,7 @@ impl<'a> Init<'a> {
             hooks_run: 0,
             own,
             slots: parts.slots,
+            unset: parts.unset,
             cgroups: parts.cgroups,
             socket: parts.socket,
             proc: parts.proc,
@@ -390,20 +396,24 @@ impl<'a> Init<'a> {
     }
 
     /// The tree of a bind mount, a descriptor of our own.
-    fn tree(&mut self, tree: &Tree) -> Done<OwnedFd> {
+    fn tree(&mut self, tree: &Tree) -> Done<Detached> {
         match tree {
-            Tree::Slot(slot) => self
-                .slots
-                .get_mut(*slot)
-                .and_then(Option::take)
-                .ok_or(Fault { call: "slot", errno: Errno::EBADF }),
+            Tree::Slot(slot) => {
+                let fd = self.slots.get_mut(*slot).and_then(Option::take);
+                let mut tree = Detached::new(fd.ok_or(Fault { call: "slot", errno: Errno::EBADF })?);
+                match self.unset.get(*slot) {
+                    None | Some(0) => {}
+                    Some(propagation) => tree.wait(Attr::default(), *propagation, true)?,
+                }
+                Ok(tree)
+            }
             Tree::Path { path, recursive, propagation } => {
                 let fd = crate::sys::mount::clone_tree(path, *recursive).during("open_tree")?;
+                let mut tree = Detached::new(fd);
                 if *propagation != 0 {
-                    crate::sys::mount::set_attr(&fd, Default::default(), *propagation, true)
-                        .during("mount_setattr")?;
+                    tree.set(Attr::default(), *propagation, true)?;
                 }
-                Ok(fd)
+                Ok(tree)
             }
         }
     }

@@ -1,8 +1,9 @@
 //! config.md#mounts: one entry, onto the descriptor of its target.
 
+use super::detached::{self, Detached};
 use super::mountpoint::in_root;
 use super::{Done, During, Fault, Init};
-use crate::plan::mounts::options::{ATIME, NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::plan::mounts::options::{NODEV, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
 use crate::plan::step::{Attr, CgroupV1Mount, Mount, MountWhat, OnProc, Tree};
 use crate::sys::{Errno, Sys, cred, fd, mount, path};
 use std::ffi::{CStr, CString};
@@ -26,15 +27,18 @@ impl Init<'_> {
     }
 
     fn bind(&mut self, m: &Mount, tree: &Tree) -> Done {
-        let fd = self.tree(tree)?;
-        let directory = is_directory(&fd)?;
+        let mut tree = self.tree(tree)?;
+        let directory = is_directory(&tree.fd)?;
         // Attributes first, while nobody can reach it: a read-only bind is never writable, not even for a moment.
-        set_attrs(m, &fd)?;
+        for (attr, recursive) in asked(m) {
+            tree.set(attr, 0, recursive)?;
+        }
         let target = self.find_or_make(&m.target, directory, m.strict_target)?;
-        self.attach(m, &fd, &target)
+        self.attach(m, tree, &target).map(drop)
     }
 
-    fn attach(&mut self, m: &Mount, fd: &OwnedFd, target: &OwnedFd) -> Done {
+    fn attach(&mut self, m: &Mount, tree: Detached, target: &OwnedFd) -> Done<OwnedFd> {
+        let fd = &tree.fd;
         match m.proc {
             // Without links the name tells it.
             OnProc::Never if !m.strict_target && self.on_own_procfs(target)? => {
@@ -51,12 +55,9 @@ impl Init<'_> {
             }
             _ => {}
         }
-        if let Err(errno) = mount::attach(fd, target) {
-            // What mount(2) says of a file onto a directory, and of the reverse; Docker has a hint for these words.
-            let odd = errno == Errno::EINVAL && is_directory(fd)? != is_directory(target)?;
-            return Err(Fault { call: "move_mount", errno: if odd { Errno::ENOTDIR } else { errno } });
-        }
-        propagate(m, fd)
+        let fd = tree.attach(target, "move_mount")?;
+        propagate(m, &fd)?;
+        Ok(fd)
     }
 
     /// Another procfs, such as the host's below a bind of its root, is not what anything trusts.
@@ -81,28 +82,32 @@ impl Init<'_> {
         if let Some(page) = page {
             return self.mount_page(m, fstype, source, page, &target);
         }
-        let fd = match (self.new_instance(fstype, source, params, m.attr.set), fallback) {
+        let mut new = match (self.new_instance(fstype, source, params, m.attr.set), fallback) {
             (Err(fault), Some(tree)) if cred::is_denied(fault.errno) => {
-                let fd = self.tree(tree)?;
+                let mut host = self.tree(tree)?;
                 let read_only = Attr { set: m.attr.set | RDONLY, clear: 0 };
-                mount::set_attr(&fd, read_only, 0, true).during("mount_setattr")?;
-                fd
+                match host.set(read_only, 0, true) {
+                    // Root of the user namespace has no right to what lies below, either.
+                    Err(Fault { errno: Errno::ENOSYS, .. }) => host.set(read_only, 0, false)?,
+                    other => other?,
+                }
+                host
             }
             (other, _) => other?,
         };
         if *inherit_mode && !made {
             let st = fd::stat(&target).during("fstat of the mount point")?;
-            path::chmod(&fd, c".", st.st_mode & 0o7777).during("fchmodat of the mount")?;
+            path::chmod(&new.fd, c".", st.st_mode & 0o7777).during("fchmodat of the mount")?;
         }
         if *copy_up {
             let from = path::open(&target, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, path::NO_LINKS)
                 .during("open of the covered directory")?;
-            super::copy::tree(&from, &fd)?;
+            super::copy::tree(&from, &new.fd)?;
         }
         if !m.rattr.is_empty() {
-            mount::set_attr(&fd, m.rattr, 0, true).during("mount_setattr AT_RECURSIVE")?;
+            new.set(m.rattr, 0, false)?; // nothing lies below
         }
-        self.attach(m, &fd, &target)
+        self.attach(m, new, &target).map(drop)
     }
 
     /// mount(2) onto the descriptor, which becomes our working directory: we leave that with the pivot.
@@ -114,14 +119,18 @@ impl Init<'_> {
         mount::mount_here(fstype, source, page).during("mount")?;
         let fd = path::open(self.root()?, &m.target, libc::O_PATH, 0, in_root(m.strict_target))
             .during("openat2 of the mount")?;
-        set_attrs(m, &fd)?;
+        for (attr, recursive) in asked(m) {
+            detached::set(&fd, attr, 0, recursive)?;
+        }
         propagate(m, &fd)
     }
 
     fn remount(&mut self, m: &Mount, params: &Params) -> Done {
         let fd = path::open(self.root()?, &m.target, libc::O_PATH, 0, in_root(m.strict_target))
             .during("openat2 of the mount point")?;
-        set_attrs(m, &fd)?;
+        for (attr, recursive) in asked(m) {
+            detached::set(&fd, attr, 0, recursive)?;
+        }
         if !params.is_empty() {
             let fs = mount::fs_pick(&fd).during("fspick")?;
             let set = params.iter().try_for_each(|(key, value)| mount::fs_set(&fs, key, value.as_deref()));
@@ -140,7 +149,7 @@ impl Init<'_> {
         source: &CStr,
         params: &Params,
         attr: u64,
-    ) -> Done<OwnedFd> {
+    ) -> Done<Detached> {
         let fs = match mount::fs_open(fstype) {
             Err(Errno::ENODEV) => {
                 let call = "fsopen: the kernel has no such type (is its module loaded?)";
@@ -152,7 +161,15 @@ impl Init<'_> {
             self.note_log(&fs);
             return Err(Fault { call: "fsconfig", errno });
         }
-        mount::fs_mount(&fs, attr).during("fsmount")
+        match mount::fs_mount(&fs, attr) {
+            // Linux before 5.14: mount(2) knows it since 5.10.
+            Err(Errno::EINVAL) if attr & NOSYMFOLLOW != 0 => {
+                let mut new = Detached::new(mount::fs_mount(&fs, attr & !NOSYMFOLLOW).during("fsmount")?);
+                new.wait(Attr { set: NOSYMFOLLOW, clear: 0 }, 0, false)?;
+                Ok(new)
+            }
+            other => other.during("fsmount").map(Detached::new),
+        }
     }
 
     /// A tmpfs with a directory for each hierarchy, as systemd lays them out on v1 hosts.
@@ -165,29 +182,27 @@ impl Init<'_> {
     ) -> Done {
         let target = self.find_or_make(&m.target, true, true)?;
         let flags = NOSUID | NODEV | NOEXEC;
-        let top = small_tmpfs(flags)?;
-        self.attach(m, &top, &target)?;
+        let top = self.attach(m, Detached::new(small_tmpfs(flags)?), &target)?;
         let ro = if read_only { RDONLY } else { 0 };
         for h in list {
             path::mkdir(&top, &h.name, 0o755).during("mkdirat")?;
             let place = path::open(&top, &h.name, libc::O_PATH | libc::O_DIRECTORY, 0, path::NO_LINKS)
                 .during("openat2")?;
-            let fd = match h.bind {
+            let hierarchy = match h.bind {
                 Some(slot) => {
-                    let fd = self.tree(&Tree::Slot(slot))?;
-                    let attr = Attr { set: flags | ro, clear: 0 };
-                    mount::set_attr(&fd, attr, 0, false).during("mount_setattr")?;
-                    fd
+                    let mut own = self.tree(&Tree::Slot(slot))?;
+                    own.set(Attr { set: flags | ro, clear: 0 }, 0, false)?;
+                    own
                 }
                 None => self.new_instance(c"cgroup", c"cgroup", &h.params, flags | ro)?,
             };
-            mount::attach(&fd, &place).during("move_mount")?;
+            hierarchy.attach(&place, "move_mount")?;
         }
         for (name, to) in links {
             path::symlink(to, &top, name).during("symlinkat")?;
         }
         if read_only {
-            mount::set_attr(&top, Attr::READ_ONLY, 0, false).during("mount_setattr")?;
+            detached::set(&top, Attr::READ_ONLY, 0, false)?;
         }
         Ok(())
     }
@@ -210,14 +225,9 @@ fn configure(fs: &OwnedFd, source: &CStr, params: &Params) -> Sys {
     mount::fs_create(fs)
 }
 
-/// What was asked to be set and cleared, on a mount that nobody can reach yet.
-fn set_attrs(m: &Mount, fd: &OwnedFd) -> Done {
-    for (attr, recursive) in [(m.attr, false), (m.rattr, true)] {
-        if !attr.is_empty() {
-            mount::set_attr(fd, attr, 0, recursive).map_err(|e| locked(fd, attr, e, recursive))?;
-        }
-    }
-    Ok(())
+/// What is to be set and cleared: on the mount itself, and on all below it too.
+fn asked(m: &Mount) -> impl Iterator<Item = (Attr, bool)> {
+    [(m.attr, false), (m.rattr, true)].into_iter().filter(|a| !a.0.is_empty())
 }
 
 fn propagate(m: &Mount, fd: &OwnedFd) -> Done {
@@ -226,31 +236,11 @@ fn propagate(m: &Mount, fd: &OwnedFd) -> Done {
     })
 }
 
-/// In a user namespace flags of the host's mount are locked (mount_namespaces(7)): says which one was to be cleared.
-fn locked(fd: &OwnedFd, attr: Attr, errno: Errno, recursive: bool) -> Fault {
-    if errno == Errno::EPERM {
-        for (clear, call) in [
-            (RDONLY, "clear ro, which the user namespace above has locked: mount_setattr"),
-            (NOSUID, "clear nosuid, which the user namespace above has locked: mount_setattr"),
-            (NODEV, "clear nodev, which the user namespace above has locked: mount_setattr"),
-            (NOEXEC, "clear noexec, which the user namespace above has locked: mount_setattr"),
-            (ATIME, "change the atime rule, which the user namespace above has locked: mount_setattr"),
-        ] {
-            let alone = Attr { set: attr.set & clear, clear };
-            if attr.clear & clear == clear && mount::set_attr(fd, alone, 0, recursive) == Err(Errno::EPERM) {
-                return Fault { call, errno };
-            }
-        }
-    }
-    let call = if recursive { "mount_setattr AT_RECURSIVE" } else { "mount_setattr" };
-    Fault { call, errno }
-}
-
 fn is_procfs(fd: &OwnedFd) -> Done<bool> {
     Ok(fd::fs_magic(fd).during("fstatfs")? == libc::PROC_SUPER_MAGIC)
 }
 
-pub(super) fn is_directory(fd: &OwnedFd) -> Done<bool> {
+pub(super) fn is_directory(fd: impl AsFd) -> Done<bool> {
     let st = fd::stat(fd).during("fstat")?;
     Ok(st.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }

@@ -1,6 +1,8 @@
 //! config-linux.md#masked-paths and #readonly-paths: one lookup each, and what is not there needs no cover.
 
-use super::{Done, During, Fault, Init, mount::is_directory, mount::small_tmpfs};
+use super::detached::Detached;
+use super::mount::{is_directory, small_tmpfs};
+use super::{Done, During, Fault, Init};
 use crate::plan::step::Attr;
 use crate::sys::{Errno, fd, mount, path};
 use std::ffi::CStr;
@@ -17,9 +19,13 @@ impl Init<'_> {
 
     pub(super) fn readonly_path(&mut self, path: &CStr) -> Done {
         let Some(target) = self.existing(path)? else { return Ok(()) };
-        let copy = mount::clone_tree_at(&target, true).during("open_tree")?;
-        mount::set_attr(&copy, Attr::READ_ONLY, 0, true).during("mount_setattr MOUNT_ATTR_RDONLY")?;
-        mount::attach(&copy, &target).during("move_mount")
+        let mut copy = Detached::new(mount::clone_tree_at(&target, true).during("open_tree")?);
+        match copy.set(Attr::READ_ONLY, 0, true) {
+            // Without mount_setattr(2), mounts below keep what they have, as they do for other runtimes.
+            Err(Fault { errno: Errno::ENOSYS, .. }) => copy.set(Attr::READ_ONLY, 0, false)?,
+            other => other?,
+        }
+        copy.attach(&target, "move_mount").map(drop)
     }
 
     /// A file is covered by the host's null device, a directory by one empty tmpfs that all share.
@@ -30,12 +36,12 @@ impl Init<'_> {
                 Some(null) => null,
                 None => host_null()?,
             };
-            let copy = mount::clone_tree_at(&null, false).during("open_tree of /dev/null")?;
+            let mut copy =
+                Detached::new(mount::clone_tree_at(&null, false).during("open_tree of /dev/null")?);
             self.null = Some(null);
             // Writes go to a device all the same, but mode, owner and times of the host's node stay out of reach.
-            mount::set_attr(&copy, Attr::READ_ONLY, 0, false)
-                .during("mount_setattr MOUNT_ATTR_RDONLY of /dev/null")?;
-            return mount::attach(&copy, &target).during("move_mount of /dev/null");
+            copy.set(Attr::READ_ONLY, 0, false)?;
+            return copy.attach(&target, "move_mount of /dev/null").map(drop);
         }
         match &self.mask {
             Some(first) => {

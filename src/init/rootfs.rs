@@ -1,5 +1,6 @@
 //! The rootfs: attached, entered, closed.
 
+use super::detached::Detached;
 use super::mount::Params;
 use super::{Done, During, Fault, Init, mountpoint};
 use crate::bundle::is_plain;
@@ -10,7 +11,7 @@ use std::os::fd::OwnedFd;
 
 /// Our copy of the host's mount table stops sending events to the host.
 pub fn isolate(flag: u64) -> Done {
-    mount::set_attr_path(c"/", Attr::default(), flag, true).during("mount_setattr of /")
+    mount::propagate_path(c"/", flag, true).during("mount_setattr of /")
 }
 
 /// Names the layers to overlayfs.
@@ -37,8 +38,8 @@ pub fn overlay(params: &Params) -> Result<OwnedFd, (Fault, Option<OwnedFd>)> {
 
 impl Init<'_> {
     pub(super) fn attach_root(&mut self, tree: &Tree, path: &CStr) -> Done {
-        let fd = self.tree(tree)?;
-        self.cover(fd, path)
+        let tree = self.tree(tree)?;
+        self.cover(tree, path)
     }
 
     /// The tree goes onto the rootfs' own path: hooks that enter our mount namespace before the pivot find it there, with
@@ -46,8 +47,8 @@ impl Init<'_> {
     ///
     /// Nothing that is mounted in the rootfs may appear on the host, and pivot_root(2) refuses a shared mount. What the
     /// host mounts below it comes in, unless linux.rootfsPropagation made the tree private.
-    fn cover(&mut self, fd: OwnedFd, path: &CStr) -> Done {
-        mount::set_attr(&fd, Attr::default(), libc::MS_SLAVE, true).during("mount_setattr of the rootfs")?;
+    fn cover(&mut self, mut tree: Detached, path: &CStr) -> Done {
+        tree.set(Attr::default(), libc::MS_SLAVE, true)?;
         let open = |path| fd::open(path, libc::O_PATH | libc::O_DIRECTORY, 0);
         let target = match open(path) {
             // A user namespace may not search the directories above; no hook that is inside can, either.
@@ -55,8 +56,7 @@ impl Init<'_> {
             other => other,
         };
         let target = target.during("open of the rootfs")?;
-        mount::attach(&fd, &target).during("move_mount of the rootfs")?;
-        self.root = Some(fd);
+        self.root = Some(tree.attach(&target, "move_mount of the rootfs")?);
         Ok(())
     }
 
@@ -66,7 +66,7 @@ impl Init<'_> {
             fs.iter().for_each(|fs| self.note_log(fs));
             fault
         })?;
-        self.cover(fd, path)
+        self.cover(Detached::new(fd), path)
     }
 
     /// Keeps what the kernel says of a file system it refused (fsopen(2): messages start with `e `).
@@ -104,7 +104,7 @@ impl Init<'_> {
     }
 
     pub(super) fn root_propagation(&mut self, flag: u64, recursive: bool) -> Done {
-        mount::set_attr(self.root()?, Attr::default(), flag, recursive).during("mount_setattr of the rootfs")
+        mount::propagate_path(c"/", flag, recursive).during("mount_setattr of the rootfs")
     }
 
     pub(super) fn readonly_root(&mut self) -> Done {

@@ -1,6 +1,6 @@
 //! Descriptors: read, write, sockets, polls.
 
-use super::{Sys, check, check_int, retry};
+use super::{Errno, Sys, check, check_int, dir, retry};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -127,7 +127,30 @@ pub fn close_all(fds: Vec<OwnedFd>) {
 
 /// Everything from `first` on is closed by execve.
 pub fn cloexec_from(first: u32) -> Sys {
-    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    match close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) {
+        Err(Errno::EINVAL) => cloexec_each(first), // the flag came with Linux 5.11
+        other => other,
+    }
+}
+
+fn cloexec_each(first: u32) -> Sys {
+    let list = open(c"/proc/self/fd", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    let mut buf = [0; 4096];
+    loop {
+        let n = dir::entries(&list, &mut buf)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let mut rest = &buf[..n];
+        while let Some((name, tail)) = dir::next(rest) {
+            rest = tail;
+            let number = name.to_str().ok().and_then(|n| n.parse::<u32>().ok());
+            if let Some(number) = number.filter(|n| *n >= first) {
+                // SAFETY: no memory is passed.
+                check_int(unsafe { libc::fcntl(number as RawFd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+            }
+        }
+    }
 }
 
 /// fstat(2)
@@ -146,6 +169,15 @@ pub fn fs_magic(fd: impl AsFd) -> Sys<i64> {
     check_int(unsafe { libc::fstatfs(fd.as_fd().as_raw_fd(), st.as_mut_ptr()) })?;
     // SAFETY: filled by the successful call above.
     Ok(unsafe { st.assume_init() }.f_type)
+}
+
+/// fstatvfs(3): ST_* of the mount that `fd` is on.
+pub fn mount_flags(fd: impl AsFd) -> Sys<u64> {
+    let mut st = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the kernel fills the buffer, which has the right size.
+    check_int(unsafe { libc::fstatvfs(fd.as_fd().as_raw_fd(), st.as_mut_ptr()) })?;
+    // SAFETY: filled by the successful call above.
+    Ok(unsafe { st.assume_init() }.f_flag)
 }
 
 /// statvfs(3): is the mount that holds `path` read-only?
@@ -268,4 +300,21 @@ pub fn recv_fd(socket: impl AsFd, buf: &mut [u8]) -> Sys<(usize, Option<OwnedFd>
 pub fn seals(fd: impl AsFd) -> Sys<i32> {
     // SAFETY: no memory is passed.
     check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GET_SEALS) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_become_close_on_exec_one_by_one_too() {
+        let [kept, marked] = [7000, 7001].map(|n| {
+            let file = open(c"/dev/null", libc::O_RDONLY, 0).unwrap();
+            dup_to(file.as_raw_fd(), n).unwrap();
+            n
+        });
+        cloexec_each(7001).unwrap();
+        assert!(is_inherited(kept) && !is_inherited(marked));
+        [kept, marked].map(|n| drop(adopt(n)));
+    }
 }

@@ -1,10 +1,15 @@
 //! mount(2)'s family, mostly the descriptor-based calls: a mount goes onto what was resolved, not onto a path.
 
 use super::fd::owned;
-use super::{Sys, check, check_int};
+use super::{Errno, Sys, check, check_int, remount};
+use crate::plan::mounts::options::NOSYMFOLLOW;
 use crate::plan::step::Attr;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// mount_setattr(2) was called once and is not there: Linux before 5.12, or a filter.
+static MISSING: AtomicBool = AtomicBool::new(false);
 
 /// `struct mount_attr` of mount_setattr(2).
 #[repr(C)]
@@ -47,10 +52,30 @@ fn clone_tree_raw(dir: RawFd, path: &CStr, recursive: bool, more: u32) -> Sys<Ow
     owned(check(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) }))
 }
 
-/// mount_setattr(2) on the mount at `fd`, and on all below it when `recursive`.
-pub fn set_attr(fd: impl AsFd, attr: Attr, propagation: u64, recursive: bool) -> Sys {
+/// mount_setattr(2) on the mount at `fd`, and on all below it when `recursive`; ENOSYS where the kernel has it not.
+pub fn set_attr_detached(fd: impl AsFd, attr: Attr, propagation: u64, recursive: bool) -> Sys {
     let arg = MountAttr { attr_set: attr.set, attr_clr: attr.clear, propagation, userns_fd: 0 };
-    set_attr_raw(fd.as_fd().as_raw_fd(), c"", &arg, recursive, libc::AT_EMPTY_PATH as u32)
+    match set_attr_raw(fd.as_fd().as_raw_fd(), c"", &arg, recursive, libc::AT_EMPTY_PATH as u32) {
+        // The attribute came with Linux 5.14 only.
+        Err(Errno::EINVAL) if (attr.set | attr.clear) & NOSYMFOLLOW != 0 => Err(Errno::ENOSYS),
+        other => other,
+    }
+}
+
+/// The same of a mount that is attached in our mount namespace, where mount(2) can do it for older kernels: all but
+/// attributes of what lies below.
+pub fn set_attr(fd: impl AsFd, attr: Attr, propagation: u64, recursive: bool) -> Sys {
+    match set_attr_detached(&fd, attr, propagation, recursive) {
+        Err(Errno::ENOSYS) if attr.is_empty() || !recursive => {
+            remount::set(&fd, attr, propagation, recursive)
+        }
+        other => other,
+    }
+}
+
+/// Whether a call found that the kernel has no mount_setattr(2).
+pub fn lacks_set_attr() -> bool {
+    MISSING.load(Ordering::Relaxed)
 }
 
 /// mount_setattr(2) MOUNT_ATTR_IDMAP on a detached mount, by the maps of a user namespace.
@@ -60,16 +85,22 @@ pub fn set_idmap(fd: impl AsFd, user_namespace: impl AsFd, recursive: bool) -> S
     set_attr_raw(fd.as_fd().as_raw_fd(), c"", &arg, recursive, libc::AT_EMPTY_PATH as u32)
 }
 
-/// mount_setattr(2) on a path, relative to the working directory.
-pub fn set_attr_path(path: &CStr, attr: Attr, propagation: u64, recursive: bool) -> Sys {
-    let arg = MountAttr { attr_set: attr.set, attr_clr: attr.clear, propagation, userns_fd: 0 };
-    set_attr_raw(libc::AT_FDCWD, path, &arg, recursive, 0)
+/// mount_setattr(2) of the propagation of the mount at a path, relative to the working directory; else mount(2).
+pub fn propagate_path(path: &CStr, propagation: u64, recursive: bool) -> Sys {
+    let arg = MountAttr { propagation, ..MountAttr::default() };
+    match set_attr_raw(libc::AT_FDCWD, path, &arg, recursive, 0) {
+        Err(Errno::ENOSYS) => remount::propagate(path, propagation, recursive),
+        other => other,
+    }
 }
 
 fn set_attr_raw(dir: RawFd, path: &CStr, arg: &MountAttr, recursive: bool, more: u32) -> Sys {
+    if lacks_set_attr() {
+        return Err(Errno::ENOSYS);
+    }
     let flags = more | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: path and `arg` outlive the call, and the size passed is that of `arg`.
-    check(unsafe {
+    let ret = check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             dir,
@@ -78,8 +109,11 @@ fn set_attr_raw(dir: RawFd, path: &CStr, arg: &MountAttr, recursive: bool, more:
             arg as *const MountAttr,
             size_of::<MountAttr>(),
         )
-    })
-    .map(drop)
+    });
+    if ret == Err(Errno::ENOSYS) {
+        MISSING.store(true, Ordering::Relaxed);
+    }
+    ret.map(drop)
 }
 
 /// move_mount(2): attaches the detached mount `from` onto `to`.
