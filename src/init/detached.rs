@@ -1,7 +1,7 @@
 //! A mount that is attached nowhere yet: nobody can reach it, so what it gets before it is attached was never otherwise.
 
 use super::{Done, Fault, mount::is_directory};
-use crate::plan::mounts::options::{ATIME, NODEV, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
+use crate::plan::mounts::options::{ATIME, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::plan::step::Attr;
 use crate::sys::{Errno, mount};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,10 +20,10 @@ impl Detached {
         Self { fd, waiting: [None; 4] }
     }
 
-    /// mount_setattr(2). Attributes of what lies below are set by it or not at all.
+    /// mount_setattr(2), now or when it is attached.
     pub fn set(&mut self, attr: Attr, propagation: u64, recursive: bool) -> Done {
         match mount::set_attr_detached(&self.fd, attr, propagation, recursive) {
-            Err(Errno::ENOSYS) if attr.is_empty() || !recursive => self.wait(attr, propagation, recursive),
+            Err(Errno::ENOSYS) => self.wait(attr, propagation, recursive),
             other => other.map_err(|e| refused(&self.fd, attr, e, recursive)),
         }
     }
@@ -60,16 +60,14 @@ fn refused(fd: &OwnedFd, attr: Attr, errno: Errno, recursive: bool) -> Fault {
         let attr = Attr { set: attr.set & clear, clear };
         mount::set_attr(fd, attr, 0, recursive) == Err(Errno::EPERM)
     };
-    let call = match errno {
-        Errno::EPERM => LOCKED.iter().find(|l| attr.clear & l.0 == l.0 && alone(l.0)).map(|l| l.1),
-        Errno::ENOSYS if attr.set & NOSYMFOLLOW != 0 => {
-            Some("mount_setattr MOUNT_ATTR_NOSYMFOLLOW, which Linux has since 5.14")
-        }
-        Errno::ENOSYS => Some("mount_setattr AT_RECURSIVE, which Linux has since 5.12"),
-        _ => None,
+    let locked = LOCKED.iter().find(|l| errno == Errno::EPERM && attr.clear & l.0 == l.0 && alone(l.0));
+    let call = match locked {
+        Some((_, call)) => call,
+        None if mount::lacks_set_attr() => "mount MS_REMOUNT",
+        None if recursive => "mount_setattr AT_RECURSIVE",
+        None => "mount_setattr",
     };
-    let plain = if recursive { "mount_setattr AT_RECURSIVE" } else { "mount_setattr" };
-    Fault { call: call.unwrap_or(plain), errno }
+    Fault { call, errno }
 }
 
 const LOCKED: [(u64, &str); 5] = [

@@ -86,11 +86,7 @@ impl Init<'_> {
             (Err(fault), Some(tree)) if cred::is_denied(fault.errno) => {
                 let mut host = self.tree(tree)?;
                 let read_only = Attr { set: m.attr.set | RDONLY, clear: 0 };
-                match host.set(read_only, 0, true) {
-                    // Root of the user namespace has no right to what lies below, either.
-                    Err(Fault { errno: Errno::ENOSYS, .. }) => host.set(read_only, 0, false)?,
-                    other => other?,
-                }
+                host.set(read_only, 0, true)?;
                 host
             }
             (other, _) => other?,
@@ -105,7 +101,7 @@ impl Init<'_> {
             super::copy::tree(&from, &new.fd)?;
         }
         if !m.rattr.is_empty() {
-            new.set(m.rattr, 0, false)?; // nothing lies below
+            new.set(m.rattr, 0, true)?;
         }
         self.attach(m, new, &target).map(drop)
     }

@@ -20,11 +20,7 @@ impl Init<'_> {
     pub(super) fn readonly_path(&mut self, path: &CStr) -> Done {
         let Some(target) = self.existing(path)? else { return Ok(()) };
         let mut copy = Detached::new(mount::clone_tree_at(&target, true).during("open_tree")?);
-        match copy.set(Attr::READ_ONLY, 0, true) {
-            // Without mount_setattr(2), mounts below keep what they have, as they do for other runtimes.
-            Err(Fault { errno: Errno::ENOSYS, .. }) => copy.set(Attr::READ_ONLY, 0, false)?,
-            other => other?,
-        }
+        copy.set(Attr::READ_ONLY, 0, true)?;
         copy.attach(&target, "move_mount").map(drop)
     }
 

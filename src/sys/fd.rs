@@ -315,6 +315,8 @@ mod tests {
         });
         cloexec_each(7001).unwrap();
         assert!(is_inherited(kept) && !is_inherited(marked));
-        [kept, marked].map(|n| drop(adopt(n)));
+        for n in [kept, marked] {
+            drop(adopt(n));
+        }
     }
 }

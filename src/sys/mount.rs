@@ -62,13 +62,10 @@ pub fn set_attr_detached(fd: impl AsFd, attr: Attr, propagation: u64, recursive:
     }
 }
 
-/// The same of a mount that is attached in our mount namespace, where mount(2) can do it for older kernels: all but
-/// attributes of what lies below.
+/// The same of a mount that is attached in our mount namespace, where mount(2) does it for older kernels.
 pub fn set_attr(fd: impl AsFd, attr: Attr, propagation: u64, recursive: bool) -> Sys {
     match set_attr_detached(&fd, attr, propagation, recursive) {
-        Err(Errno::ENOSYS) if attr.is_empty() || !recursive => {
-            remount::set(&fd, attr, propagation, recursive)
-        }
+        Err(Errno::ENOSYS) => remount::set(&fd, attr, propagation, recursive),
         other => other,
     }
 }

@@ -1,7 +1,7 @@
 //! mount(2) as it changes a mount that is attached: the way before mount_setattr(2), Linux 5.12.
 
 use super::path::Buf;
-use super::{Sys, check_int};
+use super::{Errno, Sys, check_int, fd};
 use crate::plan::mounts::options::{
     ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME,
 };
@@ -25,16 +25,106 @@ const FLAGS: [(u64, u64, u64); 7] = [
     (NOSYMFOLLOW, MS_NOSYMFOLLOW, ST_NOSYMFOLLOW),
 ];
 
-/// Attributes of the mount at `fd`, its root, alone; and its propagation, with all below when `recursive`.
+/// Attributes and propagation of the mount at `fd`, which is its root, with all below when `recursive`.
 pub fn set(fd: impl AsFd, attr: Attr, propagation: u64, recursive: bool) -> Sys {
-    let mut buf = Buf::new();
-    let path = of_descriptor(&mut buf, fd.as_fd().as_raw_fd())?;
     if !attr.is_empty() {
-        // What is not named would be cleared.
-        let now = of_statfs(super::fd::mount_flags(&fd)?);
-        call(path, libc::MS_REMOUNT | libc::MS_BIND | of_mount(now & !attr.clear | attr.set))?;
+        one(&fd, attr)?;
     }
-    if propagation == 0 { Ok(()) } else { propagate(path, propagation, recursive) }
+    if !attr.is_empty() && recursive {
+        below(mount_id(&fd)?, attr)?;
+    }
+    if propagation == 0 {
+        return Ok(());
+    }
+    propagate(of_descriptor(&mut Buf::new(), fd.as_fd().as_raw_fd())?, propagation, recursive)
+}
+
+fn one(fd: impl AsFd, attr: Attr) -> Sys {
+    // What is not named would be cleared.
+    let now = of_statfs(fd::mount_flags(&fd)?);
+    let path = &mut Buf::new();
+    let path = of_descriptor(path, fd.as_fd().as_raw_fd())?;
+    call(path, libc::MS_REMOUNT | libc::MS_BIND | of_mount(now & !attr.clear | attr.set))
+}
+
+/// As many mounts as a tree may have below it.
+const MOST: usize = 1024;
+
+/// mount(2) does one mount a call: all those whose parents lead up to the mount `top`, by /proc/self/mountinfo.
+fn below(top: u64, attr: Attr) -> Sys {
+    let (mut tree, mut len) = ([top; MOST], 1);
+    loop {
+        let before = len;
+        lines(|line| {
+            let mut fields = line.split(|b| *b == b' ');
+            let (id, parent) = (number(fields.next()), number(fields.next()));
+            if tree[..len].contains(&id) || !tree[..len].contains(&parent) {
+                return Ok(());
+            }
+            *tree.get_mut(len).ok_or(Errno::E2BIG)? = id;
+            len += 1;
+            let mut path = Buf::new();
+            let at = fd::open(unescape(fields.nth(2).unwrap_or_default(), &mut path)?, libc::O_PATH, 0)?;
+            // Another one may cover it: then nobody reaches it.
+            if mount_id(&at)? == id { one(&at, attr) } else { Ok(()) }
+        })?;
+        if len == before {
+            return Ok(());
+        }
+    }
+}
+
+/// statx(2) STATX_MNT_ID, Linux 5.8.
+fn mount_id(fd: impl AsFd) -> Sys<u64> {
+    const STATX_MNT_ID: u32 = 0x1000;
+    let mut st = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let (fd, flags) = (fd.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path is a C string; the kernel fills the buffer, which has the right size.
+    check_int(unsafe { libc::statx(fd, c"".as_ptr(), flags, STATX_MNT_ID, st.as_mut_ptr()) })?;
+    // SAFETY: filled by the successful call above.
+    Ok(unsafe { st.assume_init() }.stx_mnt_id)
+}
+
+/// Each line of our mountinfo.
+fn lines(mut each: impl FnMut(&[u8]) -> Sys) -> Sys {
+    let file = fd::open(c"/proc/self/mountinfo", libc::O_RDONLY, 0)?;
+    let (mut buf, mut len) = ([0; 16384], 0);
+    loop {
+        let n = fd::read(&file, &mut buf[len..])?;
+        len += n;
+        let mut start = 0;
+        while let Some(end) = buf[start..len].iter().position(|b| *b == b'\n') {
+            each(&buf[start..start + end])?;
+            start += end + 1;
+        }
+        buf.copy_within(start..len, 0);
+        len -= start;
+        match n {
+            0 if len == buf.len() => return Err(Errno::E2BIG),
+            0 => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+fn number(field: Option<&[u8]>) -> u64 {
+    let digits = field.unwrap_or_default();
+    digits.iter().fold(0, |n: u64, b| n.wrapping_mul(10).wrapping_add(u64::from(b.wrapping_sub(b'0'))))
+}
+
+/// Blanks and backslashes of a path stand there as three octal digits (proc_pid_mountinfo(5)).
+fn unescape<'a>(text: &[u8], buf: &'a mut Buf) -> Sys<&'a CStr> {
+    let (mut out, mut len, mut rest) = ([0; 4096], 0, text);
+    while let [first, tail @ ..] = rest {
+        let (byte, tail) = match rest {
+            [b'\\', a @ b'0'..=b'3', b, c, tail @ ..] => ((a - b'0') << 6 | (b & 7) << 3 | c & 7, tail),
+            _ => (*first, tail),
+        };
+        *out.get_mut(len).ok_or(Errno::ENAMETOOLONG)? = byte;
+        len += 1;
+        rest = tail;
+    }
+    buf.set(&out[..len])
 }
 
 /// The propagation of the mount at `path`.
@@ -92,6 +182,8 @@ mod tests {
             assert_eq!((of_statfs(statfs), of_mount(attr)), (attr, mount));
         }
         let mut buf = Buf::new();
+        assert_eq!(unescape(b"/a\\040b\\134\\011/c", &mut buf).unwrap(), c"/a b\\\t/c");
+        assert_eq!(number(Some(b"1207")), 1207);
         assert_eq!(of_descriptor(&mut buf, 0).unwrap(), c"/proc/self/fd/0");
         assert_eq!(of_descriptor(&mut buf, 1_234_567_890).unwrap(), c"/proc/self/fd/1234567890");
     }
