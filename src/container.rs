@@ -37,6 +37,7 @@ pub struct Record {
     pub owner: u32,
     pub annotations: BTreeMap<String, String>,
     pub cgroup: Recorded,
+    pub rdt: crate::resctrl::Recorded,
     pub hooks: Hooks,
     /// `process.args[0]`, for messages of `start`.
     pub program: String,

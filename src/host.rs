@@ -54,6 +54,10 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
         apparmor: labelled && flag("/sys/module/apparmor/parameters/enabled"),
         selinux: labelled && fs::exists("/sys/fs/selinux/enforce").unwrap_or(false),
         hard_limits,
+        resctrl: match config.linux.as_ref().is_some_and(|l| l.intel_rdt.is_some()) {
+            true => crate::resctrl::probe(),
+            false => Default::default(),
+        },
         cgroups: if with_cgroups { crate::cgroup::probe()? } else { Default::default() },
     })
 }

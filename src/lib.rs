@@ -14,6 +14,7 @@
 //! | [`spawn`], [`sync`], [`idmaps`], [`interfaces`], [`notify`] | the parent's half: descriptors, the clone, answers to init | the child |
 //! | [`init`] | the container's half: each step done or reported, without allocating | its own namespaces |
 //! | [`cgroup`] | cgroups made, joined, limited, read, frozen, killed, removed | cgroupfs |
+//! | [`resctrl`] | shares of cache and memory bandwidth (Intel RDT) | the resctrl file system |
 //! | [`hooks`], [`console`], [`foreground`], [`ready`] | hooks of the host; terminals; the wait for a program in the foreground; sd_notify | processes, ttys |
 //! | [`criu`] | checkpoint and restore: criu asked over its socket, and the mounts that it finds | criu, a mount namespace for it |
 //! | [`verbs`] | one file per verb: load, plan, act, record | through the rooms above |
@@ -44,6 +45,7 @@ pub mod log;
 pub mod notify;
 pub mod plan;
 pub mod ready;
+pub mod resctrl;
 pub mod seal;
 pub mod spawn;
 pub mod sync;

@@ -309,8 +309,9 @@ impl Child {
         }
     }
 
-    /// What needs the pid of init and no request: the OOM score, and the state for hooks that init runs.
+    /// What needs the pid of init and no request: its group of resctrl, the OOM score, and the state for hooks that init runs.
     fn prepare(&self, plan: &Plan, member: Member, slots: &Slots) -> Result<()> {
+        member.container.record.rdt.join(self.process.pid)?;
         if let Some(score) = plan.oom_score_adj {
             self.set_oom_score(score, plan.rootless)?;
         }

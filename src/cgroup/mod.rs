@@ -12,7 +12,7 @@ mod v2;
 
 pub use join::Below;
 pub use oom::Oom;
-pub use probe::probe;
+pub use probe::{mount_of, probe};
 pub use stats::Stats;
 
 use crate::error::{Error, Kind, Result};

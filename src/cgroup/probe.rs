@@ -101,6 +101,12 @@ fn find(mounts: &MountInfos, controllers: &str) -> Option<String> {
     mounts.0.iter().rev().find(is_it).and_then(|m| m.mount_point.to_str().map(unescape))
 }
 
+/// Where a file system of this type is mounted.
+pub fn mount_of(fs_type: &str) -> Option<String> {
+    let is_it = |m: &&MountInfo| m.fs_type == fs_type;
+    mountinfo().0.iter().rev().find(is_it).and_then(|m| m.mount_point.to_str().map(unescape))
+}
+
 /// Space, tab, newline and backslash stand as three octal digits (proc(5)).
 fn unescape(path: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]

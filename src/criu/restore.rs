@@ -147,6 +147,7 @@ fn admit(pid: i32, container: &Container, cgroup: Cgroup) -> Result<Vec<CgroupRo
         fd::write(&procs, number.as_bytes()).map_err(call("write to cgroup.procs"))?;
     }
     cgroup.keep();
+    container.record.rdt.join(pid)?;
     let file = format!("/proc/{pid}/cgroup");
     let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, "read", &e))?;
     Ok(cgroup_roots(&text))

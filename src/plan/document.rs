@@ -16,10 +16,6 @@ pub fn check(d: &mut Draft) -> Result<()> {
     if d.config.annotations.as_ref().is_some_and(|a| a.contains_key("")) {
         return Err(Error::invalid("annotations", "has an empty key"));
     }
-    if d.config.linux.as_ref().is_some_and(|l| l.intel_rdt.as_ref().is_some_and(|r| *r != Default::default()))
-    {
-        return Err(Error::unsupported("linux.intelRdt", "resctrl is not supported by this version"));
-    }
     if d.config.vm.is_some() {
         d.warn("vm", "is for runtimes of virtual machines, not applied");
     }
@@ -114,11 +110,6 @@ mod tests {
             ("/root/path", json!(""), "root.path: is required"),
             ("/root/path", json!("a\0b"), "root.path: \"a\\0b\" has a NUL byte"),
             ("/annotations", json!({ "": "x" }), "annotations: has an empty key"),
-            (
-                "/linux/intelRdt",
-                json!({ "closID": "a" }),
-                "linux.intelRdt: resctrl is not supported by this version",
-            ),
         ] {
             assert_eq!(sample().set(pointer, value).error(check), message);
         }

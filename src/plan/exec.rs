@@ -121,6 +121,7 @@ impl Plan {
             opens: d.opens,
             hooks: Default::default(),
             cgroup: Default::default(),
+            rdt: None,
             warnings: d.warnings,
         })
     }

@@ -30,6 +30,9 @@ pub fn text(plan: &Plan) -> String {
     for l in plan.cgroup.lines() {
         line(format_args!("{l}"));
     }
+    for l in plan.rdt.iter().flat_map(|r| r.lines()) {
+        line(format_args!("{l}"));
+    }
     line(format_args!("linux.namespaces: {}", order::describe(&plan.shape)));
     for (at, map) in [("linux.uidMappings", &plan.maps.uid), ("linux.gidMappings", &plan.maps.gid)] {
         for IdMap { inside, outside, size } in map {

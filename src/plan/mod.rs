@@ -18,6 +18,7 @@ pub mod net;
 pub mod order;
 pub mod paths;
 pub mod process;
+pub mod rdt;
 #[cfg(test)]
 pub mod sample;
 pub mod seccomp;
@@ -58,6 +59,7 @@ pub struct Facts {
     /// Hard limit of RLIMIT_* by number; `u64::MAX` is unlimited.
     pub hard_limits: [u64; 16],
     pub cgroups: cgroup::Hierarchies,
+    pub resctrl: rdt::Resctrl,
 }
 
 /// What the command line adds to the document.
@@ -138,6 +140,7 @@ pub struct Plan {
     pub oom_score_adj: Option<i32>,
     pub hooks: hooks::Hooks,
     pub cgroup: cgroup::CgroupPlan,
+    pub rdt: Option<rdt::Rdt>,
     pub listener: Option<seccomp::Listener>,
     pub terminal: bool,
     pub private_pids: bool,
@@ -190,6 +193,7 @@ impl Plan {
         if let Some(v2) = &mut cgroup.v2 {
             v2.owner = cgroup::owner(&d);
         }
+        let rdt = rdt::plan(&mut d)?;
         let paths = paths::plan(&mut d)?;
         let parts = order::Parts {
             shape,
@@ -222,6 +226,7 @@ impl Plan {
             opens: d.opens,
             hooks: parts.hooks,
             cgroup,
+            rdt,
             warnings: d.warnings,
         })
     }

@@ -36,6 +36,7 @@ pub fn sample() -> Sample {
             selinux: false,
             hard_limits: [u64::MAX; 16],
             cgroups: cgroup::Hierarchies::default(),
+            resctrl: super::rdt::Resctrl::default(),
         },
         request: Request {
             id: "web".into(),

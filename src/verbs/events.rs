@@ -5,6 +5,7 @@ use crate::cgroup::{Cgroup, Oom, Stats};
 use crate::cli::Events;
 use crate::container::{Process, StateRoot, Status};
 use crate::error::{Error, Kind, Result, os};
+use crate::resctrl::Recorded;
 use crate::sys::{Errno, fd};
 use serde::Serialize;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,9 +30,13 @@ pub fn events(root: &StateRoot, args: &Events) -> Result<()> {
         return Err(Error::new(Kind::WrongState, "", format!("container with id {id} is not running")));
     };
     match args.stats {
-        true => print("stats", id, Some(c.cgroup().stats()?)),
-        false => Watch { id, cgroup: c.cgroup(), init, pidfd }.until_end(interval),
+        true => print("stats", id, Some(sample(&c.cgroup(), &c.record.rdt)?)),
+        false => Watch { id, cgroup: c.cgroup(), rdt: &c.record.rdt, init, pidfd }.until_end(interval),
     }
+}
+
+fn sample(cgroup: &Cgroup, rdt: &Recorded) -> Result<Stats> {
+    Ok(Stats { intel_rdt: rdt.stats()?, ..cgroup.stats()? })
 }
 
 fn print(kind: &str, id: &str, data: Option<Stats>) -> Result<()> {
@@ -42,6 +47,7 @@ fn print(kind: &str, id: &str, data: Option<Stats>) -> Result<()> {
 struct Watch<'a> {
     id: &'a str,
     cgroup: Cgroup,
+    rdt: &'a Recorded,
     init: Process,
     pidfd: OwnedFd,
 }
@@ -84,7 +90,7 @@ impl Watch<'_> {
     }
 
     fn sample(&self) -> Result<()> {
-        match self.cgroup.stats() {
+        match sample(&self.cgroup, self.rdt) {
             Ok(stats) => print("stats", self.id, Some(stats)),
             Err(_) if !self.init.is_alive() => Ok(()), // it ended meanwhile, and its cgroup may be gone
             Err(e) => {

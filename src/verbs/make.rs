@@ -9,7 +9,7 @@ use crate::plan::{Plan, Request};
 use crate::ready::{self, Ready};
 use crate::spawn::{self, Child, Member};
 use crate::sys::{cred, fd, signal};
-use crate::{console, hooks, host, log, seal};
+use crate::{console, hooks, host, log, resctrl, seal};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -114,16 +114,22 @@ pub fn settle() -> Result<()> {
 pub fn reserve(
     root: &StateRoot,
     bundle: &Bundle,
-    record: Record,
+    mut record: Record,
     plan: &Plan,
 ) -> Result<(Container, Cgroup)> {
+    let rdt = plan.rdt.as_ref().map(|rdt| Ok((resctrl::lock(rdt)?, rdt))).transpose()?;
+    record.rdt = rdt.as_ref().map(|(_, rdt)| resctrl::Recorded::of(rdt)).unwrap_or_default();
     let mut container = root.reserve(record, &bundle.text)?;
     // What was there before the lock was ours may have been of a container of this id that is gone by now.
     if container.record.cgroup.was_found() {
         container.record.cgroup = Cgroup::recorded(&plan.cgroup);
         container.save()?;
     }
-    match Cgroup::create(&plan.cgroup, &container.record.cgroup) {
+    let made = Cgroup::create(&plan.cgroup, &container.record.cgroup).and_then(|cgroup| {
+        rdt.map_or(Ok(()), |(_, rdt)| container.record.rdt.create(rdt))?;
+        Ok(cgroup)
+    });
+    match made {
         Ok(cgroup) => Ok((container, cgroup)),
         Err(e) => {
             // It has undone itself, and what is in a cgroup that was refused is not ours to kill.
@@ -195,6 +201,7 @@ pub fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
         owner: nix::unistd::geteuid().as_raw(),
         annotations: config.annotations.clone().unwrap_or_default(),
         cgroup: Cgroup::recorded(&plan.cgroup),
+        rdt: Default::default(), // known with its lock held
         hooks: plan.hooks.clone(),
         program: plan.program.name.clone(),
         private_pids: plan.private_pids,
@@ -274,15 +281,21 @@ pub fn undo(container: &Container) {
     if let Some((p, _)) = container.init() {
         let _ = crate::container::signal(p, libc::SIGKILL); // gone already is as good
     }
-    if let Err(e) = remove(container) {
+    if let Err(e) = take_away(container, true) {
         tracing::warn!("{e}");
     }
 }
 
 /// Ends what is left of a container whose init is dead or dying, frees all that create made, runs the poststop hooks.
 pub fn remove(container: &Container) -> Result<()> {
+    take_away(container, false)
+}
+
+/// `failed`: it was never created.
+fn take_away(container: &Container, failed: bool) -> Result<()> {
     // Without an init on record nothing of ours ever ran in it: whatever is there belongs to somebody else.
     container.cgroup().remove(PATIENCE, container.init().is_some())?;
+    container.record.rdt.remove(failed)?;
     container.remove()?;
     let state = container.state("stopped", 0).to_string();
     hooks::run_lenient("poststop", &container.record.hooks.poststop, state.as_bytes());

@@ -7,18 +7,19 @@ use crate::config::{BlockIo, Cpu, Memory, Pids, Resources};
 use crate::container::{StateRoot, Status};
 use crate::error::{Error, Result};
 use crate::plan::cgroup::update;
+use crate::plan::rdt::{self, Line};
 use std::fs::File;
 use std::path::Path;
 
 pub fn update(root: &StateRoot, args: &Update) -> Result<()> {
-    refuse_schemas(args)?;
+    let schemas = schemas(args)?;
     match &args.resources {
-        Some(file) => apply(root, &args.container_id, &read(file)?),
-        None => apply(root, &args.container_id, &of_flags(args)?).map_err(by_flag),
+        Some(file) => apply(root, &args.container_id, &read(file)?, &schemas),
+        None => apply(root, &args.container_id, &of_flags(args)?, &schemas).map_err(by_flag),
     }
 }
 
-fn apply(root: &StateRoot, id: &str, resources: &Resources) -> Result<()> {
+fn apply(root: &StateRoot, id: &str, resources: &Resources, schemas: &[Line]) -> Result<()> {
     let c = root.lock_made(id)?;
     match c.status().0 {
         Status::Created | Status::Running | Status::Paused => {}
@@ -34,22 +35,23 @@ fn apply(root: &StateRoot, id: &str, resources: &Resources) -> Result<()> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    cgroup.update(&plan)
+    let rdt = &c.record.rdt;
+    let old = match schemas.first() {
+        None => Vec::new(),
+        Some(first) if rdt.is_none() => {
+            let what = "linux.intelRdt was not set when the container was created";
+            return Err(Error::unsupported(&first.at, what));
+        }
+        Some(_) => rdt.change(schemas)?,
+    };
+    cgroup.update(&plan).inspect_err(|_| rdt.put_back(&old))
 }
 
-/// They would change what `linux.intelRdt` set up, and no container of this version has that.
-fn refuse_schemas(args: &Update) -> Result<()> {
-    for (flag, value) in
-        [("--l3-cache-schema", &args.l3_cache_schema), ("--mem-bw-schema", &args.mem_bw_schema)]
-    {
-        if value.as_ref().is_some_and(|v| !v.is_empty()) {
-            return Err(Error::unsupported(
-                flag,
-                "linux.intelRdt was not set when the container was created",
-            ));
-        }
-    }
-    Ok(())
+/// `linux.intelRdt` has no place in the JSON of resources: these flags go with it, too.
+fn schemas(args: &Update) -> Result<Vec<Line>> {
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    let l3 = rdt::l3("--l3-cache-schema", &text(&args.l3_cache_schema))?;
+    Ok(l3.into_iter().chain(rdt::mb("--mem-bw-schema", &text(&args.mem_bw_schema))?).collect())
 }
 
 /// `--resources FILE`, or `-` for standard input.

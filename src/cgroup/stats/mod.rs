@@ -26,14 +26,11 @@ pub struct Stats {
     pub blkio: io::Blkio,
     /// By page size: `2MB`.
     pub hugetlb: BTreeMap<String, rest::Hugetlb>,
-    pub intel_rdt: IntelRdt,
+    /// Filled in by who knows the container's group.
+    pub intel_rdt: crate::resctrl::Stats,
     /// null: runc has numbers only of interfaces that itself made, which its command line never does.
     pub network_interfaces: (),
 }
-
-/// Empty without resctrl.
-#[derive(Debug, Serialize)]
-pub struct IntelRdt {}
 
 impl Cgroup {
     /// Numbers of now. [`Kind::NotFound`] when there is no cgroup, or none any more.
@@ -53,7 +50,7 @@ impl Cgroup {
             pids: rest::pids(&groups)?,
             blkio: io::blkio(&groups)?,
             hugetlb: rest::hugetlb(&groups)?,
-            intel_rdt: IntelRdt {},
+            intel_rdt: crate::resctrl::Stats::default(),
             network_interfaces: (),
         })
     }
