@@ -130,7 +130,32 @@ fn what_features_deny_is_refused() {
     assert_eq!(out.status.success(), linux["cgroup"]["systemd"] == true, "{}", out.stderr);
     b.delete();
     assert_eq!(linux["cgroup"]["systemdUser"], false);
+    let rdt = &linux["intelRdt"];
+    assert_eq!(
+        (&rdt["enabled"], &rdt["schemata"], &rdt["monitoring"]),
+        (&json!(true), &json!(true), &json!(true))
+    );
     for lsm in ["apparmor", "selinux"] {
         assert_eq!(linux[lsm]["enabled"], true, "labels are planned and applied");
     }
+}
+
+/// As runc says it, and only where criu is: engines offer a checkpoint then.
+#[test]
+fn a_missing_criu_is_told() {
+    let scratch = support::Scratch::new("path");
+    let enabled = || {
+        let f = finish(Command::new(ORLOP).arg("features").env("PATH", &scratch.path)).ok().json();
+        f["annotations"]["org.opencontainers.runc.checkpoint.enabled"].clone()
+    };
+    assert_eq!(enabled(), "false");
+    std::fs::write(scratch.path.join("criu"), "").unwrap();
+    assert_eq!(enabled(), "true");
+}
+
+/// What of the annotations changes more than what engines show.
+#[test]
+fn annotations_that_we_act_on_are_listed() {
+    let list = features()["potentiallyUnsafeConfigAnnotations"].clone();
+    assert!(words(&list).contains(&"org.criu.config"), "{list}");
 }

@@ -127,6 +127,12 @@ fn cgroup_mode(mode: &str) -> Result<CgroupMode> {
     })
 }
 
+/// Whether the program is there; whether it works on this kernel is told by a call of it.
+pub fn is_installed() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join("criu").is_file())
+}
+
 /// criu's own settings for this container, which win over ours: the file that an annotation names, none when that is empty;
 /// without the annotation that of the host, where runc looks too. criu does without one that is not there.
 fn config_file(annotations: &BTreeMap<String, String>) -> Option<String> {

@@ -1,6 +1,7 @@
 //! features: what this version understands, whatever this host has (features.md).
 
 use crate::cli::SPEC;
+use crate::criu;
 use crate::error::Result;
 use crate::plan::{mounts, process, seccomp, spawn};
 use serde_json::{Value, json};
@@ -23,8 +24,12 @@ fn features() -> Value {
         "hooks": HOOKS,
         "mountOptions": options,
         "linux": linux(),
-        "annotations": { "orlop.version": env!("CARGO_PKG_VERSION") },
-        "potentiallyUnsafeConfigAnnotations": [], // we act on none
+        "annotations": {
+            "orlop.version": env!("CARGO_PKG_VERSION"),
+            // runc's name, which engines know; ours tells of the host too, since criu may come later.
+            "org.opencontainers.runc.checkpoint.enabled": criu::is_installed().to_string(),
+        },
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config"],
     })
 }
 
@@ -51,7 +56,7 @@ fn linux() -> Value {
         },
         "apparmor": { "enabled": true },
         "selinux": { "enabled": true },
-        "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
+        "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
         "memoryPolicy": { "modes": modes, "flags": policy_flags },
         "mountExtensions": { "idmap": { "enabled": true } },
         "netDevices": { "enabled": true },
