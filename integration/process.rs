@@ -157,6 +157,27 @@ fn a_working_directory_of_a_leaked_descriptor_is_refused() {
     }
 }
 
+/// A filter that is loaded before may deny getcwd(2): another proof takes its place, as strict (s03).
+#[test]
+fn a_working_directory_is_proven_where_getcwd_is_denied() {
+    needs_root!();
+    needs_program!("bash");
+    let bundle = |cwd: &str| {
+        let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["getcwd"], "action": "SCMP_ACT_ERRNO" }] });
+        let b = Bundle::new().set("/linux/seccomp", filter).set("/process/noNewPrivileges", json!(false));
+        b.set("/process/cwd", json!(cwd)).sh("readlink /proc/self/cwd")
+    };
+    let b = bundle("/var/run/work");
+    fs::create_dir_all(b.rootfs().join("var")).unwrap();
+    symlink("/etc", b.rootfs().join("var/run")).unwrap();
+    assert_eq!(b.run().ok().stdout, "/etc/work\n");
+    for n in 0..40 {
+        let out = finish(&mut leaking(&bundle(&format!("/proc/self/fd/{n}")).making("run"), "/", 20));
+        assert!(!out.status.success(), "{n}: {}", out.stdout);
+    }
+}
+
 #[test]
 fn ids_groups_and_umask_are_exactly_those_given() {
     needs_root!();

@@ -3,6 +3,7 @@
 use super::{Done, During, Fault, Init};
 use crate::sys::{Errno, clone, fd, path};
 use std::ffi::CStr;
+use std::os::fd::AsFd;
 
 impl Init<'_> {
     /// Entered with the user's final rights, then proven to lie inside: getcwd(2) says `(unreachable)` for a directory
@@ -16,7 +17,10 @@ impl Init<'_> {
                 call: "the working directory is outside of the container: getcwd",
                 errno: Errno::EPERM,
             }),
-            Err(errno) => Err(Fault { call: "getcwd", errno }),
+            // The container's filter may refuse it: then by a walk that no leaked descriptor can lead out.
+            Err(errno) => path::open(self.root()?, dir, libc::O_PATH | libc::O_DIRECTORY, 0, path::IN_ROOT)
+                .and_then(|inside| path::enter(inside.as_fd()))
+                .map_err(|_| Fault { call: "getcwd", errno }),
         }
     }
 
