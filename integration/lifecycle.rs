@@ -385,13 +385,11 @@ fn the_pid_file_follows_no_link_of_others() {
     b.delete().ok();
 }
 
-#[test]
-fn the_pidfd_socket_receives_a_pidfd() {
-    needs_root!();
-    let b = Bundle::sleeping();
+/// What the kernel says of the pidfd that a call hands over.
+fn handed_over(b: &Bundle, call: &mut std::process::Command) -> String {
     let path = b.path().join("pidfd");
     let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
-    let mut made = b.making("create").arg("--pidfd-socket").arg(&path).spawn().expect("orlop starts");
+    let mut made = call.spawn().expect("orlop starts");
     let (peer, _) = listener.accept().expect("accept");
     let mut buf = [0; 64];
     let mut iov = [std::io::IoSliceMut::new(&mut buf)];
@@ -413,8 +411,25 @@ fn the_pidfd_socket_receives_a_pidfd() {
         })
         .collect();
     assert_eq!(made.wait().expect("wait").code(), Some(0));
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fds[0])).expect("fdinfo");
+    fs::remove_file(&path).expect("remove");
+    fs::read_to_string(format!("/proc/self/fdinfo/{}", fds[0])).expect("fdinfo")
+}
+
+#[test]
+fn the_pidfd_socket_receives_a_pidfd() {
+    needs_root!();
+    let b = Bundle::sleeping();
+    let (path, file) = (b.path().join("pidfd"), b.path().join("exec.pid"));
+    let info = handed_over(&b, b.making("create").arg("--pidfd-socket").arg(&path));
     assert!(info.contains(&format!("Pid:\t{}\n", pid_of(&b))), "{info}");
+    b.start().ok();
+    let mut exec = b.orlop(["exec", "--detach", "--pidfd-socket"]);
+    exec.arg(&path).arg("--pid-file").arg(&file).arg(&b.id).args(["sleep", "1000"]);
+    let info = handed_over(&b, &mut exec);
+    let pid = fs::read_to_string(&file).expect("the pid file");
+    assert!(info.contains(&format!("Pid:\t{pid}\n")), "{info}");
+    finish(b.orlop(["exec", "--pidfd-socket", "/dev/null"]).arg(&b.id).arg("true"))
+        .fails("--pidfd-socket: \"/dev/null\" is not a socket");
     b.delete().ok();
     finish(b.making("create").arg("--pidfd-socket").arg("/dev/null"))
         .fails("--pidfd-socket: \"/dev/null\" is not a socket");

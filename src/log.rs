@@ -5,11 +5,15 @@
 //! when asked for) go to standard error as text. Standard output belongs to the container.
 
 use crate::cli::{Global, LogFormat, LogLevel};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, clean};
+use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
@@ -19,25 +23,89 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 /// Where records go; set once by [`init`].
 static SINK: OnceLock<Sink> = OnceLock::new();
 
-struct Sink {
-    /// Standard error when there is none.
-    file: Option<File>,
-    format: LogFormat,
+enum Sink {
+    Stderr,
+    /// Only the file has a format: what reaches a person is text.
+    File(File, LogFormat),
+    /// Of a daemon that takes one record a datagram, and the name that records carry there.
+    Daemon(Daemon, UnixDatagram, String),
+}
+
+/// Daemons that crun's callers may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Daemon {
+    /// syslog(3)
+    Syslog,
+    /// systemd's journal, by its native protocol.
+    Journal,
+}
+
+impl Sink {
+    /// `PATH`, or as crun has it `file:PATH`, `syslog:NAME`, `journald:NAME`.
+    fn open(target: &Path, format: LogFormat) -> Result<Self> {
+        let text = target.to_string_lossy();
+        let daemon = |daemon: Daemon, path: &str, name: &str| {
+            let socket = UnixDatagram::unbound().and_then(|s| s.connect(path).map(|()| s));
+            let name = if name.is_empty() { "orlop" } else { name };
+            let socket = socket.map_err(|e| Error::io("--log", format!("connect to {path}"), &e))?;
+            Ok(Sink::Daemon(daemon, socket, clean(name).into_owned()))
+        };
+        match text.split_once(':') {
+            Some(("syslog", name)) => return daemon(Daemon::Syslog, "/dev/log", name),
+            Some(("journald", name)) => return daemon(Daemon::Journal, "/run/systemd/journal/socket", name),
+            _ => {}
+        }
+        let path = target.as_os_str().as_bytes();
+        let path = Path::new(OsStr::from_bytes(path.strip_prefix(b"file:").unwrap_or(path)));
+        let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
+        let file = file.map_err(|e| Error::io(path.display().to_string(), "open the log", &e))?;
+        Ok(Sink::File(file, format))
+    }
+
+    /// A log that is full or gone must not stop a container.
+    fn put(&self, level: &str, msg: &str, fields: &[(&str, String)]) {
+        let _ = match self {
+            Sink::Stderr => {
+                let line = record(LogFormat::Text, SystemTime::now(), level, msg, fields);
+                std::io::stderr().write_all(line.as_bytes())
+            }
+            Sink::File(file, format) => {
+                let line = record(*format, SystemTime::now(), level, msg, fields);
+                (&*file).write_all(line.as_bytes())
+            }
+            Sink::Daemon(daemon, socket, name) => {
+                socket.send(datagram(*daemon, name, level, msg, fields).as_bytes()).map(drop)
+            }
+        };
+    }
+}
+
+/// One record as the daemon takes it.
+fn datagram(daemon: Daemon, name: &str, level: &str, msg: &str, fields: &[(&str, String)]) -> String {
+    const USER: u32 = 1 << 3; // the facility of programs, syslog(3)
+    let priority = match level {
+        "error" => 3,
+        "warning" => 4,
+        "info" => 6,
+        _ => 7,
+    };
+    let mut text = clean(msg).into_owned();
+    for (name, value) in fields {
+        let _ = write!(text, " {name}={}", quoted(value)); // a String takes everything
+    }
+    match daemon {
+        Daemon::Syslog => format!("<{}>{name}[{}]: {text}", USER | priority, std::process::id()),
+        Daemon::Journal => format!("PRIORITY={priority}\nSYSLOG_IDENTIFIER={name}\nMESSAGE={text}\n"),
+    }
 }
 
 /// Opens the log and takes the records of `tracing` from here on. A second call changes nothing.
 pub fn init(global: &Global) -> Result<()> {
-    let file = global.log.as_ref().map(|path| {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o644)
-            .open(path)
-            .map_err(|e| Error::io(path.display().to_string(), "open the log", &e))
-    });
-    // Only the file has a format: what reaches a person is text.
-    let format = if file.is_some() { global.log_format } else { LogFormat::Text };
-    if SINK.set(Sink { file: file.transpose()?, format }).is_ok() {
+    let sink = match &global.log {
+        Some(target) => Sink::open(target, global.log_format)?,
+        None => Sink::Stderr,
+    };
+    if SINK.set(sink).is_ok() {
         // Refused only when another subscriber is set already, which then has the records.
         let _ = tracing::dispatcher::set_global_default(tracing::Dispatch::new(Log(level(global))));
     }
@@ -61,8 +129,8 @@ pub fn fatal(verb: &str, error: &Error) {
     let msg = fatal_message(verb, error);
     // Nobody is left to tell when this fails.
     let _ = writeln!(std::io::stderr(), "{msg}");
-    if let Some(Sink { file: Some(file), format }) = SINK.get() {
-        let _ = (&*file).write_all(record(*format, SystemTime::now(), "error", &msg, &[]).as_bytes());
+    if let Some(sink @ (Sink::File(..) | Sink::Daemon(..))) = SINK.get() {
+        sink.put("error", &msg, &[]);
     }
 }
 
@@ -160,13 +228,7 @@ impl Subscriber for Log {
         let mut v = Record::default();
         event.record(&mut v);
         let Some(sink) = SINK.get() else { return };
-        let line =
-            record(sink.format, SystemTime::now(), level_name(event.metadata().level()), &v.msg, &v.fields);
-        // A log that is full or gone must not stop a container.
-        let _ = match &sink.file {
-            Some(file) => (&*file).write_all(line.as_bytes()),
-            None => std::io::stderr().write_all(line.as_bytes()),
-        };
+        sink.put(level_name(event.metadata().level()), &v.msg, &v.fields);
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -265,6 +327,19 @@ mod tests {
     fn text_is_that_of_logrus() {
         let line = record(LogFormat::Text, seconds(0), "warning", "a \"b\"", &[("id", "c".into())]);
         assert_eq!(line, "time=\"1970-01-01T00:00:00Z\" level=warning msg=\"a \\\"b\\\"\" id=\"c\"\n");
+    }
+
+    #[test]
+    fn daemons_take_one_line_with_its_level() {
+        let fields = [("id", "c\n".into())];
+        let pid = std::process::id();
+        for (daemon, want) in [
+            (Daemon::Syslog, format!("<11>web[{pid}]: a\\nb id=\"c\\n\"")),
+            (Daemon::Journal, "PRIORITY=3\nSYSLOG_IDENTIFIER=web\nMESSAGE=a\\nb id=\"c\\n\"\n".into()),
+        ] {
+            assert_eq!(datagram(daemon, "web", "error", "a\nb", &fields), want);
+        }
+        assert!(datagram(Daemon::Syslog, "x", "debug", "", &[]).starts_with("<15>x["));
     }
 
     #[test]

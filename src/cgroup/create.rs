@@ -49,16 +49,22 @@ fn give_up(plan: &CgroupPlan, n: usize, place: &Place, refusal: Refusal) -> Resu
         Refusal::Mkdir(e) => e,
     };
     let name = place.name();
+    let limits = |w: &&Write| w.file != "devices.allow"; // which is what it is without a cgroup
     let first = match plan.v1.get(n) {
-        Some(v1) => v1.writes.first(),
-        None => plan.v2.as_ref().and_then(|v2| v2.writes.first()),
+        Some(v1) => v1.writes.iter().find(limits).map(|w| w.at.as_str()),
+        None => plan.v2.as_ref().and_then(|v2| {
+            let devices = v2.devices.as_ref().map(|_| "linux.resources.devices");
+            v2.writes.first().map(|w| w.at.as_str()).or(devices)
+        }),
     };
-    if matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS) && is_confined() {
-        let Some(write) = first else {
+    if matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
+        && plan.tolerant.unwrap_or_else(is_confined)
+    {
+        let Some(at) = first else {
             tracing::debug!("{name}: mkdir: {errno}; the container goes on without, since no limit needs it");
             return Ok(());
         };
-        return Err(Error::os(&write.at, format!("mkdir {name}"), errno as i32)
+        return Err(Error::os(at, format!("mkdir {name}"), errno as i32)
             .hint("a limit needs a cgroup that was delegated to this user"));
     }
     Err(Error::os(AT, format!("mkdir {name}"), errno as i32))

@@ -218,6 +218,8 @@ impl Place {
         }
         match mount.unmake(&path) {
             Ok(()) | Err(Errno::ENOENT) => {}
+            // Said whether it is there or not: one that could not be made is not.
+            Err(Errno::EROFS) if mount.sub(&path).err() == Some(Errno::ENOENT) => return Ok(true),
             Err(Errno::EBUSY | Errno::ENOTEMPTY) => {
                 match mount.sub(&path) {
                     Ok(dir) => drop(dir.clear()), // what stays keeps the next call from succeeding

@@ -239,6 +239,9 @@ pub struct Images {
     /// Transfer memory on demand
     #[arg(long)]
     pub lazy_pages: bool,
+    /// By what criu holds packets back (default: its own)
+    #[arg(long, value_parser = ["iptables", "nftables", "skip"])]
+    pub network_lock: Option<String>,
 }
 
 /// liboci-cli lacks half of the flags, and has the verb misspelt.

@@ -33,6 +33,8 @@ pub struct Global {
     pub debug: bool,
     pub log_level: Option<LogLevel>,
     pub cgroup_manager: CgroupManager,
+    /// `None` is `auto`.
+    pub rootless: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +82,13 @@ fn globals() -> Command {
         .args_override_self(true) // as in runc, the last of a repeated option counts
         .disable_version_flag(true)
         .arg(value("root", "Directory for the state of containers").value_parser(path.clone()))
-        .arg(value("log", "File to append log records to (default: standard error)").value_parser(path))
+        .arg(
+            value(
+                "log",
+                "File to append log records to, or syslog:NAME, journald:NAME (default: standard error)",
+            )
+            .value_parser(path),
+        )
         .arg(value("log-format", "Format of log records").value_parser(["text", "json"]))
         .arg(flag("debug", "Log debug messages"))
         .arg(
@@ -94,8 +102,11 @@ fn globals() -> Command {
                 .conflicts_with("systemd-cgroup"),
         )
         .arg(
-            value("rootless", "Accepted for runc's callers: what a user may do is asked of the host")
-                .value_parser(["auto", "true", "false"]),
+            value(
+                "rootless",
+                "Whether to go on without a cgroup that may not be made (default: auto, all but root)",
+            )
+            .value_parser(["auto", "true", "false"]),
         )
         .arg(value("criu", "Ignored, as runc does").hide(true))
         // printed after the name: "orlop version 1", the first line that engines parse of runc
@@ -171,6 +182,7 @@ fn global(m: &ArgMatches) -> Global {
             _ if m.get_flag("systemd-cgroup") => CgroupManager::Systemd,
             _ => CgroupManager::Cgroupfs,
         },
+        rootless: text("rootless").and_then(|r| r.parse().ok()),
     }
 }
 

@@ -81,7 +81,7 @@ fn every_call_that_engines_make_is_read() {
         ("events --stats c", "events"),
         ("events --interval 1s c", "events"),
         (
-            "checkpoint --image-path /i --work-path /w --leave-running --manage-cgroups-mode ignore c",
+            "checkpoint --image-path /i --work-path /w --leave-running --manage-cgroups-mode ignore --network-lock skip c",
             "checkpoint",
         ),
         ("restore --bundle /b --image-path /i --detach --pid-file /p --empty-ns network c", "restore"),
@@ -104,6 +104,7 @@ fn values_arrive() {
         debug: true,
         log_level: Some(LogLevel::Warning),
         cgroup_manager: CgroupManager::Cgroupfs,
+        rootless: Some(false),
     };
     assert_eq!(r.global, want);
     let Verb::Run(Run { oci, more }) = r.verb else { panic!("run") };
@@ -168,6 +169,9 @@ fn wrong_usage_is_one_line_with_the_verb() {
         ("run --preserve-fds -1 c", "run", "-1"),
         ("run --preserve-fds x c", "run", "'x'"),
         ("delete --regex c", "delete", "'--regex'"),
+        ("checkpoint --network-lock x c", "checkpoint", "'x'"),
+        ("checkpoint --manage-cgroups-mode x c", "checkpoint", "'x'"),
+        ("restore --empty-ns pid c", "restore", "'pid'"),
         ("--root / list", "", "--root"),
         ("--root /.././/. list", "", "--root"),
         ("list --root /r", "list", "'--root'"),

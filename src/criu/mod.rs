@@ -25,7 +25,7 @@ use crate::cli::Images;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::plan::spawn::{NEWNET, NEWPID};
-use rpc::{CgroupMode, Opts};
+use rpc::{CgroupMode, NetworkLock, Opts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -108,10 +108,19 @@ fn options(a: &Images, dirs: &Directories, annotations: &BTreeMap<String, String
         auto_dedup: a.auto_dedup,
         lazy_pages: a.lazy_pages,
         config_file: config_file(annotations),
+        network_lock: network_lock(a.network_lock.as_deref()).map(|l| l as i32),
         ..Opts::default()
     };
     dirs.name(&mut opts);
     Ok(opts)
+}
+
+fn network_lock(method: Option<&str>) -> Option<NetworkLock> {
+    Some(match method? {
+        "nftables" => NetworkLock::Nftables,
+        "skip" => NetworkLock::Skip,
+        _ => NetworkLock::Iptables, // the command line knows no other
+    })
 }
 
 fn cgroup_mode(mode: &str) -> Result<CgroupMode> {
@@ -148,4 +157,27 @@ fn config_file(annotations: &BTreeMap<String, String>) -> Option<String> {
 fn utf8(path: &Path) -> Result<String> {
     let text = path.to_str().map(String::from);
     text.ok_or_else(|| Error::invalid(path.to_string_lossy(), "criu takes paths of UTF-8 only"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    #[test]
+    fn criu_is_told_by_what_to_hold_packets_back() {
+        for (flag, number) in
+            [(None, None), (Some("iptables"), Some(1)), (Some("nftables"), Some(2)), (Some("skip"), Some(3))]
+        {
+            let network_lock = network_lock(flag).map(|l| l as i32);
+            let bytes = Opts { network_lock, ..Opts::default() }.encode_to_vec();
+            assert_eq!(network_lock, number);
+            // Field 64 of criu_opts, a varint.
+            assert_eq!(
+                bytes.ends_with(&[0x80, 0x04, number.unwrap_or(0) as u8]),
+                number.is_some(),
+                "{bytes:?}"
+            );
+        }
+    }
 }

@@ -157,6 +157,17 @@ pub struct Opts {
     pub lsm_profile: Option<String>,
     #[prost(string, optional, tag = "63")]
     pub lsm_mount_context: Option<String>,
+    #[prost(enumeration = "NetworkLock", optional, tag = "64")]
+    pub network_lock: Option<i32>,
+}
+
+/// By what packets are held back while connections are saved or restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum NetworkLock {
+    Iptables = 1,
+    Nftables = 2,
+    Skip = 3,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]

@@ -80,6 +80,8 @@ pub struct Request {
     pub notify: Option<PathBuf>,
     /// create: init waits at the gate for `start`.
     pub gate: bool,
+    /// `--rootless`, unless it is `auto`: whether to go on without a cgroup that may not be made.
+    pub rootless: Option<bool>,
     /// The bundle has an overlay description of `imgtool` and its rootfs is not mounted.
     pub overlay: Option<crate::bundle::Overlay>,
 }
@@ -190,6 +192,7 @@ impl Plan {
             who,
             warnings,
         )?;
+        cgroup.tolerant = request.rootless;
         if let Some(v2) = &mut cgroup.v2 {
             v2.owner = cgroup::owner(&d);
         }

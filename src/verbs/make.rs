@@ -36,6 +36,8 @@ pub struct Order {
     pub gate: bool,
     /// Neither make nor join a cgroup.
     pub no_cgroup: bool,
+    /// Go on without a cgroup that may not be made; unset, unless we are root.
+    pub rootless: Option<bool>,
     /// Directory of the socket by which the program says that it is ready.
     pub notify: Option<PathBuf>,
 }
@@ -155,6 +157,7 @@ pub fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
         listen_fds: handed_on(order.preserve_fds)?,
         notify: order.notify.clone(),
         gate: order.gate,
+        rootless: order.rootless,
         overlay: bundle.overlay.clone(),
     };
     let plan = Plan::for_create(&bundle.config, &facts, &request)?;

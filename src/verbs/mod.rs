@@ -132,6 +132,7 @@ fn order(id: &str, bundle: &Path, more: &cli::MoreCreate, global: &Global) -> Re
         config: more.config.clone().unwrap_or_else(|| PathBuf::from("config.json")),
         pidfd_socket: more.pidfd_socket.clone(),
         no_cgroup: no_cgroup(global)?,
+        rootless: global.rootless,
         ..make::Order::default()
     })
 }

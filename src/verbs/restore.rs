@@ -68,6 +68,7 @@ fn order(args: &Restore, global: &Global) -> Result<Order> {
         no_pivot: args.no_pivot,
         foreground: !args.detach,
         no_cgroup: super::no_cgroup(global)?,
+        rootless: global.rootless,
         ..Order::default()
     })
 }

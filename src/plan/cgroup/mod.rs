@@ -113,6 +113,9 @@ pub struct CgroupPlan {
     pub v2: Option<V2>,
     /// Device rules are left out: only the host's root may set them.
     pub without_devices: bool,
+    /// `--rootless`: a cgroup that may not be made is done without, unless a limit needs it. Unset, whoever is not the
+    /// host's root may do without.
+    pub tolerant: Option<bool>,
 }
 
 /// For whom cgroups are made.
