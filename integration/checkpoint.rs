@@ -303,7 +303,7 @@ fn hooks_run_around_a_restore() {
     drop(restored(&b));
     b.delete().ok();
     let text = fs::read_to_string(b.path().join("hooks")).expect("the log");
-    let once = "prestart \"status\":\"creating\"\ncreateRuntime \"status\":\"creating\"\n\
+    let once = "prestart \"status\":\"created\"\ncreateRuntime \"status\":\"creating\"\n\
                 poststart \"status\":\"running\"\npoststop \"status\":\"stopped\"\n";
     assert_eq!(text, once.repeat(2));
     b.is_clean();

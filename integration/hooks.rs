@@ -87,7 +87,7 @@ fn every_kind_runs_at_its_point_in_order_with_the_state_of_that_point() {
     b.verb("delete", &[]).ok();
     assert!(read(&b, "order").ends_with("poststop0\npoststop1\n"));
     for (kind, status) in
-        KINDS.into_iter().zip(["creating", "creating", "creating", "created", "running", "stopped"])
+        KINDS.into_iter().zip(["created", "creating", "creating", "created", "running", "stopped"])
     {
         let state: Value = serde_json::from_str(&read(&b, &format!("{kind}1"))).expect(kind);
         assert_eq!(state["status"], status, "{kind}");

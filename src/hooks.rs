@@ -1,10 +1,11 @@
 //! Hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop
 //! (config.md#posix-platform-hooks).
 
+use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::init::hook::{self, End, Job};
 use crate::plan::cstring;
-use crate::plan::hooks::Hook;
+use crate::plan::hooks::{Hook, Hooks};
 use crate::sys::{clone::Exit, fd};
 use std::ffi::{CString, c_char};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,11 +20,18 @@ pub fn run(kind: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
     hooks.iter().enumerate().try_for_each(|(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook, state, None))
 }
 
-/// As [`run`], for hooks of a container in the making: they are killed when init, of this pidfd, is. So `delete --force`
-/// has not to wait for one that hangs.
-pub fn run_beside(init: BorrowedFd, kind: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
-    let one = |(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook, state, Some(init));
-    hooks.iter().enumerate().try_for_each(one)
+/// The hooks that run here while a container is made; they are killed when init, of this pidfd, is, so that `delete
+/// --force` has not to wait for one that hangs. To prestart the container is created: it comes after step 2 of
+/// runtime.md#lifecycle, which alone is `creating`. createRuntime's, which are younger, are told what runc tells them.
+pub fn of_create(c: &Container, pid: i32, init: BorrowedFd, hooks: &Hooks) -> Result<()> {
+    let kinds =
+        [("prestart", "created", &hooks.prestart), ("createRuntime", "creating", &hooks.create_runtime)];
+    for (kind, status, list) in kinds {
+        let state = c.state(status, pid).to_string();
+        let one = |(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook, state.as_bytes(), Some(init));
+        list.iter().enumerate().try_for_each(one)?;
+    }
+    Ok(())
 }
 
 /// Runs them all; failures are logged (runtime.md#lifecycle: poststop).

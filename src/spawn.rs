@@ -341,10 +341,7 @@ impl Child {
         match ask {
             Ask::Maps => idmaps::write(self.process.pid, &plan.maps)?,
             Ask::Hooks => {
-                let state = member.state(self.process).to_string();
-                let (init, state) = (self.pidfd.as_fd(), state.as_bytes());
-                hooks::run_beside(init, "prestart", &plan.hooks.prestart, state)?;
-                hooks::run_beside(init, "createRuntime", &plan.hooks.create_runtime, state)?;
+                hooks::of_create(member.container, self.process.pid, self.pidfd.as_fd(), &plan.hooks)?
             }
             Ask::Limits => {
                 for step in &plan.limits {

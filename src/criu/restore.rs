@@ -194,10 +194,7 @@ impl Coming<'_> {
         if self.plan.steps.iter().any(|s| s.act == Act::LoopbackUp) {
             loopback_up(pid)?;
         }
-        let state = self.container.state("creating", pid).to_string();
-        let (init, state) = (pidfd.as_fd(), state.as_bytes());
-        hooks::run_beside(init, "prestart", &self.plan.hooks.prestart, state)?;
-        hooks::run_beside(init, "createRuntime", &self.plan.hooks.create_runtime, state)?;
+        hooks::of_create(self.container, pid, pidfd.as_fd(), &self.plan.hooks)?;
         self.init = Some((process, pidfd));
         Ok(())
     }
