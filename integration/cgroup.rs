@@ -371,3 +371,136 @@ fn signals_for_all_reach_every_process() {
     until("all are gone", || count() == 0);
     b.delete().ok();
 }
+
+/// Of a host with the controllers on v1: what each property leaves in its file, or, of a controller or file that this host
+/// lacks, the message.
+#[test]
+fn what_v1_has_holds_and_what_it_lacks_is_named() {
+    needs_version!(1);
+    needs_controllers!("memory", "cpu", "blkio");
+    let disk = fs::read_dir("/sys/block")
+        .unwrap()
+        .flatten()
+        .find_map(|d| fs::read_to_string(d.path().join("dev")).ok());
+    let disk = disk.expect("a block device").trim().to_string();
+    let (major, minor) =
+        disk.split_once(':').map(|(a, b)| (a.parse::<u32>().unwrap(), b.parse::<u32>().unwrap())).unwrap();
+    let rate = json!([{ "major": major, "minor": minor, "rate": 1 << 20 }]);
+    let line = format!("{disk} 1048576");
+    for (at, value, property, controller, file, holds) in [
+        (
+            "memory",
+            json!({ "kernelTCP": 1 << 20 }),
+            "memory.kernelTCP",
+            "memory",
+            "memory.kmem.tcp.limit_in_bytes",
+            "1048576",
+        ),
+        ("memory", json!({ "swappiness": 0 }), "memory.swappiness", "memory", "memory.swappiness", "0"),
+        (
+            "memory",
+            json!({ "useHierarchy": true }),
+            "memory.useHierarchy",
+            "memory",
+            "memory.use_hierarchy",
+            "1",
+        ),
+        ("cpu", json!({ "idle": 1 }), "cpu.idle", "cpu", "cpu.idle", "1"),
+        ("blockIO", json!({ "leafWeight": 300 }), "blockIO.leafWeight", "blkio", "blkio.leaf_weight", "300"),
+        (
+            "blockIO",
+            json!({ "throttleReadBpsDevice": rate }),
+            "blockIO.throttleReadBpsDevice[0]",
+            "blkio",
+            "blkio.throttle.read_bps_device",
+            &line,
+        ),
+        (
+            "blockIO",
+            json!({ "throttleWriteBpsDevice": rate }),
+            "blockIO.throttleWriteBpsDevice[0]",
+            "blkio",
+            "blkio.throttle.write_bps_device",
+            &line,
+        ),
+        (
+            "blockIO",
+            json!({ "throttleReadIOPSDevice": rate }),
+            "blockIO.throttleReadIOPSDevice[0]",
+            "blkio",
+            "blkio.throttle.read_iops_device",
+            &line,
+        ),
+        (
+            "blockIO",
+            json!({ "throttleWriteIOPSDevice": rate }),
+            "blockIO.throttleWriteIOPSDevice[0]",
+            "blkio",
+            "blkio.throttle.write_iops_device",
+            &line,
+        ),
+        (
+            "hugepageLimits",
+            json!([{ "pageSize": "2MB", "limit": 4 << 20 }]),
+            "hugepageLimits[0]",
+            "hugetlb",
+            "hugetlb.2MB.limit_in_bytes",
+            "4194304",
+        ),
+        (
+            "network",
+            json!({ "classID": 1048577 }),
+            "network.classID",
+            "net_cls",
+            "net_cls.classid",
+            "1048577",
+        ),
+        (
+            "network",
+            json!({ "priorities": [{ "name": "lo", "priority": 5 }] }),
+            "network.priorities[0]",
+            "net_prio",
+            "net_prio.ifpriomap",
+            "lo 5",
+        ),
+        (
+            "rdma",
+            json!({ "nonesuch": { "hcaHandles": 3 } }),
+            "rdma[\"nonesuch\"]",
+            "rdma",
+            "rdma.max",
+            "no such device",
+        ),
+    ] {
+        let b = sleeping().set(&format!("/linux/resources/{at}"), value);
+        let out = b.create();
+        // Huge pages are limited by v2 on a hybrid host that has them there.
+        let on_v2 = Path::new(ROOT).join("unified").join(&b.id).join("hugetlb.2MB.max");
+        if controller == "hugetlb" && on_v2.exists() {
+            out.ok();
+            assert_eq!(fs::read_to_string(on_v2).unwrap().trim_end(), holds);
+        } else if !cgroups::has_controller(controller) {
+            let what = format!("needs the cgroup controller {controller:?}, which this host does not have");
+            out.fails(&format!("linux.resources.{property}: {what}"));
+        } else if file == "blkio.leaf_weight" && !out.status.success() {
+            out.fails("linux.resources.blockIO.leafWeight: write \"300\" to blkio.leaf_weight: no such file or directory");
+        } else if controller == "rdma" {
+            out.fails(&format!("linux.resources.{property}: write \"nonesuch hca_handle=3\" to rdma.max: "));
+        } else {
+            out.ok();
+            let text = read(controller, &b.id, file);
+            assert!(text.lines().any(|l| l.trim() == holds), "{file}: {text}");
+        }
+        b.delete().ok();
+        assert_eq!(cgroups_named(&b.id), Vec::<PathBuf>::new());
+    }
+    let none = json!({ "weightDevice": [{ "major": 4000, "minor": 77, "weight": 500 }] });
+    sleeping()
+        .set("/linux/resources/blockIO", none)
+        .create()
+        .fails("linux.resources.blockIO.weightDevice[0]: write \"4000:77 500\" to blkio.");
+    let unified = sleeping().set("/linux/resources/unified", json!({ "pids.max": "5" }));
+    unified.create().fails("linux.resources.unified[\"pids.max\"]: needs a host with cgroup v2 alone");
+    let kernel = sleeping().set("/linux/resources/memory", json!({ "kernel": 64 << 20 }));
+    assert!(kernel.create().ok().stderr.contains("linux.resources.memory.kernel: ignored, "));
+}

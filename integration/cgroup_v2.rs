@@ -324,3 +324,154 @@ fn the_cgroup_belongs_to_a_user_who_can_manage_it() {
         assert_eq!(cgroups_named(&b.id), Vec::<PathBuf>::new());
     }
 }
+
+/// What cgroups(7) calls the no-internal-process rule, and threaded subtrees.
+#[test]
+fn parents_that_cannot_have_the_container_are_named() {
+    needs_version!(2);
+    needs_controllers!("pids", "memory");
+    let name = format!("orlop-test-{}", unique());
+    let above = Own::new("", &name);
+    let b = sleeping().set("/linux/cgroupsPath", json!(format!("/{name}/box")));
+    let b = b.set("/linux/resources/memory", json!({ "limit": 64 << 20 }));
+    {
+        let busy = cgroups::Sleeper::new();
+        busy.enter(&above.0);
+        b.create().fails(&format!("linux.resources.memory.limit: write \"+memory\" to /sys/fs/cgroup/{name}/cgroup.subtree_control: device or resource busy; that cgroup has processes of its own"));
+        assert!(!above.0.join("box").exists());
+        // What limits nothing needs no controller.
+        let free = sleeping().set("/linux/cgroupsPath", json!(format!("/{name}/box")));
+        free.create().ok();
+        assert_eq!(read("", &format!("{name}/box"), "cgroup.procs"), free.state()["pid"].to_string());
+        free.delete().ok();
+    }
+    fs::write(above.0.join("cgroup.type"), "threaded").unwrap();
+    let threaded = sleeping().set("/linux/cgroupsPath", json!(format!("/{name}/box")));
+    threaded.create().fails(&format!(
+        "linux.cgroupsPath: /sys/fs/cgroup/{name}/box is in a threaded subtree (its cgroup.type is \"domain invalid\"); only threads can join it"
+    ));
+    assert!(!above.0.join("box").exists() && above.0.exists());
+    // A cgroup above that is frozen would have a container that never starts.
+    let other = Own::new("", &format!("{name}-frozen"));
+    cgroups::freeze(&other.0);
+    let frozen = sleeping().set("/linux/cgroupsPath", json!(format!("/{name}-frozen/box")));
+    frozen.create().fails("linux.cgroupsPath: ").fails("is frozen");
+    assert!(!other.0.join("box").exists());
+}
+
+/// Linux 5.10 to 5.13 have no cgroup.kill: processes are frozen, and killed one by one.
+#[test]
+fn without_cgroup_kill_all_are_killed_all_the_same() {
+    needs_version!(2);
+    needs_program!("strace");
+    let script =
+        "trap '' TERM; sleep 1000 & setsid sleep 1000 & (sleep 1000 & sleep 1000 &) ; wait; sleep 1000";
+    for verb in [&["kill", "--all"][..], &["delete", "--force"]] {
+        let b = Bundle::new().sh(script).without_namespace("pid");
+        b.create().ok();
+        b.start().ok();
+        let procs = dir("", &b.id).join("cgroup.procs");
+        let count = || fs::read_to_string(&procs).map_or(0, |p| p.lines().count());
+        until("all are there", || count() >= 5);
+        let log = b.path().join("strace");
+        let mut c = Command::new("strace");
+        c.args(["-qq", "-P", "cgroup.kill", "-e", "inject=openat:error=ENOENT", "-o"]).arg(&log);
+        c.arg(support::ORLOP).arg("--root").arg(b.state_root()).args(verb).arg(&b.id);
+        if verb[0] == "kill" {
+            c.arg("KILL");
+        }
+        finish(c.stdin(Stdio::null())).ok();
+        assert!(fs::read_to_string(&log).unwrap().contains("(INJECTED)"), "{verb:?}");
+        until("all are gone", || count() == 0);
+        b.delete().ok();
+        assert_eq!(cgroups_named(&b.id), Vec::<PathBuf>::new());
+    }
+}
+
+/// A limit that would not hold must not be taken.
+#[test]
+fn limits_of_v1_alone_are_refused() {
+    needs_version!(2);
+    needs_controllers!("memory", "cpu", "io");
+    for (at, value, property) in [
+        ("memory", json!({ "kernelTCP": 1 << 20 }), "memory.kernelTCP"),
+        ("memory", json!({ "swappiness": 10 }), "memory.swappiness"),
+        ("memory", json!({ "disableOOMKiller": true }), "memory.disableOOMKiller"),
+        ("memory", json!({ "useHierarchy": false }), "memory.useHierarchy"),
+        ("cpu", json!({ "realtimeRuntime": 1000 }), "cpu.realtimeRuntime"),
+        ("cpu", json!({ "realtimePeriod": 1000 }), "cpu.realtimePeriod"),
+        ("blockIO", json!({ "leafWeight": 10 }), "blockIO.leafWeight"),
+        ("network", json!({ "classID": 1 }), "network.classID"),
+        ("network", json!({ "priorities": [{ "name": "lo", "priority": 1 }] }), "network.priorities[0]"),
+    ] {
+        let b = sleeping().set(&format!("/linux/resources/{at}"), value);
+        b.create().fails(&format!("linux.resources.{property}: exists on cgroup v1 only"));
+        b.is_clean();
+    }
+    sleeping().set("/linux/resources/memory", json!({ "useHierarchy": true })).create().ok();
+}
+
+/// Weights need a scheduler or a cost model, and rdma a device: where there are some the values hold, elsewhere that is said.
+#[test]
+fn weights_and_rdma_hold_or_name_what_is_missing() {
+    needs_version!(2);
+    needs_controllers!("io");
+    let b = sleeping().set("/linux/resources/blockIO", json!({ "weight": 500 }));
+    let out = b.create();
+    let files = ["io.bfq.weight", "io.weight"].map(|f| fs::read_to_string(dir("", &b.id).join(f)).ok());
+    match files {
+        [Some(bfq), _] => assert_eq!(bfq.trim_end().trim_start_matches("default "), "500"),
+        [None, Some(cost)] => assert_eq!(cost.trim_end(), "default 4950"),
+        [None, None] => {
+            let words = "linux.resources.blockIO.weight: write \"4950\" to io.weight: no such file or directory; \
+                         no I/O scheduler or cost model here takes weights";
+            drop(out.fails(words));
+        }
+    }
+    b.delete().ok();
+    let device = json!({ "weightDevice": [{ "major": 4000, "minor": 77, "weight": 500 }] });
+    let b = sleeping().set("/linux/resources/blockIO", device);
+    b.create().fails("linux.resources.blockIO.weightDevice[0]: write \"4000:77 ");
+    let b = sleeping().set("/linux/resources/rdma", json!({ "nonesuch": { "hcaHandles": 3 } }));
+    let what = match cgroups::has_controller("rdma") {
+        true => "write \"nonesuch hca_handle=3\" to rdma.max: ",
+        false => "needs the cgroup controller \"rdma\", which this host does not have",
+    };
+    b.create().fails(&format!("linux.resources.rdma[\"nonesuch\"]: {what}"));
+    b.is_clean();
+    let Some(device) = fs::read_dir("/sys/class/infiniband").ok().and_then(|mut d| d.next()?.ok()) else {
+        return;
+    };
+    let device = device.file_name().into_string().unwrap();
+    let b = sleeping().set("/linux/resources/rdma", json!({ device: { "hcaHandles": 3, "hcaObjects": 10 } }));
+    b.create().ok();
+    assert!(read("", &b.id, "rdma.max").contains("hca_handle=3 hca_object=10"));
+    b.delete().ok();
+}
+
+/// A limit below what is used would have the kernel kill: it is asked for before.
+#[test]
+fn a_limit_is_checked_against_what_is_in_use_when_that_is_asked_for() {
+    needs_version!(2);
+    needs_controllers!("memory");
+    let script =
+        "dd if=/dev/zero of=/dev/shm/x bs=1M count=24 2>/dev/null; echo > /tmp/done; exec sleep 1000";
+    let b = Bundle::new().sh(script).set("/root/readonly", json!(false));
+    let b = b.set("/linux/resources/memory", json!({ "limit": 128 << 20 }));
+    b.create().ok();
+    b.start().ok();
+    let done = b.rootfs().join("tmp/done");
+    until("it has written", || done.exists());
+    let file = b.path().join("resources.json");
+    let update = |memory: Value| {
+        fs::write(&file, json!({ "memory": memory }).to_string()).unwrap();
+        finish(b.orlop(["update", "--resources"]).arg(&file).arg(&b.id))
+    };
+    update(json!({ "limit": 16 << 20, "checkBeforeUpdate": true }))
+        .fails("linux.resources.memory.limit: 16777216 is below the ")
+        .fails("bytes in use; memory.checkBeforeUpdate is set");
+    assert_eq!(read("", &b.id, "memory.max"), "134217728");
+    update(json!({ "limit": 64 << 20, "checkBeforeUpdate": true })).ok();
+    assert_eq!(read("", &b.id, "memory.max"), "67108864");
+    assert_eq!(b.state()["status"], "running");
+}

@@ -1,6 +1,11 @@
 //! Containers of an ordinary user: what the kernel lets it do is done, the rest is an error with its reason.
 
+#[macro_use]
+#[path = "support/mod.rs"]
 mod support;
+#[macro_use]
+#[path = "support/cgroups.rs"]
+mod cgroups;
 
 use serde_json::{Value, json};
 use std::fs;
@@ -341,4 +346,104 @@ fn a_container_without_a_cgroup_is_neither_paused_nor_updated() {
     verb(&b, "start", &[]).ok();
     verb(&b, "kill", &["KILL"]).ok();
     verb(&b, "delete", &["--force"]).ok();
+}
+
+fn run_with(b: &Bundle, flags: &[&str]) -> Outcome {
+    b.write();
+    finish(user(b, "setpriv").args(flags).args(["run", "--bundle"]).arg(b.path()).arg(&b.id))
+}
+
+/// The user's own cgroup is root's here: none can be made in it.
+#[test]
+fn without_delegation_there_is_no_cgroup_unless_rootless_is_denied() {
+    needs_root!();
+    let b = bundle("echo ran");
+    for flags in [&[][..], &["--rootless", "auto"], &["--rootless=true"]] {
+        let out = run_with(&b, flags).ok();
+        assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("ran\n", ""), "{flags:?}");
+    }
+    run_with(&b, &["--rootless=false"])
+        .fails("linux.cgroupsPath: mkdir /sys/fs/cgroup/")
+        .fails("permission denied");
+    assert!(support::cgroups_named(&b.id).is_empty());
+    let b = b.set("/linux/resources/pids", json!({ "limit": 20 }));
+    run_with(&b, &["--rootless", "true"])
+        .fails("linux.resources.pids.limit: mkdir /sys/fs/cgroup/")
+        .fails("permission denied; a limit needs a cgroup that was delegated to this user");
+    b.is_clean();
+}
+
+/// A cgroup that root has given to the user (cgroups(7), "delegation"), whose processes sit in `own` below it; the path of a
+/// program like setpriv that begins there.
+fn delegated(b: &Bundle, controllers: &str) -> (cgroups::Own, cgroups::Own, std::path::PathBuf) {
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", controllers).expect("the root hands controllers down");
+    let name = format!("{}-user", b.id);
+    let above = cgroups::Own::new("", &name);
+    let inside = cgroups::Own::new("", &format!("{name}/own"));
+    for dir in [&above.0, &inside.0] {
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            std::os::unix::fs::chown(dir.join(file), Some(UID), Some(UID)).expect("chown");
+        }
+    }
+    let script = format!(
+        "#!/bin/sh\necho 0 > /sys/fs/cgroup/{name}/own/cgroup.procs\n\
+         exec setpriv --reuid {UID} --regid {UID} --clear-groups \"$@\"\n"
+    );
+    let file = b.path().join("as-user");
+    fs::write(&file, script).expect("write");
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    (above, inside, file)
+}
+
+#[test]
+fn in_a_delegated_cgroup_limits_hold_and_every_verb_works() {
+    needs_version!(2);
+    needs_controllers!("memory", "pids", "cpu");
+    let b = bundle("cat /sys/fs/cgroup/pids.max > /dev/shm/inside; exec sleep 1000").set(
+        "/linux/resources",
+        json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 20 }, "cpu": { "shares": 512 } }),
+    );
+    let (above, inside, program) = delegated(&b, "+memory +pids +cpu");
+    let verb = |args: &[&str]| finish(user(&b, &program).args(args));
+    make(&b, &program, "create").ok();
+    let place = above.0.join(&b.id);
+    let read = |file: &str| fs::read_to_string(place.join(file)).expect(file).trim().to_string();
+    for (file, value) in [("memory.max", "67108864"), ("pids.max", "20"), ("cpu.weight", "59")] {
+        assert_eq!(read(file), value, "{file}");
+    }
+    let pid = verb(&["state", &b.id]).ok().json()["pid"].to_string();
+    assert_eq!(read("cgroup.procs"), pid);
+    verb(&["start", &b.id]).ok();
+    // It has a namespace of its own, in which this is the root.
+    let look = "cat /proc/self/cgroup /sys/fs/cgroup/pids.max /dev/shm/inside; head -n 1 /sys/fs/cgroup/cgroup.procs";
+    until("it has looked", || verb(&["exec", &b.id, "test", "-s", "/dev/shm/inside"]).status.success());
+    assert_eq!(verb(&["exec", &b.id, "sh", "-c", look]).ok().stdout, "0::/\n20\n20\n1\n");
+    verb(&["update", "--pids-limit", "30", "--memory", "96M", &b.id]).ok();
+    assert_eq!((read("pids.max").as_str(), read("memory.max").as_str()), ("30", "100663296"));
+    assert_eq!(verb(&["events", "--stats", &b.id]).ok().json()["data"]["pids"]["limit"], 30);
+    verb(&["pause", &b.id]).ok();
+    assert_eq!(verb(&["state", &b.id]).ok().json()["status"], "paused");
+    verb(&["resume", &b.id]).ok();
+    assert_eq!(verb(&["ps", "--format", "json", &b.id]).ok().json(), json!([pid.parse::<i32>().unwrap()]));
+    verb(&["kill", "--all", &b.id, "KILL"]).ok();
+    until("the end", || verb(&["state", &b.id]).ok().json()["status"] == "stopped");
+    verb(&["delete", &b.id]).ok();
+    assert!(!place.exists());
+    // Without a limit it is below the user's own; with an absolute path where that says.
+    let free = b.unset("/linux/resources").sh("exec sleep 1000");
+    make(&free, &program, "create").ok();
+    assert!(inside.0.join(&free.id).exists());
+    finish(user(&free, &program).args(["delete", "--force", &free.id])).ok();
+    let named = free.set("/linux/cgroupsPath", json!("/root-owned"));
+    make(&named, &program, "create").ok();
+    assert!(!Path::new("/sys/fs/cgroup/root-owned").exists());
+    finish(user(&named, &program).args(["delete", "--force", &named.id])).ok();
+    finish(
+        user(&named, &program)
+            .args(["--rootless", "false", "create", "--bundle"])
+            .arg(named.path())
+            .arg(&named.id),
+    )
+    .fails("linux.cgroupsPath: mkdir /sys/fs/cgroup/root-owned: permission denied");
+    drop(inside); // before what is above it
 }
