@@ -217,6 +217,11 @@ fn a_container_has_a_group_of_its_id_with_its_schemas_and_takes_it_along() {
     let exec = ["exec", "--detach", "--pid-file", pid_file.to_str().unwrap(), "web", "sleep", "1000"];
     f.orlop(&exec).0.ok();
     assert_eq!(f.read("web/tasks"), format!("{}\n", fs::read_to_string(&pid_file).unwrap()));
+    // Somebody has removed it: the container lives on, in the default group.
+    fs::rename(f.tree.join("web"), f.tree.join("away")).unwrap();
+    let out = f.orlop(&["exec", "web", "true"]).0.ok();
+    assert!(out.stderr.contains("web/tasks: no such file or directory"), "{}", out.stderr);
+    fs::rename(f.tree.join("away"), f.tree.join("web")).unwrap();
     let (out, calls) = f.orlop(&["delete", "--force", "web"]);
     out.ok();
     assert_eq!(calls, "rmdir(\"/sys/fs/resctrl/web\") = 0\n");

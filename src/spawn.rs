@@ -311,7 +311,11 @@ impl Child {
 
     /// What needs the pid of init and no request: its group of resctrl, the OOM score, and the state for hooks that init runs.
     fn prepare(&self, plan: &Plan, member: Member, slots: &Slots) -> Result<()> {
-        member.container.record.rdt.join(self.process.pid)?;
+        match member.container.record.rdt.join(self.process.pid) {
+            // Whoever removed it has put the container into the default group, and what exec starts goes there too.
+            Err(e) if !member.init && e.errno() == Some(libc::ENOENT) => tracing::warn!("{e}"),
+            other => other?,
+        }
         if let Some(score) = plan.oom_score_adj {
             self.set_oom_score(score, plan.rootless)?;
         }
