@@ -184,19 +184,19 @@ fn what_is_wrong_is_named_and_nothing_is_touched() {
             "bind",
             "/no/such/source",
             &["rbind"][..],
-            "mounts[7] (/x): open_tree \"/no/such/source\": no such file or directory",
+            "mounts[7] (/x): bind \"/no/such/source\" with all below, rslave: open_tree: no such file or directory",
         ),
-        ("/x", "bind", "no-such", &["rbind"], "/no-such\": no such file or directory"),
+        ("/x", "bind", "no-such", &["bind"], "/no-such\", rslave: open_tree: no such file or directory"),
         ("/x", "nosuchfs", "none", &[], "mounts[7] (/x): "),
         ("/x", "nosuchfs", "none", &[], "no such device"),
         ("/x", "tmpfs", "tmpfs", &["size=banana"], "Bad value for 'size'"),
         ("/x", "tmpfs", "tmpfs", &["nonsense"], "Unknown parameter 'nonsense'"),
         ("/bin/busybox/x", "tmpfs", "tmpfs", &[], "not a directory"),
-        ("/etc", "bind", "/bin/busybox", &["rbind"], "mounts[7] (/etc): bind: move_mount: not a directory"),
+        ("/etc", "bind", "/bin/busybox", &["rbind"], "with all below, rslave: move_mount: not a directory"),
         ("/etc/passwd", "bind", "/tmp", &["rbind"], "not a directory"),
         ("/../x", "tmpfs", "tmpfs", &[], "mounts[7].destination: \"/../x\" is above the rootfs"),
         ("/proc/sysrq-trigger", "bind", "/dev/null", &["bind"], "only a procfs may cover /proc"),
-        ("/x", "bind", "/tmp", &["rbind", "size=1"], "mounts[7] (/x).options: \"size=1\" is unknown"),
+        ("/x", "bind", "/tmp", &["rbind", "roo"], "mounts[7] (/x).options: \"roo\" is unknown"),
         ("/x", "bind", "/dev/null", &["rbind", "tmpcopyup"], "tmpcopyup is for the type tmpfs"),
     ] {
         let b = Bundle::new().mount(destination, kind, source, options);
@@ -578,4 +578,18 @@ fn remount_changes_a_mount_that_is_there() {
     let seen = inside(b);
     assert_eq!(seen["/t"].options, "rw,nosuid,noexec,relatime");
     assert!(seen["/t"].superblock.contains("size=128k"), "{:?}", seen["/t"]);
+}
+
+/// config.md#mounts: "in the listed order", which the kernel shows (since Linux 6.8 by when each was made), and in which
+/// the source of one may lie on another.
+#[test]
+fn binds_take_their_turn_among_other_mounts() {
+    needs_root!();
+    let b = Bundle::new().mount("/a", "bind", "/etc", &["bind"]).mount("/b", "tmpfs", "tmpfs", &["mode=700"]);
+    let again = b.rootfs().join("a").to_string_lossy().into_owned();
+    let b = b.mount("/c", "bind", &again, &["bind", "size=1k", "mode=755"]);
+    let script = "grep -oE ' /[abc] ' /proc/self/mountinfo; ls -d /c/hostname";
+    let out = b.sh(script).run().ok();
+    assert_eq!(out.stdout, " /a \n /b \n /c \n/c/hostname\n");
+    assert!(out.stderr.contains("(/c).options: size=1k is data of a file system"), "{}", out.stderr);
 }

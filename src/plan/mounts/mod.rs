@@ -225,12 +225,15 @@ fn what(d: &mut Draft, e: &Entry, o: &mut Options, cgroup_path: &str) -> Result<
 
 fn bind(d: &mut Draft, e: &Entry, o: &Options, recursive: bool) -> Result<MountWhat> {
     let at = e.at.as_str();
-    if let Some((key, value)) = o.data.first() {
-        let shown = value.as_ref().map_or(key.clone(), |v| format!("{key}={v}"));
-        return Err(Error::invalid(
-            format!("{at}.options"),
-            format!("{shown:?} is unknown, and a bind mount takes no data of a file system"),
-        ));
+    for (key, value) in &o.data {
+        let options = format!("{at}.options");
+        // mount(2) ignores the data of a bind mount, and so may we; a single word can be a flag that is misspelt.
+        match value {
+            Some(value) => {
+                d.warn(&options, format!("{key}={value} is data of a file system, a bind mount has none"))
+            }
+            None => return Err(Error::invalid(options, format!("{key:?} is unknown"))),
+        }
     }
     let source = e.source_or("");
     if source.is_empty() {
@@ -262,10 +265,12 @@ fn id_maps(d: &Draft, e: &Entry, o: &Options) -> Result<Option<Maps>> {
     }
 }
 
-/// A copy of a host's mount, by the parent where it has the right: then what is missing is known before anything was
-/// touched. A mount namespace that is joined is not the parent's.
+/// A copy of a host's mount, made when its turn comes: its source may lie on a mount before it, and the kernel lists
+/// mounts by when they were made (since Linux 6.8). The parent makes it before anything else where a user namespace may
+/// not reach the source, and where it shares its events with the host's, which our own copy of them does not.
 fn tree(d: &mut Draft, at: &str, path: CString, recursive: bool, propagation: u64) -> Tree {
-    if !d.host.privileged || d.ns.is_joined(NEWNS) {
+    let early = d.in_user_namespace() || propagation == 0;
+    if !early || !d.host.privileged || d.ns.is_joined(NEWNS) {
         return Tree::Path { path, recursive, propagation };
     }
     let what = OpenWhat::Tree { path, recursive, propagation };
