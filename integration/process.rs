@@ -123,6 +123,20 @@ fn what_execve_misses_is_hinted_at() {
     }
 }
 
+/// config.md#process: required when `start` is called, not before.
+#[test]
+fn without_a_process_create_works_and_start_fails() {
+    needs_root!();
+    let b = Bundle::new().set("/process", json!(null));
+    b.run().fails("process: is required: it names the program");
+    b.create().ok();
+    b.start().fails("process: is required: it names the program");
+    assert_eq!(b.state()["status"], "created");
+    b.verb("exec", &["true"]).fails("process.cwd: is required");
+    b.delete().ok();
+    b.is_clean();
+}
+
 #[test]
 fn a_missing_working_directory_is_made() {
     needs_root!();

@@ -222,7 +222,9 @@ fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<St
     s.push(step("process.user", Act::SetUser { uid: p.user.uid, gid: p.user.gid, groups }));
     s.push(step("process.capabilities", Act::SetCaps(p.caps)));
     s.push(step("process.cwd", Act::Cwd { path: p.process.cwd.clone() })); // seen with final rights
-    s.push(step("process.args", Act::FindProgram));
+    if !p.process.program.name.is_empty() {
+        s.push(step("process.args", Act::FindProgram));
+    }
     s.push(step("process.user.umask", Act::Umask(p.user.umask)));
     s.push(step("process", Act::ResetSignals { ignored: d.host.ignored_signals }));
     if p.process.no_new_privileges {

@@ -175,9 +175,9 @@ pub struct InsideHook {
 pub type CStrings = Vec<CString>;
 
 /// How the program is found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    /// `args[0]` as written, for messages.
+    /// `args[0]` as written, for messages; empty when the document has no process, which `start` refuses.
     pub name: String,
     /// Paths to try in order: one when `args[0]` has a slash, else one for each directory of PATH.
     pub candidates: Vec<CString>,

@@ -3,7 +3,7 @@
 use super::make;
 use crate::container::{Container, Process, StateRoot, Status};
 use crate::error::{Error, Kind, Result, os};
-use crate::plan::cpath;
+use crate::plan::{cpath, process::missing};
 use crate::ready::Ready;
 use crate::sync::{self, HEAD, Head, MAX, Message};
 use crate::sys::{Errno, fd};
@@ -25,6 +25,9 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
             return Err(Error::new(Kind::WrongState, at, what));
         }
     };
+    if c.record.program.is_empty() {
+        return Err(missing());
+    }
     let ready = Ready::bind(&c)?;
     open_gate(&c, init).inspect_err(|e| {
         if e.at.starts_with("hooks.") {

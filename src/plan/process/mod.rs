@@ -16,7 +16,7 @@ use std::ffi::CString;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The process section, decided.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Process {
     pub program: Program,
     pub cwd: CString,
@@ -33,12 +33,17 @@ pub struct Process {
     pub no_new_privileges: bool,
 }
 
-/// Reads `process`. The text lets `create` go without and has `start` fail; as every runtime in use we refuse at
-/// once, since callers look for the reason in `create`.
+/// Without a program there is nothing to start: `create` makes the container nonetheless (config.md#process).
+pub fn missing() -> Error {
+    Error::invalid("process", "is required: it names the program")
+}
+
+/// Reads `process`.
 pub fn plan(d: &mut Draft) -> Result<Process> {
     let config = d.config;
     let Some(p) = &config.process else {
-        return Err(Error::invalid("process", "is required: it names the program"));
+        let none = Process { cwd: c"/".into(), ..Process::default() };
+        return if d.request.gate { Ok(none) } else { Err(missing()) };
     };
     affinity(p.exec_cpu_affinity.as_ref())?; // for exec alone, yet its mistakes are told before there is a container
     Ok(Process {
