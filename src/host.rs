@@ -59,6 +59,7 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
             false => Default::default(),
         },
         cgroups: if with_cgroups { crate::cgroup::probe()? } else { Default::default() },
+        systemd: None,
     })
 }
 

@@ -9,8 +9,9 @@ use crate::plan::{Plan, cpath};
 use crate::sync::{self, Message};
 use crate::sys::{Errno, clone, cred, fd, mount, ns, shared};
 use crate::{hooks, idmaps, interfaces};
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -105,12 +106,18 @@ fn open_tree(at: &str, path: &CStr, recursive: bool, propagation: u64) -> Result
 pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Result<()> {
     for (slot, open) in plan.opens.iter().enumerate() {
         let fd = match &open.what {
-            OpenWhat::LateTree { path, own } => mount::clone_tree(path, false)
-                .or_else(|e| match own {
-                    Some(own) if e == Errno::ENOENT => mount::clone_tree(own, false),
-                    _ => Err(e),
-                })
-                .map_err(os(&open.at, format!("open_tree {:?}", path.to_string_lossy())))?,
+            OpenWhat::LateTree { path, own } => {
+                if plan.cgroup.unit.is_some() {
+                    // systemd takes it as it is, once there is a process; without a right to make it, `own` is left
+                    let _ = std::fs::create_dir_all(OsStr::from_bytes(path.to_bytes()));
+                }
+                mount::clone_tree(path, false)
+                    .or_else(|e| match own {
+                        Some(own) if e == Errno::ENOENT => mount::clone_tree(own, false),
+                        _ => Err(e),
+                    })
+                    .map_err(os(&open.at, format!("open_tree {:?}", path.to_string_lossy())))?
+            }
             OpenWhat::State { .. } => fd::memfd(c"state").map_err(os(&open.at, "memfd_create"))?,
             OpenWhat::Gate => fifo(&container.file("gate"))?,
             OpenWhat::Report => fifo(&container.file("report"))?,
@@ -186,7 +193,8 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) ->
     let born_in = cgroup.clone_fd();
     let mut init = Init::prepare(&plan.steps, Some(&plan.program), parts);
     let flags = if plan.shape.staged { 0 } else { plan.shape.clone };
-    let cloned = clone_into(&mut init, flags, born_in.as_ref());
+    let by_parent = plan.steps.iter().any(|s| s.act == Act::Ask(Ask::Unit));
+    let cloned = clone_into(&mut init, flags, born_in.as_ref(), by_parent);
     if let Ok(clone::Side::Child) = cloned {
         init.run()
     }
@@ -232,10 +240,12 @@ fn enter_pid(plan: &Plan, slots: &Slots) -> Result<Option<OwnedFd>> {
 }
 
 /// Clones init into its cgroup. Where clone3 is filtered, or pids.max is 0, which lets nobody be born but anybody in, init
-/// joins by itself, as on v1.
-fn clone_into(init: &mut Init, flags: i32, cgroup: Option<&OwnedFd>) -> Result<clone::Side> {
+/// joins by itself, as on v1. Where we may not move a process into it, `by_parent` systemd may.
+fn clone_into(init: &mut Init, flags: i32, cgroup: Option<&OwnedFd>, by_parent: bool) -> Result<clone::Side> {
     let mut cloned = clone::clone(flags, cgroup, false);
-    if let (Err(Errno::ENOSYS | Errno::EAGAIN), Some(cgroup)) = (&cloned, cgroup) {
+    if by_parent && matches!(cloned, Err(Errno::EACCES | Errno::EPERM)) && cgroup.is_some() {
+        cloned = clone::clone(flags, None, false);
+    } else if let (Err(Errno::ENOSYS | Errno::EAGAIN), Some(cgroup)) = (&cloned, cgroup) {
         let procs = fd::openat(cgroup, c"cgroup.procs", libc::O_WRONLY, 0);
         init.join_by(procs.map_err(os("linux.cgroupsPath", "open cgroup.procs"))?);
         cloned = clone::clone(flags, None, false);
@@ -343,6 +353,13 @@ impl Child {
 
     fn answer(&mut self, ask: Ask, plan: &Plan, member: Member) -> Result<()> {
         match ask {
+            Ask::Unit => {
+                let (recorded, pid) = (&member.container.record.cgroup, self.process.pid);
+                match member.init {
+                    true => Cgroup::enter_unit(&plan.cgroup, recorded, pid)?,
+                    false => Cgroup::open(recorded).join_unit(pid)?,
+                }
+            }
             Ask::Maps => idmaps::write(self.process.pid, &plan.maps)?,
             Ask::Hooks => {
                 hooks::of_create(member.container, self.process.pid, self.pidfd.as_fd(), &plan.hooks)?

@@ -59,7 +59,7 @@ impl Head {
     }
 }
 
-const ASKS: [Ask; 5] = [Ask::Maps, Ask::Hooks, Ask::Limits, Ask::NetDevices, Ask::Ready];
+const ASKS: [Ask; 6] = [Ask::Unit, Ask::Maps, Ask::Hooks, Ask::Limits, Ask::NetDevices, Ask::Ready];
 
 pub fn ask_number(ask: Ask) -> i32 {
     ASKS.iter().position(|a| *a == ask).map_or(-1, |n| n as i32)

@@ -17,7 +17,7 @@ pub fn create(plan: &CgroupPlan, recorded: &Recorded) -> Result<Cgroup> {
     if plan.without_devices {
         tracing::debug!("linux.resources.devices: left out, only the root of the host may set device rules");
     }
-    for (n, place) in recorded.places.iter().enumerate() {
+    for (n, place) in recorded.places.iter().enumerate().filter(|(_, p)| !p.managed) {
         let fit = match plan.v1.get(n) {
             Some(v1) => make_v1(&mut cgroup, v1, place),
             None => plan.v2.as_ref().map_or(Ok(()), |v2| make_v2(&mut cgroup, v2, place)),
@@ -27,6 +27,36 @@ pub fn create(plan: &CgroupPlan, recorded: &Recorded) -> Result<Cgroup> {
         }
     }
     Ok(cgroup)
+}
+
+/// What systemd made gets what is planned; `pid` is in its unit, and waits. Whatever of it is missing is made.
+pub fn admit(plan: &CgroupPlan, recorded: &Recorded, pid: i32) -> Result<()> {
+    for (n, place) in recorded.places.iter().enumerate().filter(|(_, p)| p.managed) {
+        let v1 = plan.v1.get(n);
+        let v2 = plan.v2.as_ref().filter(|_| v1.is_none());
+        let mut hand_down = |above: &Dir, name: &str| v2.map_or(Ok(()), |v2| v2::hand_down(above, name, v2));
+        let whole = Place { found: 0, ..place.clone() }; // slices are made, too, where systemd did not
+        let dir = match make(&whole, &mut hand_down, &mut |_, _, _| Ok(())) {
+            Ok(dir) => dir,
+            Err(refusal) => {
+                give_up(plan, n, place, refusal)?;
+                continue;
+            }
+        };
+        thawed(place, &dir)?;
+        // It is in there already, unless systemd does not use this hierarchy.
+        if !dir.pids().contains(&pid) {
+            let failed =
+                |e| Error::os(AT, format!("write \"{pid}\" to {}/cgroup.procs", place.name()), e as i32);
+            dir.write("cgroup.procs", &pid.to_string()).map_err(failed)?;
+        }
+        match (v1, v2) {
+            (Some(v1), _) => apply_all(&dir, &v1.writes)?,
+            (None, Some(v2)) => give(v2, place, &dir)?,
+            (None, None) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Why a place cannot be had.
@@ -130,18 +160,21 @@ fn make_v2(cgroup: &mut Cgroup, plan: &V2, place: &Place) -> Result<(), Refusal>
         fit(place, &dir)?;
         dir
     };
-    if place.parts() > 1 {
-        v2::check_type(&dir, &place.name())?;
-    }
-    apply_all(&dir, &plan.writes)?;
-    if let Some(program) = &plan.devices {
-        v2::attach(&dir, program)?;
-    }
-    if let Some(uid) = plan.owner {
-        v2::hand_over(&dir, &place.name(), uid)?;
-    }
+    give(plan, place, &dir)?;
     *cgroup.born_in.borrow_mut() = Some(dir.0);
     Ok(())
+}
+
+/// Limits, device rules and owner of a cgroup of v2.
+fn give(plan: &V2, place: &Place, dir: &Dir) -> Result<()> {
+    if place.parts() > 1 {
+        v2::check_type(dir, &place.name())?;
+    }
+    apply_all(dir, &plan.writes)?;
+    if let Some(program) = &plan.devices {
+        v2::attach(dir, program)?;
+    }
+    plan.owner.map_or(Ok(()), |uid| v2::hand_over(dir, &place.name(), uid))
 }
 
 /// Makes every part of the path. `above` is called with each parent before its child is there, `below` with the paths of
@@ -199,13 +232,17 @@ fn undo(place: &Place) {
 
 /// config-linux.md#control-groups: not frozen, and, for a new container, empty.
 fn fit(place: &Place, dir: &Dir) -> Result<()> {
-    let unfit = |what: String| Err(Error::new(Kind::WrongState, AT, format!("{} {what}", place.name())));
     if place.found == place.parts() {
         let pids = dir.pids();
         if !pids.is_empty() {
-            return unfit(format!("is not empty: {}", describe(&pids)));
+            let what = format!("{} is not empty: {}", place.name(), describe(&pids));
+            return Err(Error::new(Kind::WrongState, AT, what));
         }
     }
+    thawed(place, dir)
+}
+
+fn thawed(place: &Place, dir: &Dir) -> Result<()> {
     // A new one below the root has nobody above who could freeze it.
     if place.found > 0 {
         let frozen = match place.v2 {
@@ -213,7 +250,7 @@ fn fit(place: &Place, dir: &Dir) -> Result<()> {
             false => place.freezer && dir.read("freezer.state").is_ok_and(|s| s.trim_end() != "THAWED"),
         };
         if frozen {
-            return unfit("is frozen".into());
+            return Err(Error::new(Kind::WrongState, AT, format!("{} is frozen", place.name())));
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ mod join;
 mod oom;
 mod probe;
 mod stats;
+pub mod systemd;
 mod update;
 mod v2;
 
@@ -17,6 +18,7 @@ pub use stats::Stats;
 
 use crate::error::{Error, Kind, Result};
 use crate::plan::cgroup::CgroupPlan;
+use crate::plan::cgroup::systemd as plan;
 use crate::sys::{Errno, Sys};
 use dir::{Dir, cstring};
 use serde::{Deserialize, Serialize};
@@ -24,12 +26,14 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use systemd::{Owner, Systemd};
 
 /// What delete must know, on record before anything is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Recorded {
     pub places: Vec<Place>,
+    pub unit: Option<systemd::Recorded>,
 }
 
 impl Recorded {
@@ -52,6 +56,8 @@ pub struct Place {
     /// So many parts of the path were there before us; they stay (runtime.md#delete: what create did not make must not
     /// be deleted).
     pub found: usize,
+    /// systemd makes it, and what is above it.
+    pub managed: bool,
 }
 
 impl Place {
@@ -59,7 +65,13 @@ impl Place {
         let parts = path.split('/').count();
         let there = |n: &usize| std::path::Path::new(&format!("{mount}/{}", prefix(path, *n))).exists();
         let found = (1..=parts).take_while(there).count();
-        Place { mount: mount.into(), path: path.into(), v2, freezer, found }
+        Place { mount: mount.into(), path: path.into(), v2, freezer, found, managed: false }
+    }
+
+    /// Slices are systemd's, and the unit is ours once it is started.
+    fn managed(mut self) -> Place {
+        (self.managed, self.found) = (true, self.parts() - 1);
+        self
     }
 
     fn parts(&self) -> usize {
@@ -84,6 +96,7 @@ fn prefix(path: &str, parts: usize) -> &str {
 #[derive(Debug, Default)]
 pub struct Cgroup {
     places: Vec<Place>,
+    unit: Option<systemd::Recorded>,
     /// `tasks` of each v1 place.
     tasks: RefCell<Vec<OwnedFd>>,
     /// The v2 place, to be born in.
@@ -99,16 +112,39 @@ impl Cgroup {
     pub fn recorded(plan: &CgroupPlan) -> Recorded {
         let v1 = plan.v1.iter().map(|p| {
             let freezer = p.controllers.iter().any(|c| c == "freezer");
-            Place::of(&p.mount, &p.path, false, freezer)
+            let place = Place::of(&p.mount, &p.path, false, freezer);
+            match plan.unit.is_some() && plan::makes(&p.controllers) {
+                true => place.managed(),
+                false => place,
+            }
         });
-        let v2 = plan.v2.iter().map(|p| Place::of(&p.mount, &p.path, true, false));
-        Recorded { places: v1.chain(v2).collect() }
+        let v2 = plan.v2.iter().map(|p| match (Place::of(&p.mount, &p.path, true, false), &plan.unit) {
+            (place, Some(_)) => place.managed(),
+            (place, None) => place,
+        });
+        Recorded { places: v1.chain(v2).collect(), unit: plan.unit.as_ref().map(systemd::Recorded::of) }
     }
 
     /// Makes it in every hierarchy, where it was recorded to be, and writes every limit; what was made is undone on an
     /// error and on drop.
     pub fn create(plan: &CgroupPlan, recorded: &Recorded) -> Result<Cgroup> {
         create::create(plan, recorded)
+    }
+
+    /// Has systemd put this process into a unit of its own, and gives the cgroups of that what is planned.
+    pub fn enter_unit(plan: &CgroupPlan, recorded: &Recorded, pid: i32) -> Result<()> {
+        let Some(unit) = &plan.unit else { return Ok(()) };
+        Systemd::connect(&unit.address, unit.user)?.start(unit, pid)?;
+        create::admit(plan, recorded, pid)
+    }
+
+    /// A process more, for which the caller's own right may not do: a user's, from outside of what systemd delegated to it.
+    pub fn join_unit(&self, pid: i32) -> Result<()> {
+        let there = self.places.iter().any(|p| p.managed && p.open().is_ok_and(|d| d.pids().contains(&pid)));
+        match &self.unit {
+            Some(unit) if !there => Systemd::connect(&unit.address, unit.user)?.attach(&unit.name, pid),
+            _ => Ok(()),
+        }
     }
 
     /// Init is in it: it stays until `delete`.
@@ -128,7 +164,8 @@ impl Cgroup {
             let path = if init.is_some() { own } else { id }.trim_start_matches('/');
             let shared = init.is_some() && own == our || path.is_empty();
             let found = path.split('/').count() - 1;
-            (!shared).then(|| Place { mount: mount.into(), path: path.into(), v2, freezer, found })
+            let (mount, path) = (mount.into(), path.into());
+            (!shared).then_some(Place { mount, path, v2, freezer, found, managed: false })
         };
         let v1 = theirs.v1.iter().filter_map(|h| {
             let our = ours.v1.iter().find(|o| o.mount == h.mount).map_or("/", |o| &o.own);
@@ -136,12 +173,13 @@ impl Cgroup {
         });
         let our = ours.v2.as_ref().map_or("/", |o| &o.own);
         let v2 = theirs.v2.iter().filter_map(|h| place(&h.mount, &h.own, our, true, false));
-        Ok(Cgroup::open(&Recorded { places: v1.chain(v2).collect() }))
+        Ok(Cgroup::open(&Recorded { places: v1.chain(v2).collect(), unit: None }))
     }
 
     pub fn open(recorded: &Recorded) -> Cgroup {
         let mut cgroup = Cgroup::default();
         cgroup.places.clone_from(&recorded.places);
+        cgroup.unit.clone_from(&recorded.unit);
         cgroup
     }
 
@@ -178,7 +216,9 @@ impl Cgroup {
     /// end and then names them. `ours`: the container ran, so what is still in it is killed.
     pub fn remove(&self, patience: Duration, ours: bool) -> Result<()> {
         let deadline = Instant::now() + patience;
+        let made = self.unit.as_ref().map_or(Some(ours), |unit| self.end_unit(unit, ours));
         for place in &self.places {
+            let Some(ours) = (if place.managed { made } else { Some(ours) }) else { continue };
             let mut pause = Duration::from_millis(1);
             while !place.remove(ours)? {
                 if Instant::now() >= deadline {
@@ -193,6 +233,27 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// Ends the unit. What is left of what systemd made is to be removed, `Some`, and killed, `Some(true)`.
+    fn end_unit(&self, unit: &systemd::Recorded, ours: bool) -> Option<bool> {
+        let end = |mut systemd: Systemd| match systemd.owner(unit)? {
+            Owner::Another => Ok(None),
+            Owner::Nobody => Ok(Some(ours)),
+            Owner::Us => {
+                // systemd would ask them to end, and wait for long.
+                self.thaw()?;
+                self.kill_all(SIGKILL)?;
+                systemd.stop(&unit.name).map(|()| Some(true))
+            }
+        };
+        Systemd::connect(&unit.address, unit.user).and_then(end).unwrap_or_else(|e| {
+            tracing::warn!(
+                "{e}: the cgroup is removed without systemd, whose unit {:?} ends by that",
+                unit.name
+            );
+            Some(ours)
+        })
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::create::refused;
 use super::dir::Dir;
+use super::systemd::{Recorded, Systemd};
 use super::{Cgroup, Place, prefix, v2};
 use crate::error::{Error, Result};
+use crate::plan::cgroup::systemd::{Setting, of_limits, settings};
 use crate::plan::cgroup::update::{InForce, LOOKED_AT, restoring};
 use crate::plan::cgroup::{CgroupPlan, Hierarchies, Need, V2, Write};
 use crate::sys::{Errno, Sys};
@@ -60,20 +62,15 @@ impl Cgroup {
             }
             dirs.push(dir);
         }
-        for n in 0..changes.len() {
-            let (done, rest) = changes.split_at_mut(n);
-            let c = &mut rest[0];
-            let dir = &dirs[c.dir];
-            if done.iter().any(|d| (d.dir, d.file) == (c.dir, c.file)) {
-                c.old = dir.read(c.file).ok(); // the way back has the same steps
-            }
-            if c.is_in_force() {
-                continue;
-            }
-            if let Err(e) = dir.write(c.file, c.value) {
-                let error = refused(dir, c.write, c.file, c.value, e);
-                return Err(name_left(error, &put_back(&dirs, done)));
-            }
+        write_all(&dirs, &mut changes)?;
+        let Some(unit) = &self.unit else { return Ok(()) };
+        let read = |c: &Change| dirs[c.dir].read(c.file).ok();
+        let written: Vec<_> = changes.iter().map(read).collect();
+        tell(unit, plan, &dirs).map_err(|e| name_left(e, &put_back(&dirs, &changes)))?;
+        // systemd has written what it makes of it, a quota in whole percents.
+        for (c, _) in changes.iter().zip(&written).filter(|(c, written)| read(c) != **written) {
+            let again = dirs[c.dir].write(c.file, c.value);
+            again.map_err(|e| refused(&dirs[c.dir], c.write, c.file, c.value, e))?;
         }
         Ok(())
     }
@@ -87,6 +84,43 @@ impl Cgroup {
             e => Error::os(&w.at, format!("open the container's cgroup in {mount}"), e as i32),
         })
     }
+}
+
+fn write_all(dirs: &[Dir], changes: &mut [Change]) -> Result<()> {
+    for n in 0..changes.len() {
+        let (done, rest) = changes.split_at_mut(n);
+        let c = &mut rest[0];
+        let dir = &dirs[c.dir];
+        if done.iter().any(|d| (d.dir, d.file) == (c.dir, c.file)) {
+            c.old = dir.read(c.file).ok(); // the way back has the same steps
+        }
+        if c.is_in_force() {
+            continue;
+        }
+        if let Err(e) = dir.write(c.file, c.value) {
+            let error = refused(dir, c.write, c.file, c.value, e);
+            return Err(name_left(error, &put_back(dirs, done)));
+        }
+    }
+    Ok(())
+}
+
+/// Has systemd know the new limits: without, the old ones would come back with its next reload.
+fn tell(unit: &Recorded, plan: &CgroupPlan, dirs: &[Dir]) -> Result<()> {
+    let mut settings = settings(plan);
+    // Of v1's quota and period the one in force is not planned, but each is a share of the other.
+    const SHARE: [&str; 2] = ["cpu.cfs_quota_us", "cpu.cfs_period_us"];
+    let texts = SHARE.map(|file| dirs.iter().find_map(|d| d.read(file).ok()));
+    if let Some(at) = settings.iter().find(|s| SHARE.contains(&s.file)).map(|s| s.at) {
+        let there = SHARE.iter().zip(&texts).filter_map(|(file, text)| Some((file, text.as_ref()?)));
+        settings.extend(there.map(|(file, text)| Setting { file, value: text.trim_end(), at }));
+    }
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let mut systemd = Systemd::connect(&unit.address, unit.user)?;
+    let properties = of_limits(&settings, systemd.version()?);
+    if properties.is_empty() { Ok(()) } else { systemd.set(&unit.name, &properties) }
 }
 
 /// A creation hands down what it needs and can have; what only now is needed may be missing.

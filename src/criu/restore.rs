@@ -80,7 +80,7 @@ impl Source {
         })?;
         let mut coming =
             Coming { container: t.container, plan: t.plan, on_master: t.on_master, init: None, master: None };
-        let answer = admit(criu.pid(), t.container, t.cgroup)
+        let answer = admit(criu.pid(), t.plan, t.container, t.cgroup)
             .and_then(|roots| {
                 opts.cgroup_roots = roots;
                 criu.call(Kind::Restore, Some(opts), &mut |notify, fd| coming.hear(notify, fd))
@@ -133,10 +133,11 @@ fn namespaces<'a>(plan: &Plan, slots: &'a Slots, opts: &mut Opts) -> Result<Vec<
 
 /// Puts criu on record and into the container's cgroups, where what it restores is then born; answers with the paths of
 /// these, which stand for those that were saved.
-fn admit(pid: i32, container: &Container, cgroup: Cgroup) -> Result<Vec<CgroupRoot>> {
+fn admit(pid: i32, plan: &Plan, container: &Container, cgroup: Cgroup) -> Result<Vec<CgroupRoot>> {
     let call = |what: &'static str| os("linux.cgroupsPath", what);
     let criu = Process::of(pid).ok_or_else(|| Error::os("criu", "read /proc/PID/stat", libc::ESRCH))?;
     container.record_init(criu)?;
+    Cgroup::enter_unit(&plan.cgroup, &container.record.cgroup, pid)?;
     let number = pid.to_string();
     for tasks in cgroup.join_fds() {
         fd::write(&tasks, number.as_bytes()).map_err(call("write to tasks"))?;

@@ -92,6 +92,7 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
         Act::NewSession => f.write_str("start a session"),
         Act::NewKeyring { name } => write!(f, "join the new keyring {name:?}"),
         Act::Ask(ask) => f.write_str(match ask {
+            Ask::Unit => "ask the parent for a unit of systemd",
             Ask::Maps => "ask the parent to write the id maps",
             Ask::Hooks => "ask the parent to run hooks",
             Ask::Limits => "ask the parent to set limits",

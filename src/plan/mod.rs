@@ -60,12 +60,16 @@ pub struct Facts {
     pub hard_limits: [u64; 16],
     pub cgroups: cgroup::Hierarchies,
     pub resctrl: rdt::Resctrl,
+    /// The systemd that makes the cgroup, if one is to.
+    pub systemd: Option<cgroup::systemd::Manager>,
 }
 
 /// What the command line adds to the document.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub id: String,
+    /// Directory of its record, not made yet.
+    pub dir: PathBuf,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
     /// `run` without `--detach`: the runtime stays and copies the terminal.
@@ -177,7 +181,11 @@ impl Plan {
         let time = net::time_offsets(&mut d)?;
         let resources = document::resources(config);
         let path = linux.and_then(|l| l.cgroups_path.as_deref());
-        let cgroup_path = cgroup::path(path, &request.id)?;
+        let unit = host.systemd.as_ref().map(|m| cgroup::systemd::place(path, &request.id, m)).transpose()?;
+        let cgroup_path = match &unit {
+            Some(place) => place.path.clone(),
+            None => cgroup::path(path, &request.id)?,
+        };
         let mut mounts = mounts::plan(&mut d, &cgroup_path)?;
         mounts.steps.extend(mounts::notify::plan(&mut d)?);
         let devices = devices::plan(&mut d, mounts.dev_is_bind)?;
@@ -185,7 +193,7 @@ impl Plan {
         let warnings = &mut d.warnings;
         let mut cgroup = cgroup::plan(
             resources.as_deref(),
-            path,
+            if unit.is_some() { Some(&cgroup_path) } else { path },
             &request.id,
             &devices.nodes,
             &host.cgroups,
@@ -193,6 +201,9 @@ impl Plan {
             warnings,
         )?;
         cgroup.tolerant = request.rootless;
+        if let (Some(place), Some(manager)) = (&unit, &host.systemd) {
+            cgroup.unit = Some(cgroup::systemd::unit(&d, place, manager, &cgroup, &devices.nodes)?);
+        }
         if let Some(v2) = &mut cgroup.v2 {
             v2.owner = cgroup::owner(&d);
         }

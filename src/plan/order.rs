@@ -75,6 +75,9 @@ pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Ident
     s.push(step("process", Act::Dumpable(false)));
     let on = |mask| step("process.execCPUAffinity", Act::Affinity(mask));
     s.extend(affinity.initial.map(on));
+    if d.host.systemd.as_ref().is_some_and(|m| m.user) {
+        s.push(step("linux.cgroupsPath", Act::Ask(Ask::Unit))); // its systemd may move it where the user may not
+    }
     s.push(step("linux.cgroupsPath", Act::JoinCgroups));
     s.push(affinity.last.map_or_else(|| step("process", Act::ResetAffinity), on)); // needs the cpuset
     if !shape.join.is_empty() {
@@ -117,6 +120,9 @@ fn identity_of_the_namespaces(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) {
         // Whoever is in a namespace that we join must not read our descriptors or memory (CVE-2016-9962). An ordinary
         // user's parent could then not write our maps: there it comes later.
         s.push(step("process", Act::Dumpable(false)));
+    }
+    if d.host.systemd.is_some() {
+        s.push(step("linux.cgroupsPath", Act::Ask(Ask::Unit))); // systemd moves it, other hierarchies are joined next
     }
     s.push(step("linux.cgroupsPath", Act::JoinCgroups));
     s.push(step("process", Act::ResetAffinity)); // needs the cpuset; the caller's own pinning must not stick

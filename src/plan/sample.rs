@@ -37,6 +37,7 @@ pub fn sample() -> Sample {
             hard_limits: [u64::MAX; 16],
             cgroups: cgroup::Hierarchies::default(),
             resctrl: super::rdt::Resctrl::default(),
+            systemd: None,
         },
         request: Request {
             id: "web".into(),

@@ -200,6 +200,8 @@ pub struct CapSets {
 /// What init asks of its parent, and waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
+    /// A unit of systemd around the pid of init, which must exist by then, and the cgroup that comes with it.
+    Unit,
     /// uid and gid maps of the new user namespace.
     Maps,
     /// prestart and createRuntime hooks.

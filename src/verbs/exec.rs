@@ -10,6 +10,7 @@ use crate::container::{self, Container, StateRoot, Status};
 use crate::error::{Error, Kind, Result};
 use crate::foreground::{Ends, Foreground};
 use crate::host;
+use crate::plan::cgroup::systemd::Manager;
 use crate::plan::step::OpenWhat;
 use crate::plan::{Plan, Request, exec};
 use crate::spawn::{self, Member};
@@ -121,7 +122,8 @@ fn process(document: &Config, args: &Exec) -> Result<Process> {
 }
 
 fn plan(document: &Config, c: &Container, args: &Exec) -> Result<Plan> {
-    let facts = host::facts(document, false)?;
+    let mut facts = host::facts(document, false)?;
+    facts.systemd = c.record.cgroup.unit.as_ref().map(|u| Manager { user: u.user, ..Manager::default() });
     let preserve_fds = super::preserve(args.preserve_fds)?;
     let request = Request {
         id: c.record.id.clone(),

@@ -3,6 +3,7 @@
 use crate::cli::SPEC;
 use crate::criu;
 use crate::error::Result;
+use crate::plan::cgroup::systemd;
 use crate::plan::{mounts, process, seccomp, spawn};
 use serde_json::{Value, json};
 
@@ -29,7 +30,7 @@ fn features() -> Value {
             // runc's name, which engines know; ours tells of the host too, since criu may come later.
             "org.opencontainers.runc.checkpoint.enabled": criu::is_installed().to_string(),
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.criu.config"],
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", systemd::ANNOTATION],
     })
 }
 
@@ -45,7 +46,7 @@ fn linux() -> Value {
     json!({
         "namespaces": namespaces,
         "capabilities": capabilities,
-        "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+        "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
         "seccomp": {
             "enabled": true,
             "actions": seccomp::known_actions(),

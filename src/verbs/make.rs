@@ -3,6 +3,7 @@
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
+use crate::cli::CgroupManager;
 use crate::container::{Container, Record, StateRoot};
 use crate::error::{Error, Result, os};
 use crate::plan::{Plan, Request};
@@ -34,10 +35,11 @@ pub struct Order {
     pub preserve_fds: u32,
     pub foreground: bool,
     pub gate: bool,
-    /// Neither make nor join a cgroup.
-    pub no_cgroup: bool,
     /// Go on without a cgroup that may not be made; unset, unless we are root.
     pub rootless: Option<bool>,
+    pub cgroup_manager: CgroupManager,
+    /// Directory of the container's record.
+    pub dir: PathBuf,
     /// Directory of the socket by which the program says that it is ready.
     pub notify: Option<PathBuf>,
 }
@@ -63,7 +65,7 @@ pub fn make(
     crate::container::check_id(&order.id)?;
     settle()?;
     let notify = ready::manager().map(|_| root.path.join(&order.id).join(ready::DIR));
-    let order = &Order { notify, ..order.clone() };
+    let order = &Order { notify, dir: root.path.join(&order.id), ..order.clone() };
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = plan(&bundle, order)?;
     let slots = spawn::open_early(&plan)?;
@@ -145,9 +147,13 @@ pub fn reserve(
 
 /// What the document and the order amount to on this host; warnings are logged.
 pub fn plan(bundle: &Bundle, order: &Order) -> Result<Plan> {
-    let facts = host::facts(&bundle.config, !order.no_cgroup)?;
+    let mut facts = host::facts(&bundle.config, order.cgroup_manager != CgroupManager::Disabled)?;
+    if order.cgroup_manager == CgroupManager::Systemd {
+        facts.systemd = Some(crate::cgroup::systemd::manager()?);
+    }
     let request = Request {
         id: order.id.clone(),
+        dir: order.dir.clone(),
         bundle: bundle.path.clone(),
         foreground: order.foreground,
         console_socket: order.console_socket.clone(),

@@ -20,7 +20,7 @@ pub mod start;
 pub mod state;
 pub mod update;
 
-use crate::cli::{self, CgroupManager, Global, Request, Verb};
+use crate::cli::{self, Global, Request, Verb};
 use crate::container::{Container, StateRoot, Status};
 use crate::error::{Error, Kind, Result};
 use crate::sys::signal;
@@ -131,22 +131,10 @@ fn order(id: &str, bundle: &Path, more: &cli::MoreCreate, global: &Global) -> Re
         bundle: bundle.to_path_buf(),
         config: more.config.clone().unwrap_or_else(|| PathBuf::from("config.json")),
         pidfd_socket: more.pidfd_socket.clone(),
-        no_cgroup: no_cgroup(global)?,
+        cgroup_manager: global.cgroup_manager,
         rootless: global.rootless,
         ..make::Order::default()
     })
-}
-
-/// Whether a cgroup is neither made nor joined.
-fn no_cgroup(global: &Global) -> Result<bool> {
-    match global.cgroup_manager {
-        CgroupManager::Cgroupfs => Ok(false),
-        CgroupManager::Disabled => Ok(true),
-        CgroupManager::Systemd => Err(Error::unsupported(
-            "--systemd-cgroup",
-            "systemd is not supported by this version: cgroups are made through the cgroup file system",
-        )),
-    }
 }
 
 fn preserve(count: i32) -> Result<u32> {

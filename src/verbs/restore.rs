@@ -18,7 +18,7 @@ use std::path::PathBuf;
 pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32> {
     container::check_id(&args.container_id)?;
     make::settle()?;
-    let order = order(args, global)?;
+    let order = order(root, args, global)?;
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = make::plan(&bundle, &order)?;
     let slots = spawn::open_early(&plan)?;
@@ -59,7 +59,7 @@ pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32>
     }
 }
 
-fn order(args: &Restore, global: &Global) -> Result<Order> {
+fn order(root: &StateRoot, args: &Restore, global: &Global) -> Result<Order> {
     Ok(Order {
         id: args.container_id.clone(),
         bundle: args.bundle.clone(),
@@ -67,7 +67,8 @@ fn order(args: &Restore, global: &Global) -> Result<Order> {
         console_socket: args.console_socket.clone(),
         no_pivot: args.no_pivot,
         foreground: !args.detach,
-        no_cgroup: super::no_cgroup(global)?,
+        cgroup_manager: global.cgroup_manager,
+        dir: root.path.join(&args.container_id),
         rootless: global.rootless,
         ..Order::default()
     })

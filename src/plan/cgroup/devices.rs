@@ -148,7 +148,7 @@ fn allows_everything(rules: &[Rule]) -> bool {
 
 /// v1 knows exceptions to one default, in no order: rules are folded to that. What cannot be said so is an error,
 /// since the kernel would take it silently for less.
-fn lists(rules: &[Rule]) -> Result<Vec<Write>> {
+pub(super) fn lists(rules: &[Rule]) -> Result<Vec<Write>> {
     let mut default = false;
     let mut exceptions: Vec<Rule> = Vec::new();
     // "a" with numbers or fewer accesses would mean everything to the kernel.

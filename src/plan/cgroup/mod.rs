@@ -5,6 +5,7 @@ mod io;
 mod memory;
 mod owner;
 mod rest;
+pub mod systemd;
 mod time;
 pub mod update;
 
@@ -111,6 +112,8 @@ pub struct V2 {
 pub struct CgroupPlan {
     pub v1: Vec<V1>,
     pub v2: Option<V2>,
+    /// The unit of systemd that brings the cgroup along, where systemd makes it.
+    pub unit: Option<systemd::Unit>,
     /// Device rules are left out: only the host's root may set them.
     pub without_devices: bool,
     /// `--rootless`: a cgroup that may not be made is done without, unless a limit needs it. Unset, whoever is not the
@@ -148,6 +151,10 @@ impl CgroupPlan {
     /// In words, in the order in which it is done.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
+        if let Some(unit) = &self.unit {
+            lines.push(format!("linux.cgroupsPath: have systemd start the unit {}", unit.name));
+            lines.extend(unit.properties.iter().map(|p| format!("  {}: {} = {:?}", p.at, p.name, p.value)));
+        }
         for v in &self.v1 {
             lines.push(format!("linux.cgroupsPath: make {}/{}", v.mount, v.path));
             lines.extend(v.writes.iter().map(|w| format!("  {w}")));
