@@ -288,3 +288,19 @@ fn an_ordinary_user_asks_its_own_systemd() {
     user(&[("XDG_RUNTIME_DIR", "/nonexistent"), ("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/s")])
         .fails("connect to the bus \"/nonexistent/s\": no such file or directory; has this user a session of systemd?");
 }
+
+#[test]
+fn explain_tells_of_the_unit_without_asking_anybody() {
+    let b = Bundle::new().set("/linux/resources/pids", json!({ "limit": 77 }));
+    b.write();
+    let mut c = b.orlop(["--systemd-cgroup", "explain"]);
+    let out = finish(c.arg(b.path()).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")).ok().stdout;
+    for line in [
+        "have systemd start the unit orlop-ID.scope",
+        "linux.resources.pids.limit: set TasksMax to uint64 77",
+        "linux.cgroupsPath: set Slice to 'system.slice'",
+        "ask the parent for a unit of systemd",
+    ] {
+        assert!(out.contains(line), "{line:?} is not in: {out}");
+    }
+}

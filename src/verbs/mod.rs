@@ -52,7 +52,7 @@ pub fn dispatch(request: Request) -> Result<u8> {
         Verb::Events(a) => events::events(&root(global)?, &a)?,
         Verb::Checkpoint(a) => checkpoint::checkpoint(&root(global)?, &a)?,
         Verb::Restore(a) => return Ok(exit_code(restore::restore(&root(global)?, &a, global)?)),
-        Verb::Explain(a) => explain::explain(&a.bundle, a.config.as_deref())?,
+        Verb::Explain(a) => explain::explain(&a.bundle, a.config.as_deref(), global.cgroup_manager)?,
         Verb::Imgtool(args) => return imgtool(args),
     }
     Ok(0)

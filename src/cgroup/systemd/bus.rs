@@ -251,3 +251,55 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
     }
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn addresses_of_unix_sockets() {
+        for (address, shown) in [
+            ("unix:path=/run/bus", Some("/run/bus")),
+            ("unix:path=/run/bus,guid=1234", Some("/run/bus")),
+            ("unix:guid=1234,path=/run/a%20b%2c", Some("/run/a b,")),
+            ("unix:abstract=/tmp/x", Some("@/tmp/x")),
+            ("unix:tmpdir=/tmp", None),
+            ("unix:path=/a%2", None),
+            ("tcp:host=localhost,port=1", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(address).map(|a| a.0).as_deref(), shown, "{address}");
+        }
+    }
+
+    /// Of a queue that is full, of a server that is silent, of one that never ends its answer.
+    #[test]
+    fn nothing_is_waited_for_longer_than_patience() {
+        let path = std::env::temp_dir().join(format!("orlop-bus-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let address = format!("unix:path={}", path.display());
+        let patience = Duration::from_millis(150);
+        let late = |when: &str| {
+            let began = Instant::now();
+            let e = Bus::connect(&address, true, patience).unwrap_err();
+            assert!(began.elapsed() < Duration::from_secs(3), "{when}: {:?}", began.elapsed());
+            assert!([Some(libc::ETIMEDOUT), Some(libc::EAGAIN)].contains(&e.errno()), "{when}: {e}");
+            e.to_string()
+        };
+        let silent = late("silent");
+        assert!(silent.contains("did not answer within"), "{silent}");
+        let server = std::thread::spawn(move || {
+            let (mut silent, mut slow) = (listener.accept().unwrap().0, listener.accept().unwrap().0);
+            let _ = silent.read(&mut [0; 64]);
+            while slow.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            listener
+        });
+        late("drop by drop");
+        drop(server.join());
+        let _ = std::fs::remove_file(&path);
+    }
+}

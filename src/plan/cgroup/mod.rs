@@ -153,7 +153,8 @@ impl CgroupPlan {
         let mut lines = Vec::new();
         if let Some(unit) = &self.unit {
             lines.push(format!("linux.cgroupsPath: have systemd start the unit {}", unit.name));
-            lines.extend(unit.properties.iter().map(|p| format!("  {}: {} = {:?}", p.at, p.name, p.value)));
+            lines
+                .extend(unit.properties.iter().map(|p| format!("  {}: set {} to {}", p.at, p.name, p.value)));
         }
         for v in &self.v1 {
             lines.push(format!("linux.cgroupsPath: make {}/{}", v.mount, v.path));

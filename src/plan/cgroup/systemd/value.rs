@@ -76,6 +76,37 @@ impl Value {
     }
 }
 
+/// GVariant's text format, which [`parse`] reads.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quote =
+            |s: &str| format!("'{}'", s.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"));
+        match self {
+            Value::Bool(b) => write!(f, "{b}"),
+            Value::I32(n) => write!(f, "{n}"),
+            Value::Str(s) => f.write_str(&quote(s)),
+            Value::Byte(n) => write!(f, "byte {n}"),
+            Value::I16(n) => write!(f, "int16 {n}"),
+            Value::U16(n) => write!(f, "uint16 {n}"),
+            Value::U32(n) => write!(f, "uint32 {n}"),
+            Value::I64(n) => write!(f, "int64 {n}"),
+            Value::U64(n) => write!(f, "uint64 {n}"),
+            Value::Double(n) => write!(f, "double {n}"),
+            Value::Path(s) => write!(f, "objectpath {}", quote(s)),
+            Value::Signature(s) => write!(f, "signature {}", quote(s)),
+            Value::Variant(v) => write!(f, "<{v}>"),
+            Value::Array(element, list) if list.is_empty() => write!(f, "@a{element} []"),
+            Value::Array(_, list) => write!(f, "[{}]", joined(list)),
+            Value::Struct(fields) if fields.len() == 1 => write!(f, "({},)", fields[0]),
+            Value::Struct(fields) => write!(f, "({})", joined(fields)),
+        }
+    }
+}
+
+fn joined(list: &[Value]) -> String {
+    list.iter().map(Value::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The first complete type of a signature, and what follows.
 pub fn split_type(signature: &str) -> Option<(&str, &str)> {
     Some(signature.split_at(type_length(signature.as_bytes(), DEPTH)?))
@@ -401,7 +432,8 @@ mod tests {
             ("<'x'>", "v", Value::Variant(Box::new(s("x")))),
         ] {
             let v = parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
-            assert_eq!((v.signature().as_str(), v), (signature, value), "{text}");
+            assert_eq!((v.signature().as_str(), &v), (signature, &value), "{text}");
+            assert_eq!(parse(&v.to_string()), Ok(value), "{v}");
         }
     }
 
