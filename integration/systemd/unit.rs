@@ -1,6 +1,6 @@
 //! Units of a real systemd, the system's.
 
-use crate::cgroups::{DEVICES, NULL, Sleeper, is_unified};
+use crate::cgroups::{DEVICES, NULL, Sleeper, is_unified, within};
 use crate::support::{Bundle, Outcome, finish, unique, until};
 use crate::{cgroups_of, create, dir, making, property, systemctl, unit_of};
 use serde_json::{Value, json};
@@ -51,6 +51,24 @@ fn a_scope_in_the_slice_has_the_container_and_goes_with_it() {
     assert_eq!(b.state()["status"], "running");
     b.delete().ok();
     is_gone(&b, &unit);
+}
+
+#[test]
+fn without_a_bus_systemds_own_socket_will_do() {
+    needs_systemd!();
+    let b = Bundle::sleeping();
+    b.write();
+    let orlop = |args: &[&str]| {
+        let mut c = within(Some("mount -t tmpfs none /run/dbus"));
+        finish(c.arg("--root").arg(b.state_root()).args(args))
+    };
+    orlop(&["--systemd-cgroup", "create", "--bundle", b.path().to_str().unwrap(), &b.id]).ok();
+    assert_eq!(property(&unit_of(&b), "ActiveState"), "active");
+    orlop(&["start", &b.id]).ok();
+    orlop(&["update", "--pids-limit", "33", &b.id]).ok();
+    assert_eq!(property(&unit_of(&b), "TasksMax"), "33");
+    orlop(&["delete", "--force", &b.id]).ok();
+    is_gone(&b, &unit_of(&b));
 }
 
 #[test]
@@ -126,7 +144,7 @@ fn limits() -> (Value, Vec<[&'static str; 2]>, Vec<[&'static str; 3]>) {
             ["", "memory.max", "134217728"],
             ["", "memory.low", "67108864"],
             ["", "memory.swap.max", "67108864"],
-            ["", "memory.high", "119996416"], // whole pages
+            ["", "memory.high", "120000512"],
             ["", "memory.min", "4096"],
             ["", "memory.oom.group", "1"],
             ["", "cpu.weight", "59"],

@@ -118,11 +118,11 @@ impl Message {
             }
         }
         r.align(8)?;
-        let mut rest = signature.as_str();
-        while !rest.is_empty() {
-            let (first, behind) = split_type(rest)?;
-            m.body.push(r.value(first)?);
-            rest = behind;
+        match r.sequence(&signature) {
+            Some(body) => m.body = body,
+            // Signals come unasked, of whatever types: a descriptor is none that is read here.
+            None if kind == Kind::Signal => {}
+            None => return None,
         }
         Some(m)
     }
@@ -137,7 +137,7 @@ fn alignment(signature: &str) -> usize {
     match signature.bytes().next() {
         Some(b'n' | b'q') => 2,
         Some(b'b' | b'i' | b'u' | b's' | b'o' | b'a') => 4,
-        Some(b'x' | b't' | b'd' | b'(') => 8,
+        Some(b'x' | b't' | b'd' | b'(' | b'{') => 8,
         _ => 1,
     }
 }
@@ -227,6 +227,16 @@ impl Reader<'_> {
         self.text(length.into())
     }
 
+    fn sequence(&mut self, mut signature: &str) -> Option<Vec<Value>> {
+        let mut list = Vec::new();
+        while !signature.is_empty() {
+            let (first, rest) = split_type(signature)?;
+            list.push(self.value(first)?);
+            signature = rest;
+        }
+        Some(list)
+    }
+
     fn value(&mut self, signature: &str) -> Option<Value> {
         Some(match signature.as_bytes().first()? {
             b'y' => Value::Byte(*self.take(1)?.first()?),
@@ -234,7 +244,7 @@ impl Reader<'_> {
             b'n' => Value::I16(self.number().map(i16::from_le_bytes)?),
             b'q' => Value::U16(self.number().map(u16::from_le_bytes)?),
             b'i' => Value::I32(self.number().map(i32::from_le_bytes)?),
-            b'u' | b'h' => Value::U32(self.u32()?),
+            b'u' => Value::U32(self.u32()?),
             b'x' => Value::I64(self.number().map(i64::from_le_bytes)?),
             b't' => Value::U64(self.number().map(u64::from_le_bytes)?),
             b'd' => Value::Double(self.number().map(f64::from_le_bytes)?),
@@ -255,16 +265,9 @@ impl Reader<'_> {
                 self.depth -= 1;
                 Value::Variant(Box::new(value))
             }
-            b'(' => {
+            b'(' | b'{' => {
                 self.align(8)?;
-                let mut fields = Vec::new();
-                let mut rest = &signature[1..signature.len() - 1];
-                while !rest.is_empty() {
-                    let (first, behind) = split_type(rest)?;
-                    fields.push(self.value(first)?);
-                    rest = behind;
-                }
-                Value::Struct(fields)
+                Value::Struct(self.sequence(&signature[1..signature.len() - 1])?)
             }
             b'a' => {
                 let element = &signature[1..];
@@ -350,6 +353,23 @@ mod tests {
         let fields = b"\x01\x01o\0\x02\0\0\0/a\0\0\0\0\0\0\x03\x01s\0\x01\0\0\0M\0\0\0\0\0\0\0\x06\x01s\0\x01\0\0\0d\0\0\0\0\0\0\0\x08\x01g\0\x01u\0\0";
         let bytes = [&head[..], &fields[..], &b"\x09\0\0\0"[..]].concat();
         assert_eq!(hello.to_bytes(), bytes);
+    }
+
+    /// PropertiesChanged, of which there are many where nobody filters: `sa{sv}as`.
+    #[test]
+    fn signals_of_other_types_are_passed_over() {
+        let entry = Value::Struct(vec![Value::Str("a".into()), Value::Variant(Box::new(Value::Bool(true)))]);
+        let list = Value::Array("(sv)".into(), vec![entry]);
+        let signal = Message { kind: Kind::Signal, ..message(vec![Value::Str("x".into()), list]) };
+        let with = |new: &[u8]| {
+            let mut bytes = signal.to_bytes();
+            let at = bytes.windows(6).position(|w| w == b"sa(sv)").unwrap();
+            bytes[at + 2..at + 6].copy_from_slice(new);
+            Message::from_bytes(&bytes).unwrap()
+        };
+        let dictionary = with(b"{sv}").body;
+        assert!(matches!(&dictionary[1], Value::Array(kind, list) if kind == "{sv}" && list.len() == 1));
+        assert_eq!(with(b"(hv)").body, []);
     }
 
     #[test]

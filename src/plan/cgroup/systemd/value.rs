@@ -107,7 +107,7 @@ fn joined(list: &[Value]) -> String {
     list.iter().map(Value::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The first complete type of a signature, and what follows.
+/// The first complete type of a signature, and what follows. An entry of a dictionary, `{sv}`, is as a structure.
 pub fn split_type(signature: &str) -> Option<(&str, &str)> {
     Some(signature.split_at(type_length(signature.as_bytes(), DEPTH)?))
 }
@@ -116,9 +116,10 @@ fn type_length(signature: &[u8], depth: usize) -> Option<usize> {
     let depth = depth.checked_sub(1)?;
     match signature.first()? {
         b'a' => Some(1 + type_length(&signature[1..], depth)?),
-        b'(' => {
+        open @ (b'(' | b'{') => {
+            let end = if *open == b'(' { b')' } else { b'}' };
             let mut at = 1;
-            while signature.get(at)? != &b')' {
+            while *signature.get(at)? != end {
                 at += type_length(&signature[at..], depth)?;
             }
             (at > 1).then_some(at + 1)
