@@ -442,14 +442,37 @@ fn weights_and_rdma_hold_or_name_what_is_missing() {
     };
     b.create().fails(&format!("linux.resources.rdma[\"nonesuch\"]: {what}"));
     b.is_clean();
-    let Some(device) = fs::read_dir("/sys/class/infiniband").ok().and_then(|mut d| d.next()?.ok()) else {
-        return;
-    };
+    let _soft = Soft::add("orlop0");
+    let device = fs::read_dir("/sys/class/infiniband").ok().and_then(|mut d| d.next()?.ok());
+    let Some(device) = device.filter(|_| cgroups::has_controller("rdma")) else { return };
     let device = device.file_name().into_string().unwrap();
-    let b = sleeping().set("/linux/resources/rdma", json!({ device: { "hcaHandles": 3, "hcaObjects": 10 } }));
+    let b =
+        sleeping().set("/linux/resources/rdma", json!({ &device: { "hcaHandles": 3, "hcaObjects": 10 } }));
     b.create().ok();
-    assert!(read("", &b.id, "rdma.max").contains("hca_handle=3 hca_object=10"));
+    let limits = read("", &b.id, "rdma.max");
+    assert!(limits.lines().any(|l| l == format!("{device} hca_handle=3 hca_object=10")), "{limits}");
     b.delete().ok();
+}
+
+/// A device for remote direct memory access in software, where the kernel has such and no other is there.
+struct Soft(&'static str);
+
+impl Soft {
+    fn add(name: &'static str) -> Option<Self> {
+        if fs::read_dir("/sys/class/infiniband").is_ok_and(|mut d| d.next().is_some()) {
+            return None;
+        }
+        let done = |c: &mut Command| c.stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+        done(Command::new("modprobe").arg("siw"));
+        done(Command::new("rdma").args(["link", "add", name, "type", "siw", "netdev", "lo"]))
+            .then_some(Self(name))
+    }
+}
+
+impl Drop for Soft {
+    fn drop(&mut self) {
+        let _ = Command::new("rdma").args(["link", "delete", self.0]).status();
+    }
 }
 
 /// A limit below what is used would have the kernel kill: it is asked for before.

@@ -415,7 +415,7 @@ fn in_a_delegated_cgroup_limits_hold_and_every_verb_works() {
     assert_eq!(read("cgroup.procs"), pid);
     verb(&["start", &b.id]).ok();
     // It has a namespace of its own, in which this is the root.
-    let look = "cat /proc/self/cgroup /sys/fs/cgroup/pids.max /dev/shm/inside; head -n 1 /sys/fs/cgroup/cgroup.procs";
+    let look = "grep ^0 /proc/self/cgroup; cat /sys/fs/cgroup/pids.max /dev/shm/inside; head -n 1 /sys/fs/cgroup/cgroup.procs";
     until("it has looked", || verb(&["exec", &b.id, "test", "-s", "/dev/shm/inside"]).status.success());
     assert_eq!(verb(&["exec", &b.id, "sh", "-c", look]).ok().stdout, "0::/\n20\n20\n1\n");
     verb(&["update", "--pids-limit", "30", "--memory", "96M", &b.id]).ok();
