@@ -53,11 +53,11 @@ fn not_ours(at: &str, joined: Option<&OwnedFd>, kind: i32) -> Result<()> {
 
 fn open_one(open: &Open) -> Result<Option<OwnedFd>> {
     match &open.what {
-        OpenWhat::Tree { path, recursive, propagation } => {
-            open_tree(&open.at, path, *recursive, *propagation).map(Some)
+        OpenWhat::Tree { path, recursive, nofollow, propagation } => {
+            open_tree(&open.at, path, (*recursive, *nofollow), *propagation).map(Some)
         }
         OpenWhat::MappedTree { path, recursive, propagation, maps, deep } => {
-            let tree = open_tree(&open.at, path, *recursive, *propagation)?;
+            let tree = open_tree(&open.at, path, (*recursive, false), *propagation)?;
             let namespace = idmaps::namespace(maps)?;
             mount::set_idmap(&tree, namespace, *deep).map_err(|e| {
                 let e = Error::os(&open.at, "mount_setattr MOUNT_ATTR_IDMAP", e as i32);
@@ -90,9 +90,15 @@ fn open_one(open: &Open) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn open_tree(at: &str, path: &CStr, recursive: bool, propagation: u64) -> Result<OwnedFd> {
+fn open_tree(
+    at: &str,
+    path: &CStr,
+    (recursive, nofollow): (bool, bool),
+    propagation: u64,
+) -> Result<OwnedFd> {
     let shown = path.to_string_lossy();
-    let tree = mount::clone_tree(path, recursive).map_err(os(at, format!("open_tree {shown:?}")))?;
+    let tree =
+        mount::clone_tree_of(path, recursive, nofollow).map_err(os(at, format!("open_tree {shown:?}")))?;
     if propagation != 0 {
         match mount::set_attr_detached(&tree, Attr::default(), propagation, true) {
             Err(Errno::ENOSYS) => {} // init sets it on what is attached

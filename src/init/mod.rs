@@ -407,8 +407,8 @@ impl<'a> Init<'a> {
                 }
                 Ok(tree)
             }
-            Tree::Path { path, recursive, propagation } => {
-                let fd = crate::sys::mount::clone_tree(path, *recursive).during("open_tree")?;
+            Tree::Path { path, recursive, nofollow, propagation } => {
+                let fd = crate::sys::mount::clone_tree_of(path, *recursive, *nofollow).during("open_tree")?;
                 let mut tree = Detached::new(fd);
                 if *propagation != 0 {
                     tree.set(Attr::default(), *propagation, true)?;

@@ -33,8 +33,51 @@ impl Init<'_> {
         for (attr, recursive) in asked(m) {
             tree.set(attr, 0, recursive)?;
         }
-        let target = self.find_or_make(&m.target, directory, m.strict_target)?;
+        if m.copy_link && is_link(&tree.fd)? {
+            return self.copy_link(&tree.fd, &m.target);
+        }
+        let target = self.mount_point(m, directory)?;
         self.attach(m, tree, &target).map(drop)
+    }
+
+    fn mount_point(&self, m: &Mount, directory: bool) -> Done<OwnedFd> {
+        if m.cover_link {
+            let link = path::open(
+                self.root()?,
+                &m.target,
+                libc::O_PATH | libc::O_NOFOLLOW,
+                0,
+                in_root(m.strict_target),
+            );
+            if let Ok(link) = link {
+                return Ok(link);
+            }
+        }
+        self.find_or_make(&m.target, directory, m.strict_target)
+    }
+
+    /// The link `from` once more. One that is there already must be the same.
+    fn copy_link(&self, from: &OwnedFd, to: &CStr) -> Done {
+        let (mut dir, mut name, mut text) = (path::Buf::new(), path::Buf::new(), [0; 4096]);
+        let n = path::readlink(from, c"", &mut text).during("readlinkat of the source")?;
+        let Some((parent, name)) = path::split(to, &mut dir, &mut name).during("symlinkat")? else {
+            return Err(Fault { call: "symlinkat", errno: Errno::EISDIR });
+        };
+        let (dir, mut target) = (self.make_dirs(parent, false)?, path::Buf::new());
+        let target = target.set(&text[..n]).during("symlinkat")?;
+        match path::symlink(target, &dir, name) {
+            Err(Errno::EEXIST) => {
+                let mut there = [0; 4096];
+                match path::readlink(&dir, name, &mut there) {
+                    Ok(len) if there[..len] == text[..n] => Ok(()),
+                    _ => Err(Fault {
+                        call: "the existing file is not this link: symlinkat",
+                        errno: Errno::EEXIST,
+                    }),
+                }
+            }
+            other => other.during("symlinkat"),
+        }
     }
 
     fn attach(&mut self, m: &Mount, tree: Detached, target: &OwnedFd) -> Done<OwnedFd> {
@@ -78,7 +121,10 @@ impl Init<'_> {
         let MountWhat::New { fstype, source, params, page, copy_up, inherit_mode, fallback } = &m.what else {
             return Err(Fault { call: "mount", errno: Errno::EINVAL });
         };
-        let (target, made) = self.find_or_make_dir(&m.target, m.strict_target)?;
+        let (target, made) = match m.cover_link {
+            true => (self.mount_point(m, true)?, false),
+            false => self.find_or_make_dir(&m.target, m.strict_target)?,
+        };
         if let Some(page) = page {
             return self.mount_page(m, fstype, source, page, &target);
         }
@@ -234,6 +280,10 @@ fn propagate(m: &Mount, fd: &OwnedFd) -> Done {
 
 fn is_procfs(fd: &OwnedFd) -> Done<bool> {
     Ok(fd::fs_magic(fd).during("fstatfs")? == libc::PROC_SUPER_MAGIC)
+}
+
+fn is_link(fd: &OwnedFd) -> Done<bool> {
+    Ok(fd::stat(fd).during("fstat")?.st_mode & libc::S_IFMT == libc::S_IFLNK)
 }
 
 pub(super) fn is_directory(fd: impl AsFd) -> Done<bool> {

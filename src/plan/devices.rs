@@ -107,9 +107,12 @@ fn node(d: &mut Draft, at: String, mut device: Device) -> Result<Step> {
         };
         let (path, recursive, propagation) = (cstring(&at, &path)?, false, MS_PRIVATE);
         device.bind = Some(if d.host.privileged {
-            Tree::Slot(d.open(Open { at: at.clone(), what: OpenWhat::Tree { path, recursive, propagation } }))
+            Tree::Slot(d.open(Open {
+                at: at.clone(),
+                what: OpenWhat::Tree { path, recursive, nofollow: false, propagation },
+            }))
         } else {
-            Tree::Path { path, recursive, propagation }
+            Tree::Path { path, recursive, nofollow: false, propagation }
         });
     }
     Ok(Step::new(at, Act::Device(device)))

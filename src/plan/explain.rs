@@ -235,6 +235,8 @@ fn mount(f: &mut Formatter<'_>, m: &Mount) -> fmt::Result {
             f.write_str(if *read_only { ", ro" } else { "" })?;
         }
     }
+    f.write_str(if m.cover_link { ", over a link itself" } else { "" })?;
+    f.write_str(if m.copy_link { ", or make the same link" } else { "" })?;
     attributes(f, &m.attr, "")?;
     attributes(f, &m.rattr, "r")?;
     spread(f, &m.propagation)
@@ -249,8 +251,9 @@ fn bind(f: &mut Formatter<'_>, verb: &str, tree: &Tree) -> fmt::Result {
     match tree {
         Tree::Slot(slot) if f.alternate() => write!(f, "{}", Slot(*slot)),
         Tree::Slot(_) => Ok(()),
-        Tree::Path { path, recursive, propagation: flag } => {
+        Tree::Path { path, recursive, nofollow, propagation: flag } => {
             write!(f, " {path:?}{}", if *recursive { " with all below" } else { "" })?;
+            f.write_str(if *nofollow { ", a link itself" } else { "" })?;
             match flag {
                 0 => Ok(()),
                 _ => write!(f, ", {}", propagation(*flag, true)),
@@ -435,8 +438,9 @@ struct Opened<'a>(&'a Open);
 impl fmt::Display for Opened<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.0.what {
-            OpenWhat::Tree { path, recursive, propagation: flag } => {
+            OpenWhat::Tree { path, recursive, nofollow, propagation: flag } => {
                 write!(f, "open_tree {path:?}{}", if *recursive { " with all below" } else { "" })?;
+                f.write_str(if *nofollow { ", a link itself" } else { "" })?;
                 f.write_str(&list_of((*flag != 0).then(|| propagation(*flag, true))))
             }
             OpenWhat::MappedTree { path, recursive, propagation: flag, maps, deep } => {
@@ -528,6 +532,8 @@ mod tests {
                 fallback: None,
             },
             strict_target: false,
+            cover_link: false,
+            copy_link: false,
             proc: Default::default(),
             attr: Attr { set: 0xe, clear: 0x1 },
             rattr: Attr { set: 0x10, clear: 0x70 },

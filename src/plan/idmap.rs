@@ -82,6 +82,53 @@ pub fn of_mount(at: &str, mount: &config::Mount) -> Result<Option<Maps>> {
     }))
 }
 
+/// crun's `idmap=uids=0-1000-10#10-2000-5;gids=@0-1-10`: id of the file system, id that it shows as, count. Behind `@` the
+/// second is an id of the container. A kind that is not named is mapped as in the container.
+pub fn of_option(at: &str, text: &str, container: &Maps) -> Result<Maps> {
+    let mut maps = container.clone();
+    for part in text.split(';') {
+        let (name, ranges) = part.split_once('=').unwrap_or((part, ""));
+        let (what, own, map) = match name {
+            "uids" => ("user", &container.uid, &mut maps.uid),
+            "gids" => ("group", &container.gid, &mut maps.gid),
+            _ => {
+                let what = format!("{part:?} is no mapping like uids=0-1000-10 or gids=0-1000-10");
+                return Err(Error::invalid(at, what));
+            }
+        };
+        let list = ranges.split('#').map(|r| range_of(at, r, own)).collect::<Result<Vec<_>>>()?;
+        *map = read(&format!("{at} ({name})"), what, Some(&list))?;
+    }
+    for (name, map) in [("uids", &maps.uid), ("gids", &maps.gid)] {
+        if map.is_empty() {
+            return Err(Error::invalid(
+                at,
+                format!("idmap has no {name}, and linux has no mappings for them"),
+            ));
+        }
+    }
+    Ok(maps)
+}
+
+fn range_of(at: &str, text: &str, own: &[IdMap]) -> Result<config::IdMapping> {
+    let (relative, numbers) = text.strip_prefix('@').map_or((false, text), |rest| (true, rest));
+    let parsed: Vec<Option<u32>> = numbers.split('-').map(|n| n.parse().ok()).collect();
+    let [Some(id), Some(shown), Some(size)] = parsed[..] else {
+        return Err(Error::invalid(at, format!("{text:?} is no range like 0-1000-10 or @0-1000-10")));
+    };
+    let shown = match relative {
+        false => shown,
+        true => to_host(own, shown).ok_or_else(|| {
+            Error::invalid(
+                at,
+                format!("{text:?}: id {shown} is not mapped in the container; {}", describe(own)),
+            )
+        })?,
+    };
+    let number = |n: u32| Some(i64::from(n));
+    Ok(config::IdMapping { container_id: number(id), host_id: number(shown), size: number(size) })
+}
+
 /// setgroups(2) is denied in the container: an ordinary user may write a gid map itself, of its one group, only after it
 /// gave that up (user_namespaces(7), CVE-2014-8989).
 pub fn setgroups_denied(maps: &Maps, ns: &Namespaces, host: &Facts) -> bool {
@@ -254,6 +301,33 @@ mod tests {
             let mount = serde_json::from_value(mount).unwrap();
             assert_eq!(of_mount("mounts[0]", &mount).unwrap_err().to_string(), message);
         }
+    }
+
+    #[test]
+    fn mappings_of_an_option_are_absolute_or_the_containers() {
+        let line = |inside, outside, size| IdMap { inside, outside, size };
+        let container = Maps { uid: vec![line(0, 5000, 100)], gid: vec![line(0, 6000, 100)] };
+        let of = |text: &str| of_option("mounts[0] (/x).options", text, &container);
+        let maps = of("uids=0-1-10#10-11-10;gids=0-3-10").unwrap();
+        assert_eq!((maps.uid, maps.gid), (vec![line(0, 1, 10), line(10, 11, 10)], vec![line(0, 3, 10)]));
+        let maps = of("uids=@1000-20-1").unwrap();
+        assert_eq!((maps.uid, &maps.gid), (vec![line(1000, 5020, 1)], &container.gid));
+        let none = of_option("mounts[0] (/x).options", "uids=0-1-1", &Maps::default());
+        for (result, words) in [
+            (of("users=0-1-1"), "\"users=0-1-1\" is no mapping like uids=0-1000-10 or gids=0-1000-10"),
+            (of("uids=0-1"), "\"0-1\" is no range like 0-1000-10 or @0-1000-10"),
+            (of("uids=a-1-1"), "\"a-1-1\" is no range like 0-1000-10 or @0-1000-10"),
+            (of("gids=@0-100-1"), "\"@0-100-1\": id 100 is not mapped in the container; mapped are 0-99"),
+            (none, "idmap has no gids, and linux has no mappings for them"),
+        ] {
+            let message = result.unwrap_err().to_string();
+            assert_eq!(message, format!("mounts[0] (/x).options: {words}"));
+        }
+        let overlap = of("uids=0-1-10#5-100-10").unwrap_err().to_string();
+        assert_eq!(
+            overlap,
+            "mounts[0] (/x).options (uids)[1]: container user ids 5-14 overlap 0-9 of entry 0"
+        );
     }
 
     #[test]

@@ -280,10 +280,10 @@ fn attach_root(d: &mut Draft) -> Result<Step> {
     let path = root_path(d)?;
     let (recursive, propagation) = (true, super::mounts::tree_propagation(d));
     let tree = if d.host.privileged && !d.ns.is_joined(NEWNS) {
-        let what = OpenWhat::Tree { path, recursive, propagation };
+        let what = OpenWhat::Tree { path, recursive, nofollow: false, propagation };
         Tree::Slot(d.open(Open { at: "root.path".into(), what }))
     } else {
-        Tree::Path { path, recursive, propagation }
+        Tree::Path { path, recursive, nofollow: false, propagation }
     };
     Ok(step("root.path", Act::AttachRoot { tree, path: root_path(d)? }))
 }

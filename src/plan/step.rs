@@ -22,7 +22,7 @@ pub struct Open {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenWhat {
     /// open_tree(2) with OPEN_TREE_CLONE: a detached copy of the mount at `path`, out of reach of later renames.
-    Tree { path: CString, recursive: bool, propagation: u64 },
+    Tree { path: CString, recursive: bool, nofollow: bool, propagation: u64 },
     /// The same, id-mapped (mount_setattr(2) MOUNT_ATTR_IDMAP) by these mappings, `deep` with all that is below it.
     MappedTree { path: CString, recursive: bool, propagation: u64, maps: Maps, deep: bool },
     /// The same for what exists only once the container is on record: its cgroup, with the one it stays in when it could
@@ -51,7 +51,7 @@ pub enum Tree {
     /// Opened by the parent.
     Slot(Slot),
     /// Opened by init itself, which alone has the right to: an ordinary user's parent may not clone mounts.
-    Path { path: CString, recursive: bool, propagation: u64 },
+    Path { path: CString, recursive: bool, nofollow: bool, propagation: u64 },
 }
 
 /// mount_setattr(2) arguments; all zero means no call.
@@ -78,6 +78,10 @@ pub struct Mount {
     pub what: MountWhat,
     /// No component of the target may be a link: proc, sysfs and what lies below them (CVE-2019-19921).
     pub strict_target: bool,
+    /// A link at the target is covered itself (`dest-nofollow`).
+    pub cover_link: bool,
+    /// A source that is a link is made once more at the target (`copy-symlink`).
+    pub copy_link: bool,
     pub proc: OnProc,
     /// Attributes of the mount itself (MOUNT_ATTR_*).
     pub attr: Attr,

@@ -38,7 +38,13 @@ const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
 /// open_tree(2) with OPEN_TREE_CLONE: a detached copy of the mount at `path`.
 pub fn clone_tree(path: &CStr, recursive: bool) -> Sys<OwnedFd> {
-    clone_tree_raw(libc::AT_FDCWD, path, recursive, 0)
+    clone_tree_of(path, recursive, false)
+}
+
+/// As [`clone_tree`]; with `nofollow`, of a link itself.
+pub fn clone_tree_of(path: &CStr, recursive: bool, nofollow: bool) -> Sys<OwnedFd> {
+    let more = if nofollow { libc::AT_SYMLINK_NOFOLLOW as u32 } else { 0 };
+    clone_tree_raw(libc::AT_FDCWD, path, recursive, more)
 }
 
 /// As [`clone_tree`], of the mount that `fd` is in, at the file `fd`.

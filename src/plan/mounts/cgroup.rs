@@ -21,7 +21,7 @@ pub fn plan(d: &mut Draft, e: &Entry, o: &mut Options, path: &str) -> Result<Mou
         // Cgroups are not ours to manage here, and there may be none of the container: the host's view, for reading.
         o.rattr.set |= o.attr.set | RDONLY;
         let (path, propagation) = (cstring(&e.at, "/sys/fs/cgroup")?, super::tree_propagation(d));
-        return Ok(MountWhat::Bind(super::tree(d, &e.at, path, true, propagation)));
+        return Ok(MountWhat::Bind(super::tree(d, &e.at, path, (true, false), propagation)));
     }
     match &hierarchies.v2 {
         Some(_) if hierarchies.v1.is_empty() && own => {

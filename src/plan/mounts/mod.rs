@@ -113,7 +113,9 @@ pub fn plan(d: &mut Draft, cgroup_path: &str) -> Result<Mounts> {
             out.late.push(Step::new(&e.at, Act::MakeReadonly { target: target.clone() }));
         }
         let (attr, rattr, propagation) = (o.attr, o.rattr, o.propagation);
-        let mount = Mount { target, what, strict_target, proc, attr, rattr, propagation };
+        let (cover_link, copy_link) = (o.target_nofollow, o.copy_link);
+        let mount =
+            Mount { target, what, strict_target, cover_link, copy_link, proc, attr, rattr, propagation };
         out.steps.push(Step::new(&e.at, Act::Mount(mount)));
     }
     Ok(out)
@@ -206,6 +208,12 @@ fn what(d: &mut Draft, e: &Entry, o: &mut Options, cgroup_path: &str) -> Result<
     if o.copy_up && !is_tmpfs(e, o) {
         return Err(Error::invalid(format!("{at}.options"), "tmpcopyup is for the type tmpfs alone"));
     }
+    if (o.source_nofollow || o.copy_link) && o.bind.is_none() {
+        return Err(Error::invalid(
+            format!("{at}.options"),
+            "src-nofollow and copy-symlink are for bind mounts alone",
+        ));
+    }
     if o.remount {
         return Ok(MountWhat::Remount { params: superblock(e, o)? });
     }
@@ -241,26 +249,40 @@ fn bind(d: &mut Draft, e: &Entry, o: &Options, recursive: bool) -> Result<MountW
     }
     let path = cstring(at, &d.request.bundle.join(source).to_string_lossy())?;
     let propagation = tree_propagation(d);
+    let nofollow = o.source_nofollow || o.copy_link;
     let Some(maps) = id_maps(d, e, o)? else {
-        return Ok(MountWhat::Bind(tree(d, at, path, recursive, propagation)));
+        return Ok(MountWhat::Bind(tree(d, at, path, (recursive, nofollow), propagation)));
     };
+    if nofollow {
+        let what =
+            "a link itself cannot be id-mapped: src-nofollow or copy-symlink stands beside id mappings";
+        return Err(Error::invalid(format!("{at}.options"), what));
+    }
     if !d.host.privileged {
         return Err(Error::unsupported(at, "id-mapped mounts need the host's CAP_SYS_ADMIN"));
     }
-    let deep = o.idmap.unwrap_or(false);
+    let deep = o.idmap.as_ref().is_some_and(|i| i.deep);
     let what = OpenWhat::MappedTree { path, recursive, propagation, maps, deep };
     Ok(MountWhat::Bind(Tree::Slot(d.open(Open { at: at.into(), what }))))
 }
 
-/// The mappings of an id-mapped mount: its own, or those of the container's user namespace.
+/// The mappings of an id-mapped mount: its own, those that the option names, or those of the container's user namespace.
 fn id_maps(d: &Draft, e: &Entry, o: &Options) -> Result<Option<Maps>> {
-    match (idmap::of_mount(&e.at, e.doc)?, o.idmap) {
+    let at = format!("{}.options", e.at);
+    let named = o.idmap.as_ref().and_then(|i| i.maps.as_deref());
+    match (idmap::of_mount(&e.at, e.doc)?, &o.idmap) {
+        (Some(_), _) if named.is_some() => Err(Error::invalid(
+            at,
+            "idmap has mappings, and so have uidMappings and gidMappings of the mount",
+        )),
         (None, None) => Ok(None),
         (Some(maps), _) => Ok(Some(maps)),
-        (None, Some(_)) if d.maps.uid.is_empty() => Err(Error::invalid(
-            format!("{}.options", e.at),
-            "idmap needs uidMappings and gidMappings, of the mount or of linux",
-        )),
+        (None, Some(_)) if named.is_some() => {
+            idmap::of_option(&at, named.unwrap_or_default(), &d.maps).map(Some)
+        }
+        (None, Some(_)) if d.maps.uid.is_empty() => {
+            Err(Error::invalid(at, "idmap needs uidMappings and gidMappings, of the mount or of linux"))
+        }
         (None, Some(_)) => Ok(Some(d.maps.clone())),
     }
 }
@@ -268,12 +290,18 @@ fn id_maps(d: &Draft, e: &Entry, o: &Options) -> Result<Option<Maps>> {
 /// A copy of a host's mount, made when its turn comes: its source may lie on a mount before it, and the kernel lists
 /// mounts by when they were made (since Linux 6.8). The parent makes it before anything else where a user namespace may
 /// not reach the source, and where it shares its events with the host's, which our own copy of them does not.
-fn tree(d: &mut Draft, at: &str, path: CString, recursive: bool, propagation: u64) -> Tree {
+fn tree(
+    d: &mut Draft,
+    at: &str,
+    path: CString,
+    (recursive, nofollow): (bool, bool),
+    propagation: u64,
+) -> Tree {
     let early = d.in_user_namespace() || propagation == 0;
     if !early || !d.host.privileged || d.ns.is_joined(NEWNS) {
-        return Tree::Path { path, recursive, propagation };
+        return Tree::Path { path, recursive, nofollow, propagation };
     }
-    let what = OpenWhat::Tree { path, recursive, propagation };
+    let what = OpenWhat::Tree { path, recursive, nofollow, propagation };
     Tree::Slot(d.open(Open { at: at.into(), what }))
 }
 
@@ -291,7 +319,7 @@ fn new(d: &mut Draft, e: &Entry, o: &mut Options) -> Result<MountWhat> {
     // The kernel mounts a sysfs for the owner of the network namespace alone.
     let fallback = if e.kind == "sysfs" && d.in_user_namespace() && !d.ns.is_new(NEWNET) {
         let propagation = tree_propagation(d);
-        Some(tree(d, at, cstring(at, "/sys")?, true, propagation))
+        Some(tree(d, at, cstring(at, "/sys")?, (true, false), propagation))
     } else {
         None
     };

@@ -18,12 +18,14 @@ pub fn plan(d: &mut Draft) -> Result<Option<Step>> {
     let path = cpath(AT, dir)?;
     let tree = match d.host.privileged {
         true => Tree::Slot(d.open(Open { at: AT.into(), what: OpenWhat::LateTree { path, own: None } })),
-        false => Tree::Path { path, recursive: false, propagation: 0 },
+        false => Tree::Path { path, recursive: false, nofollow: false, propagation: 0 },
     };
     let mount = Mount {
         target: cstring(AT, INSIDE)?,
         what: MountWhat::Bind(tree),
         strict_target: false,
+        cover_link: false,
+        copy_link: false,
         proc: OnProc::Never,
         attr: Attr { set: RDONLY | NOSUID | NODEV | NOEXEC, clear: 0 },
         rattr: Attr::default(),

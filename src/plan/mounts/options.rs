@@ -33,8 +33,20 @@ pub struct Options {
     pub copy_up: bool,
     /// `i_version` of ext4; other file systems have none or always.
     pub iversion: bool,
-    /// Id-mapped, all below too or not.
-    pub idmap: Option<bool>,
+    pub idmap: Option<Idmap>,
+    /// crun's `src-nofollow`, `dest-nofollow` and `copy-symlink`.
+    pub source_nofollow: bool,
+    pub target_nofollow: bool,
+    pub copy_link: bool,
+}
+
+/// `idmap` and `ridmap`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Idmap {
+    /// All below too.
+    pub deep: bool,
+    /// crun's `idmap=uids=0-1-10;gids=…`, as written behind the first `=`.
+    pub maps: Option<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -56,7 +68,10 @@ enum Effect {
     Remount,
     CopyUp,
     Iversion(bool),
-    Idmap(bool),
+    IdMapped(bool),
+    SourceNofollow,
+    TargetNofollow,
+    CopyLink,
     Nothing,
 }
 
@@ -123,8 +138,11 @@ const TABLE: &[(&str, Effect)] = &[
     ("silent", Nothing), // fsopen(2) gives its words to us alone, never to the kernel's log
     ("loud", Nothing),
     ("tmpcopyup", CopyUp),
-    ("idmap", Idmap(false)),
-    ("ridmap", Idmap(true)),
+    ("idmap", IdMapped(false)),
+    ("ridmap", IdMapped(true)),
+    ("src-nofollow", SourceNofollow),
+    ("dest-nofollow", TargetNofollow),
+    ("copy-symlink", CopyLink),
 ];
 
 /// Names for `features`: every option that is ours rather than the file system's.
@@ -149,7 +167,12 @@ pub fn parse(at: &str, list: &[String]) -> Result<Options> {
         }
         match TABLE.iter().find(|t| t.0 == option) {
             Some((_, effect)) => o.apply(*effect),
-            None => o.data.extend(data(option)),
+            None => match option.split_once('=') {
+                Some((name @ ("idmap" | "ridmap"), maps)) => {
+                    o.idmap = Some(Idmap { deep: name == "ridmap", maps: Some(maps.to_string()) });
+                }
+                _ => o.data.extend(data(option)),
+            },
         }
     }
     Ok(o)
@@ -179,7 +202,10 @@ impl Options {
             Remount => self.remount = true,
             CopyUp => self.copy_up = true,
             Iversion(on) => self.iversion = on,
-            Idmap(recursive) => self.idmap = Some(recursive),
+            IdMapped(deep) => self.idmap = Some(Idmap { deep, maps: None }),
+            SourceNofollow => self.source_nofollow = true,
+            TargetNofollow => self.target_nofollow = true,
+            CopyLink => self.copy_link = true,
         }
     }
 }
@@ -295,7 +321,11 @@ mod tests {
             ["sync", "dirsync", "lazytime", "mand"]
         );
         assert_eq!(of(&["sync", "async", "lazytime", "nolazytime"]).superblock, ["async", "nolazytime"]);
-        assert_eq!((of(&["idmap"]).idmap, of(&["ridmap"]).idmap), (Some(false), Some(true)));
+        let idmap = |list: &[&str]| of(list).idmap.map(|i| (i.deep, i.maps));
+        assert_eq!((idmap(&["idmap"]), idmap(&["ridmap"])), (Some((false, None)), Some((true, None))));
+        assert_eq!(idmap(&["ridmap=uids=0-1-1"]), Some((true, Some("uids=0-1-1".into()))));
+        let links = of(&["src-nofollow", "dest-nofollow", "copy-symlink"]);
+        assert!(links.source_nofollow && links.target_nofollow && links.copy_link);
         assert!(of(&["tmpcopyup"]).copy_up && of(&["remount"]).remount && of(&["iversion"]).iversion);
         assert!(!of(&["iversion", "noiversion"]).iversion);
         let want = [(libc::MS_SHARED, true), (libc::MS_SLAVE, false)];

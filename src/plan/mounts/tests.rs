@@ -122,7 +122,10 @@ fn binds_into_a_user_namespace_are_opened_by_the_parent_and_flags_cleared_too() 
         assert_eq!(m.rattr, Attr { set: RDONLY, clear: 0 });
         assert_eq!(m.what, MountWhat::Bind(Tree::Slot(0)));
         let path = c"/bundle/data".to_owned();
-        assert_eq!(d.opens[0].what, OpenWhat::Tree { path, recursive: true, propagation: libc::MS_SLAVE });
+        assert_eq!(
+            d.opens[0].what,
+            OpenWhat::Tree { path, recursive: true, nofollow: false, propagation: libc::MS_SLAVE }
+        );
         assert_eq!(d.opens[0].at, "mounts[0] (/x)");
     });
     for (kind, options, recursive) in
