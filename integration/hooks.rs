@@ -182,6 +182,29 @@ fn without_an_environment_that_of_the_runtime_counts_outside_and_none_inside() {
 }
 
 /// A failure names hook, status and what it said; all is undone, and poststop hooks run.
+/// By the annotations of crun: run.oci.hooks.stdout and .stderr.
+#[test]
+fn output_of_hooks_goes_to_the_files_of_the_annotations() {
+    needs_root!();
+    let mut b = bundle();
+    let file = |name: &str| b.path().join(name).to_string_lossy().into_owned();
+    let (out, err) = (file("stdout"), file("stderr"));
+    fs::write(&out, "before\n").unwrap();
+    b = b.set("/annotations", json!({ "run.oci.hooks.stdout": out, "run.oci.hooks.stderr": err }));
+    for kind in KINDS {
+        b = with_hook(b, kind, hook(&format!("echo {kind}; echo {kind}-2 >&2")));
+    }
+    b.run().ok();
+    let want = |suffix: &str| KINDS.map(|k| format!("{k}{suffix}\n")).concat();
+    assert_eq!(fs::read_to_string(&out).unwrap(), format!("before\n{}", want("")));
+    assert_eq!(fs::read_to_string(&err).unwrap(), want("-2"));
+
+    let nowhere = bundle().set("/annotations", json!({ "run.oci.hooks.stdout": "/nowhere/out" }));
+    let nowhere = with_hook(nowhere, "createContainer", hook("true"));
+    nowhere.run().fails("run.oci.hooks.stdout: open \"/nowhere/out\": no such file or directory");
+    nowhere.is_clean();
+}
+
 #[test]
 fn a_failing_hook_fails_the_operation_and_undoes_it() {
     needs_root!();

@@ -215,6 +215,28 @@ fn groups_of_the_caller_do_not_reach_the_program() {
     assert_eq!(finish(c.arg(&b.id)).ok().stdout, "1000\n");
 }
 
+/// What podman writes for `--group-add keep-groups`.
+#[test]
+fn groups_of_the_caller_stay_when_the_annotation_keeps_them() {
+    needs_root!();
+    needs_program!("setpriv");
+    let b = Bundle::new()
+        .set("/process/user", json!({ "uid": 1000, "gid": 1000 }))
+        .set("/annotations", json!({ "run.oci.keep_original_groups": "1" }))
+        .sh("id -G; sleep 100");
+    b.write();
+    let groups = |args: &[&str]| {
+        let mut c = Command::new("setpriv");
+        finish(
+            c.args(["--groups", "4,27", ORLOP, "--root"]).arg(b.state_root()).args(args).stdin(Stdio::null()),
+        )
+    };
+    groups(&["run", "--detach", "--bundle", b.path().to_str().unwrap(), &b.id]).ok();
+    let status = fs::read_to_string(format!("/proc/{}/status", b.state()["pid"])).unwrap();
+    assert!(status.contains("Groups:\t4 27 \n"), "{status}");
+    assert_eq!(groups(&["exec", &b.id, "id", "-G"]).ok().stdout, "1000 4 27\n");
+}
+
 /// The peer agrees for the same document, bit for bit; and none of its inheritable set is our idea (CVE-2022-29162).
 #[test]
 fn capabilities_are_those_of_debians_runc() {
@@ -294,6 +316,25 @@ fn limits_reach_a_user_namespace() {
 }
 
 /// config.md: what is edited after create never reaches the container.
+#[test]
+fn what_is_for_other_platforms_or_unknown_is_left_alone() {
+    needs_root!();
+    let b = Bundle::new()
+        .set("/windows", json!({ "layerFolders": [] }))
+        .set("/solaris", json!([]))
+        .set("/zos", json!({ "namespaces": [] }))
+        .set("/freebsd", json!({ "jail": {} }))
+        .set("/process/commandLine", json!("dir"))
+        .set("/process/user/username", json!("nobody"))
+        .set("/new", json!({ "property": [1] }))
+        .set("/linux/new", json!(1))
+        .set("/vm", json!({ "hypervisor": { "path": "/bin/vm" }, "hwConfig": { "vcpus": 2 } }))
+        .sh("id -u");
+    let out = b.run().ok();
+    assert_eq!(out.stdout, "0\n");
+    assert!(out.stderr.contains("vm: is for runtimes of virtual machines, not applied"), "{}", out.stderr);
+}
+
 #[test]
 fn the_document_is_read_once() {
     needs_root!();

@@ -2,13 +2,13 @@
 //! (config.md#posix-platform-hooks).
 
 use crate::container::Container;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os};
 use crate::init::hook::{self, End, Job};
 use crate::plan::cstring;
 use crate::plan::hooks::{Hook, Hooks};
 use crate::sys::{clone::Exit, fd};
-use std::ffi::{CString, c_char};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 /// How much of what a failed hook printed is told.
@@ -56,11 +56,18 @@ fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<BorrowedFd>) -> Resul
     let input = fd::memfd(c"state").map_err(call("memfd_create"))?;
     fd::write(&input, state).map_err(call("write of the state"))?;
     let cwd = bundle(state);
+    let open = |file: &Option<String>, name| match file {
+        Some(file) => append_to(name, &cstring(name, file)?).map(Some),
+        None => Ok(None),
+    };
+    let [out, err] = &hook.output;
+    let files = [open(out, "run.oci.hooks.stdout")?, open(err, "run.oci.hooks.stderr")?];
     let job = Job {
         path: &path,
         argv: &pointers(&argv),
         envp: &pointers(&envp),
         state: input.as_fd(),
+        output: files.each_ref().map(|f| f.as_ref().map(|f| f.as_fd())),
         cwd: cwd.as_deref(),
         timeout: hook.timeout.map(|t| t.as_millis() as u64),
         beside,
@@ -78,6 +85,12 @@ fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<BorrowedFd>) -> Resul
     let said = String::from_utf8_lossy(&output[..len]);
     let colon = if said.trim().is_empty() { "" } else { ": " };
     Err(Error::invalid(at, format!("{:?}: {how}{colon}{}", hook.path, said.trim())))
+}
+
+/// A file that takes the output of hooks.
+pub fn append_to(at: &str, path: &CStr) -> Result<OwnedFd> {
+    let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_APPEND | libc::O_NOCTTY;
+    fd::open(path, flags, 0o644).map_err(os(at, format!("open {:?}", path.to_string_lossy())))
 }
 
 fn pointers(list: &[CString]) -> Vec<*const c_char> {

@@ -69,6 +69,7 @@ fn open_one(open: &Open) -> Result<Option<OwnedFd>> {
             })?;
             Ok(Some(tree))
         }
+        OpenWhat::Append { path } => hooks::append_to(&open.at, path).map(Some),
         OpenWhat::Namespace { path, kind } => {
             let shown = path.to_string_lossy();
             let file = fd::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0)

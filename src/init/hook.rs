@@ -5,7 +5,7 @@ use super::{Done, During, Fault, Init};
 use crate::plan::step::InsideHook;
 use crate::sys::{Errno, Sys, clone, fd, path, signal};
 use std::ffi::{CStr, c_char};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// A hook, ready for execve(2).
@@ -15,6 +15,8 @@ pub struct Job<'a> {
     pub envp: &'a [*const c_char],
     /// A file with the state, read from its start.
     pub state: BorrowedFd<'a>,
+    /// Files for standard output and error; without, we read both.
+    pub output: [Option<BorrowedFd<'a>>; 2],
     pub cwd: Option<&'a CStr>,
     /// Milliseconds.
     pub timeout: Option<u64>,
@@ -61,8 +63,9 @@ fn become_hook(job: &Job, into: &OwnedFd, fail: &OwnedFd) -> Sys<Errno> {
     clone::new_group()?;
     fd::rewind(job.state)?;
     fd::dup_to(job.state.as_raw_fd(), 0)?;
-    fd::dup_to(into.as_raw_fd(), 1)?;
-    fd::dup_to(into.as_raw_fd(), 2)?;
+    for (file, stream) in job.output.iter().zip(1..) {
+        fd::dup_to(file.unwrap_or(into.as_fd()).as_raw_fd(), stream)?;
+    }
     let fail = fail.as_raw_fd() as u32;
     if fail > 3 {
         fd::close_range(3, fail - 1, 0)?;
@@ -130,7 +133,11 @@ impl Init<'_> {
             let (argv, envp) = (&tables.argv[..], &tables.envp[..]);
             let state = self.slot(hook.state)?;
             let cwd = hook.cwd.as_deref();
-            let job = Job { path: &hook.path, argv, envp, state, cwd, timeout: hook.timeout, beside: None };
+            let [out, err] = hook.output;
+            let file = |slot: Option<usize>| slot.map(|s| self.slot(s)).transpose();
+            let (output_to, timeout) = ([file(out)?, file(err)?], hook.timeout);
+            let job =
+                Job { path: &hook.path, argv, envp, state, output: output_to, cwd, timeout, beside: None };
             run(&job, &mut output)?
         };
         let mut number = [0; 10];

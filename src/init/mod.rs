@@ -185,7 +185,7 @@ impl<'a> Init<'a> {
         match &steps[n].act {
             Act::Dumpable(on) => cred::set_dumpable(*on).during("prctl PR_SET_DUMPABLE"),
             Act::JoinCgroups => self.join_cgroups(),
-            Act::JoinNamespaces(list) => self.join_namespaces(list),
+            Act::JoinNamespaces { list, keep_groups } => self.join_namespaces(list, *keep_groups),
             Act::Unshare(flags) => ns::unshare(*flags).during("unshare"),
             Act::Fork { flags } => self.fork(*flags),
             Act::BecomeRoot { clear_groups } => ids::become_root(*clear_groups),
@@ -277,10 +277,10 @@ impl<'a> Init<'a> {
 
     /// Joins in order, the user namespace last. Over some of the others we may have rights only then: what is refused at
     /// first is tried again at the end.
-    fn join_namespaces(&mut self, list: &[(usize, i32)]) -> Done {
+    fn join_namespaces(&mut self, list: &[(usize, i32)], keep_groups: bool) -> Done {
         let mut refused = 0u64;
         for (n, (slot, kind)) in list.iter().enumerate() {
-            if *kind & crate::plan::spawn::NEWUSER != 0 {
+            if *kind & crate::plan::spawn::NEWUSER != 0 && !keep_groups {
                 // It may deny setgroups(2): our caller's groups must not come along (user_namespaces(7)).
                 match cred::set_groups(&[]) {
                     Err(Errno::EPERM) => {} // an ordinary user cannot, and has no right to lose

@@ -78,7 +78,7 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
         Act::Dumpable(true) => f.write_str("become dumpable"),
         Act::Dumpable(false) => f.write_str("become undumpable"),
         Act::JoinCgroups => f.write_str("enter the cgroup"),
-        Act::JoinNamespaces(list) => {
+        Act::JoinNamespaces { list, .. } => {
             f.write_str("join namespaces")?;
             each(f, list, |f, (slot, kind)| write!(f, "{}{}", kinds(*kind), Slot(*slot)))
         }
@@ -459,6 +459,7 @@ impl fmt::Display for Opened<'_> {
             }
             OpenWhat::LateTree { path, .. } => write!(f, "open_tree {path:?}, once it is made"),
             OpenWhat::Namespace { path, kind } => write!(f, "open the {} namespace {path:?}", kinds(*kind)),
+            OpenWhat::Append { path } => write!(f, "open {path:?} to append"),
             OpenWhat::Init => f.write_str("a pidfd of the container's init"),
             OpenWhat::State { status } => write!(f, "a file with the state of status {status}"),
             OpenWhat::Gate => f.write_str("the gate"),

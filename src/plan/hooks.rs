@@ -16,6 +16,17 @@ pub struct Hook {
     /// `None` is the runtime's own environment, or none at all for hooks that run inside.
     pub env: Option<Vec<String>>,
     pub timeout: Option<Duration>,
+    /// Files that take its standard output and error, by crun's annotations.
+    #[serde(default)]
+    pub output: [Option<String>; 2],
+}
+
+/// Where the annotations run.oci.hooks.stdout and .stderr have the output of every hook go, each with its name.
+pub fn outputs(config: &config::Config) -> [Option<(&'static str, &str)>; 2] {
+    ["run.oci.hooks.stdout", "run.oci.hooks.stderr"].map(|name| {
+        let file = config.annotations.as_ref().and_then(|a| a.get(name));
+        file.map(|f| (name, f.as_str()))
+    })
 }
 
 /// The six kinds, in the order of their points.
@@ -33,11 +44,14 @@ pub struct Hooks {
 const MAX_TIMEOUT: u64 = u32::MAX as u64;
 
 /// Reads `hooks`. Whether the programs are there is seen when they run: some paths lie in the container.
-pub fn plan(h: Option<&config::Hooks>) -> Result<Hooks> {
-    let Some(h) = h else { return Ok(Hooks::default()) };
+pub fn plan(config: &config::Config) -> Result<Hooks> {
+    let Some(h) = &config.hooks else { return Ok(Hooks::default()) };
+    let output = outputs(config).map(|o| o.map(|(_, file)| file.to_string()));
     let list = |kind: &str, list: &Option<Vec<config::Hook>>| -> Result<Vec<Hook>> {
         let list = list.as_deref().unwrap_or_default().iter().enumerate();
-        list.map(|(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook)).collect()
+        let one =
+            |(n, hook)| Ok(Hook { output: output.clone(), ..one(&format!("hooks.{kind}[{n}]"), hook)? });
+        list.map(one).collect()
     };
     Ok(Hooks {
         prestart: list("prestart", &h.prestart)?,
@@ -75,6 +89,7 @@ fn one(at: &str, hook: &config::Hook) -> Result<Hook> {
         args: hook.args.clone().unwrap_or_default(),
         env: hook.env.clone(),
         timeout,
+        output: Default::default(),
     })
 }
 
@@ -84,7 +99,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn read(hooks: Value) -> Result<Hooks> {
-        plan(Some(&serde_json::from_value(hooks).unwrap()))
+        plan(&serde_json::from_value(json!({ "hooks": hooks })).unwrap())
     }
 
     #[test]
@@ -102,10 +117,11 @@ mod tests {
             args: vec!["b".into(), "x".into()],
             env: Some(vec![]),
             timeout: Some(Duration::from_secs(2)),
+            output: Default::default(),
         };
         assert_eq!(*b, b_wanted);
         assert_eq!(c.timeout, Some(Duration::from_secs(MAX_TIMEOUT)));
-        assert_eq!(plan(None).unwrap(), Hooks::default());
+        assert_eq!(plan(&config::Config::default()).unwrap(), Hooks::default());
     }
 
     #[test]

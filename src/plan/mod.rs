@@ -168,7 +168,7 @@ impl Plan {
         let (opens, warnings) = (Vec::new(), Vec::new());
         let mut d = Draft { config, host, request, ns, maps, opens, warnings };
         document::check(&mut d)?;
-        let hooks = hooks::plan(config.hooks.as_ref())?;
+        let hooks = hooks::plan(config)?;
         let seccomp = match linux.and_then(|l| l.seccomp.as_ref()) {
             Some(doc) => seccomp::compile(doc, seccomp::Native::host(), &mut d.warnings)?,
             None => None,

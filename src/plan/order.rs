@@ -39,8 +39,7 @@ pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
     identity_of_the_namespaces(d, p, &mut s);
     s.push(step("process", Act::NewSession)); // no terminal of the caller's: TIOCSTI (CVE-2005-4890)
     if !d.request.no_new_keyring {
-        let name = cstring("container id", &format!("_ses.{}", d.request.id))?;
-        s.push(step("process", Act::NewKeyring { name }));
+        new_keyring(d, &p.identity.process, &mut s)?;
     }
     if p.shape.late & NEWCGROUP != 0 {
         // It sits in its cgroup by now, which thus becomes the namespace's root.
@@ -81,10 +80,11 @@ pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Ident
     s.push(step("linux.cgroupsPath", Act::JoinCgroups));
     s.push(affinity.last.map_or_else(|| step("process", Act::ResetAffinity), on)); // needs the cpuset
     if !shape.join.is_empty() {
-        s.push(step("linux.namespaces", Act::JoinNamespaces(shape.join.clone())));
+        let (list, keep_groups) = (shape.join.clone(), p.user.keep_groups);
+        s.push(step("linux.namespaces", Act::JoinNamespaces { list, keep_groups }));
     }
     if d.in_user_namespace() {
-        let clear_groups = !setgroups_denied(&d.maps, &d.ns, d.host);
+        let clear_groups = !p.user.keep_groups && !setgroups_denied(&d.maps, &d.ns, d.host);
         s.push(step("linux.uidMappings", Act::BecomeRoot { clear_groups }));
     }
     s.extend(p.process.labels.iter().cloned()); // through the host's procfs
@@ -94,9 +94,7 @@ pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Ident
     }
     s.push(step("process", Act::NewSession));
     if !d.request.no_new_keyring {
-        // That of init, by its name.
-        let name = cstring("container id", &format!("_ses.{}", d.request.id))?;
-        s.push(step("process", Act::NewKeyring { name }));
+        new_keyring(d, &p.process, &mut s)?; // that of init, by its name
     }
     if d.ns.is_own(NEWNS) {
         s.push(step("root.path", Act::OpenRoot { path: c"/".into() }));
@@ -113,9 +111,21 @@ pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Ident
     Ok(s)
 }
 
+/// A session keyring, which the container's label may use (config.md#linux-process: selinuxLabel). Keys of the program's
+/// own are labelled by its policy again.
+fn new_keyring(d: &Draft, process: &process::Process, s: &mut Vec<Step>) -> Result<()> {
+    let label =
+        |label| step("process.selinuxLabel", Act::ExecLabel { file: c"self/attr/keycreate".into(), label });
+    s.extend(process.key_label.clone().map(label));
+    let name = cstring("container id", &format!("_ses.{}", d.request.id))?;
+    s.push(step("process", Act::NewKeyring { name }));
+    s.extend(process.key_label.as_ref().map(|_| label(c"\n".into())));
+    Ok(())
+}
+
 /// From the clone to being root of every namespace.
 fn identity_of_the_namespaces(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) {
-    let privileged = d.host.privileged;
+    let (privileged, keep_groups) = (d.host.privileged, p.identity.user.keep_groups);
     if privileged || d.ns.is_joined(NEWUSER) {
         // Whoever is in a namespace that we join must not read our descriptors or memory (CVE-2016-9962). An ordinary
         // user's parent could then not write our maps: there it comes later.
@@ -127,9 +137,10 @@ fn identity_of_the_namespaces(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) {
     s.push(step("linux.cgroupsPath", Act::JoinCgroups));
     s.push(step("process", Act::ResetAffinity)); // needs the cpuset; the caller's own pinning must not stick
     if !p.shape.join.is_empty() {
-        s.push(step("linux.namespaces", Act::JoinNamespaces(p.shape.join.clone())));
+        let list = p.shape.join.clone();
+        s.push(step("linux.namespaces", Act::JoinNamespaces { list, keep_groups }));
     }
-    let clear_groups = !setgroups_denied(&d.maps, &d.ns, d.host);
+    let clear_groups = !keep_groups && !setgroups_denied(&d.maps, &d.ns, d.host);
     let become_root = step("linux.uidMappings", Act::BecomeRoot { clear_groups });
     if d.ns.is_new(NEWUSER) {
         if p.shape.staged {
@@ -216,7 +227,7 @@ fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<St
     // groups went before (`BecomeRoot`).
     let denied = setgroups_denied(&d.maps, &d.ns, d.host) || d.ns.is_joined(NEWUSER);
     let denied = denied && p.user.groups.is_empty();
-    let groups = (!denied).then(|| p.user.groups.clone());
+    let groups = (!denied && !p.user.keep_groups).then(|| p.user.groups.clone());
     // The bounding set needs CAP_SETPCAP, which setresuid clears.
     // A user namespace gives its first process all that the kernel has.
     let have = if d.in_user_namespace() { u64::MAX } else { d.host.bounding };
@@ -319,6 +330,13 @@ fn inside_hooks(
         return Ok(());
     }
     let state: Slot = d.open(Open { at: format!("hooks.{kind}"), what: OpenWhat::State { status } });
+    let mut output = [None; 2];
+    for (slot, stream) in output.iter_mut().zip(hooks::outputs(d.config)) {
+        if let Some((at, path)) = stream {
+            let path = cstring(at, path)?;
+            *slot = Some(d.open(Open { at: at.into(), what: OpenWhat::Append { path } }));
+        }
+    }
     for (n, hook) in list.iter().enumerate() {
         let at = format!("hooks.{kind}[{n}]");
         let strings = |list: &[String]| list.iter().map(|a| cstring(&at, a)).collect::<Result<Vec<_>>>();
@@ -331,6 +349,7 @@ fn inside_hooks(
             cwd: if kind == "createContainer" { Some(root_path(d)?) } else { None }, // as runc has it
             timeout: hook.timeout.map(|t| t.as_millis() as u64),
             state,
+            output,
         };
         s.push(step(&at, Act::Hook(inside)));
     }

@@ -39,6 +39,8 @@ pub enum OpenWhat {
     /// An anonymous file which the parent fills with the container's state (runtime.md#state) of this status once
     /// the pid is known: standard input of hooks that init runs.
     State { status: &'static str },
+    /// A file of the host that is appended to, made when it is missing.
+    Append { path: CString },
     /// The FIFO by which `start` lets init go on; held open for both directions, so that a read waits.
     Gate,
     /// The FIFO by which init tells `start` of a failure; end of file means that the program runs.
@@ -172,6 +174,8 @@ pub struct InsideHook {
     pub timeout: Option<u64>,
     /// The state on standard input.
     pub state: Slot,
+    /// Files for standard output and error, in place of our own ends.
+    pub output: [Option<Slot>; 2],
 }
 
 /// A list of C strings that execve(2) can take; the pointers are made by `init`, into a table reserved before the
@@ -240,7 +244,11 @@ pub enum Act {
     JoinCgroups,
     /// setns(2), of a namespace or, by a pidfd, of several at once; those refused with EPERM are tried again once the
     /// user namespace was joined (config-linux.md#namespaces).
-    JoinNamespaces(Vec<(Slot, i32)>),
+    JoinNamespaces {
+        list: Vec<(Slot, i32)>,
+        /// Our caller's groups stay with us in the user namespace, where they could not be dropped.
+        keep_groups: bool,
+    },
     /// unshare(2) of these namespaces.
     Unshare(i32),
     /// A process more (see [`super::spawn::Shape::staged`]): clone init as our sibling, with these new namespaces, tell

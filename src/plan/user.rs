@@ -11,7 +11,15 @@ pub struct User {
     pub gid: u32,
     /// Exactly the supplementary groups (CVE-2022-2989).
     pub groups: Vec<u32>,
+    /// Those of our caller stay instead (`podman run --group-add keep-groups`).
+    pub keep_groups: bool,
     pub umask: u32,
+}
+
+/// crun's annotation: no setgroups(2) at all, when it is there and not 0.
+pub fn keeps_groups(d: &Draft) -> bool {
+    let value = d.config.annotations.as_ref().and_then(|a| a.get("run.oci.keep_original_groups"));
+    value.is_some_and(|v| v != "0")
 }
 
 /// setgroups(2) takes no more (credentials(7), NGROUPS_MAX).
@@ -24,12 +32,17 @@ pub fn plan(d: &mut Draft) -> Result<User> {
     let gid = id("process.user.gid", user.gid.unwrap_or(0))?;
     mapped(d, "process.user.uid", "linux.uidMappings", &d.maps.uid, uid)?;
     mapped(d, "process.user.gid", "linux.gidMappings", &d.maps.gid, gid)?;
+    let keep_groups = keeps_groups(d);
     let additional = user.additional_gids.unwrap_or_default();
     if additional.len() > MAX_GROUPS {
         return Err(Error::invalid(
             "process.user.additionalGids",
             format!("has {} entries; the kernel takes {MAX_GROUPS}", additional.len()),
         ));
+    }
+    if !additional.is_empty() && keep_groups {
+        let why = "are given, but the annotation run.oci.keep_original_groups keeps the caller's";
+        return Err(Error::invalid("process.user.additionalGids", why));
     }
     if !additional.is_empty() && setgroups_denied(&d.maps, &d.ns, d.host) {
         let why = match d.host.setgroups_denied {
@@ -49,7 +62,7 @@ pub fn plan(d: &mut Draft) -> Result<User> {
     if !(0..=0o777).contains(&umask) {
         return Err(Error::invalid("process.user.umask", format!("{umask} is not in 0-511 (octal 0777)")));
     }
-    Ok(User { uid, gid, groups, umask: umask as u32 })
+    Ok(User { uid, gid, groups, keep_groups, umask: umask as u32 })
 }
 
 /// 4294967295 is "leave as it is" to setresuid(2) and chown(2), and thus no id (CVE-2024-40635).
@@ -76,7 +89,7 @@ mod tests {
 
     #[test]
     fn absent_and_empty_user_is_root() {
-        let root = User { uid: 0, gid: 0, groups: vec![], umask: 0o022 };
+        let root = User { uid: 0, gid: 0, groups: vec![], keep_groups: false, umask: 0o022 };
         for user in [json!(null), json!({}), json!({ "username": "nobody" })] {
             assert_eq!(sample().set("/process/user", user).run(plan).unwrap(), root);
         }
@@ -85,7 +98,7 @@ mod tests {
     #[test]
     fn ids_groups_and_umask_are_taken_as_given() {
         let user = json!({ "uid": 1000, "gid": 4_294_967_294_i64, "additionalGids": [5, 5, 0], "umask": 0 });
-        let want = User { uid: 1000, gid: u32::MAX - 1, groups: vec![5, 5, 0], umask: 0 };
+        let want = User { uid: 1000, gid: u32::MAX - 1, groups: vec![5, 5, 0], keep_groups: false, umask: 0 };
         assert_eq!(sample().set("/process/user", user).run(plan).unwrap(), want);
     }
 
@@ -135,6 +148,18 @@ mod tests {
     fn of_a_joined_user_namespace_the_kernel_decides() {
         let s = sample().namespace(json!({ "type": "user", "path": "/proc/7/ns/user" }));
         assert_eq!(s.set("/process/user/uid", json!(70_000)).run(plan).unwrap().uid, 70_000);
+    }
+
+    #[test]
+    fn groups_of_the_caller_stay_only_instead_of_others() {
+        let s = sample().set("/annotations", json!({ "run.oci.keep_original_groups": "1" }));
+        assert!(s.run(plan).unwrap().keep_groups);
+        let none = json!({ "run.oci.keep_original_groups": "0" });
+        assert!(!sample().set("/annotations", none).run(plan).unwrap().keep_groups);
+        assert_eq!(
+            s.set("/process/user/additionalGids", json!([5])).error(plan),
+            "process.user.additionalGids: are given, but the annotation run.oci.keep_original_groups keeps the caller's"
+        );
     }
 
     #[test]

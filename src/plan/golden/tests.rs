@@ -167,11 +167,32 @@ fn exec_ends_as_create_does() {
         };
         assert_eq!(identity(&exec), identity(&create), "{name}");
         assert_eq!(at!(exec, Act::CloseInherited { .. }), [0], "{name}");
-        let join = at!(exec, Act::JoinNamespaces(_));
+        let join = at!(exec, Act::JoinNamespaces { .. });
         precedes(&name, &at!(exec, Act::Dumpable(_))[..1], &join);
         precedes(&name, &at!(exec, Act::JoinCgroups), &join);
         precedes(&name, &join, &at!(exec, Act::OpenRoot { .. }));
         precedes(&name, &at!(exec, Act::OpenRoot { .. }), &at!(exec, Act::Console { .. } | Act::OwnNull));
+    }
+}
+
+#[test]
+fn the_keyring_has_the_label_of_the_process() {
+    let document = json!({
+        "ociVersion": "1.3.0", "root": { "path": "rootfs" }, "linux": { "namespaces": [{ "type": "mount" }] },
+        "process": { "args": ["sh"], "cwd": "/", "selinuxLabel": "u:r:t" },
+    });
+    let config: Config = serde_json::from_value(document).unwrap();
+    let host = Facts { selinux: true, ..host() };
+    let request = Request { id: "box".into(), foreground: true, ..Request::default() };
+    for p in [Plan::for_create(&config, &host, &request), Plan::for_exec(&config, &host, &request)] {
+        let p = p.unwrap();
+        let keyring = at!(p, Act::NewKeyring { .. })[0];
+        let label = |n: usize| match &p.steps[n].act {
+            Act::ExecLabel { file, label } => (file.to_str().unwrap(), label.to_str().unwrap()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(label(keyring - 1), ("self/attr/keycreate", "u:r:t"));
+        assert_eq!(label(keyring + 1), ("self/attr/keycreate", "\n"));
     }
 }
 

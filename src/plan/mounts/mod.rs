@@ -313,7 +313,7 @@ fn new(d: &mut Draft, e: &Entry, o: &mut Options) -> Result<MountWhat> {
     let mut params = superblock(e, o)?;
     let label = d.config.linux.as_ref().and_then(|l| l.mount_label.as_deref()).unwrap_or_default();
     if !label.is_empty() && !UNLABELLED.contains(&e.kind) {
-        params.push((cstring(at, "context")?, Some(cstring("linux.mountLabel", label)?)));
+        params.push((cstring(at, context_type(d)?)?, Some(cstring("linux.mountLabel", label)?)));
     }
     let has_mode = o.data.iter().any(|p| p.0 == "mode");
     // The kernel mounts a sysfs for the owner of the network namespace alone.
@@ -392,6 +392,19 @@ fn page(at: &str, params: &Params) -> Result<Option<CString>> {
         ));
     }
     CString::new(all).map(Some).map_err(|_| Error::invalid(at, "has a NUL byte"))
+}
+
+/// Which option takes the label: `podman run --security-opt label=nested` and its systemd mode ask for `rootcontext`, so that
+/// files inside may have labels of their own.
+fn context_type<'a>(d: &Draft<'a>) -> Result<&'a str> {
+    const AT: &str = "annotations.run.oci.mount_context_type";
+    const TYPES: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+    let name = d.config.annotations.as_ref().and_then(|a| a.get("run.oci.mount_context_type"));
+    match name.map(String::as_str) {
+        None => Ok(TYPES[0]),
+        Some(name) if TYPES.contains(&name) => Ok(name),
+        Some(name) => Err(Error::invalid(AT, format!("{name:?} is unknown; known are {}", TYPES.join(", ")))),
+    }
 }
 
 /// config-linux.md#mount-label: a label that cannot be set would leave files open to others.

@@ -306,7 +306,15 @@ fn a_label_is_set_where_selinux_is_and_an_error_elsewhere() {
         run(&s).unwrap_err().to_string(),
         "linux.mountLabel: \"u:r:t:c1,c2\" needs SELinux, which this host has not enabled"
     );
-    assert_eq!(new_of(&s.host(|h| h.selinux = true)).1, ["context=u:r:t:c1,c2"]);
+    let s = s.host(|h| h.selinux = true);
+    assert_eq!(new_of(&s).1, ["context=u:r:t:c1,c2"]);
+    let of = |kind: &str| json!({ "run.oci.mount_context_type": kind });
+    let s = s.set("/annotations", of("rootcontext"));
+    assert_eq!(new_of(&s).1, ["rootcontext=u:r:t:c1,c2"]);
+    assert_eq!(
+        run(&s.set("/annotations", of("x"))).unwrap_err().to_string(),
+        "annotations.run.oci.mount_context_type: \"x\" is unknown; known are context, fscontext, defcontext, rootcontext"
+    );
     let s = one("proc", &[]).set("/linux/mountLabel", json!("u:r:t")).host(|h| h.selinux = true);
     assert!(new_of(&s).1.is_empty());
     assert!(run(&one("tmpfs", &[]).set("/linux/mountLabel", json!(""))).is_ok());

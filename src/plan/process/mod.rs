@@ -28,6 +28,8 @@ pub struct Process {
     pub scheduling: Vec<Step>,
     /// Act::ExecLabel of AppArmor or SELinux.
     pub labels: Vec<Step>,
+    /// The SELinux label of keys that are made.
+    pub key_label: Option<CString>,
     /// -1000 to 1000; unset means untouched.
     pub oom_score_adj: Option<i32>,
     pub no_new_privileges: bool,
@@ -53,6 +55,10 @@ pub fn plan(d: &mut Draft) -> Result<Process> {
         rlimits: rlimits::plan(p.rlimits.as_deref().unwrap_or_default(), &d.host.hard_limits)?,
         scheduling: scheduling::plan(p, config.linux.as_ref())?,
         labels: labels(d, p)?,
+        key_label: match p.selinux_label.as_deref().unwrap_or_default() {
+            "" => None,
+            label => Some(cstring("process.selinuxLabel", label)?),
+        },
         oom_score_adj: oom_score_adj(p)?,
         no_new_privileges: p.no_new_privileges.unwrap_or(false),
     })
