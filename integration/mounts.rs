@@ -512,40 +512,6 @@ fn mappings_of_the_option_idmap_are_absolute_or_the_containers() {
     wrong.run().fails("mounts[7] (/v).options: \"0-1\" is no range like 0-1000-10 or @0-1000-10");
 }
 
-/// crun's options, which podman and others write.
-#[test]
-fn links_are_followed_bound_covered_or_copied_as_asked() {
-    needs_root!();
-    let host = Scratch::new("source");
-    fs::write(host.path.join("file"), "of the host").unwrap();
-    std::os::unix::fs::symlink("/etc/passwd", host.path.join("link")).unwrap();
-    let (file, link) = (host.path.join("file"), host.path.join("link"));
-    let (file, link) = (file.to_str().unwrap(), link.to_str().unwrap());
-    let b = Bundle::new()
-        .mount("/bound", "bind", link, &["bind", "src-nofollow"])
-        .mount("/copied", "bind", link, &["bind", "copy-symlink"])
-        .mount("/new/copied", "bind", link, &["bind", "copy-symlink"])
-        .mount("/plain", "bind", file, &["bind", "copy-symlink", "src-nofollow"])
-        .mount("/covered", "bind", file, &["bind", "dest-nofollow"])
-        .mount("/made", "bind", file, &["bind", "dest-nofollow"])
-        .sh("for l in /bound /copied /new/copied; do readlink $l; done; cat /plain /covered /made; head -n 1 /etc/passwd /bound");
-    std::os::unix::fs::symlink("/etc/group", b.rootfs().join("covered")).unwrap();
-    std::os::unix::fs::symlink("/etc/passwd", b.rootfs().join("copied")).unwrap();
-    let out = b.run().ok().stdout;
-    assert!(
-        out.starts_with("/etc/passwd\n/etc/passwd\n/etc/passwd\nof the hostof the hostof the host"),
-        "{out}"
-    );
-    assert_eq!(fs::read_link(b.rootfs().join("new/copied")).unwrap(), Path::new("/etc/passwd"));
-    let group = fs::read_to_string(b.rootfs().join("etc/group")).unwrap();
-    assert!(!group.contains("of the host") && !out.contains("of the hostroot"), "{out}");
-
-    let taken = Bundle::new().mount("/bin/busybox", "bind", link, &["bind", "copy-symlink"]);
-    taken.run().fails("mounts[7] (/bin/busybox): bind, or make the same link: the existing file is not this link: symlinkat: file exists");
-    let new = Bundle::new().mount("/t", "tmpfs", "tmpfs", &["copy-symlink"]);
-    new.run().fails("mounts[7] (/t).options: src-nofollow and copy-symlink are for bind mounts alone");
-}
-
 #[test]
 fn in_a_user_namespace_mounts_work_and_idmap_takes_its_mappings() {
     needs_root!();

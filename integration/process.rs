@@ -350,6 +350,33 @@ fn the_document_is_read_once() {
 }
 
 #[test]
+fn the_apparmor_profile_is_that_of_the_program() {
+    needs_root!();
+    needs_program!("apparmor_parser");
+    if !fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with(b"Y")) {
+        return support::skip("needs AppArmor");
+    }
+    let b = Bundle::new().set("/root/readonly", json!(false));
+    let b = b.sh(
+        "cat /proc/self/attr/current; echo x > /tmp/open && (: > /tmp/closed) 2>/dev/null || echo closed",
+    );
+    let file = b.path().join("profile");
+    let name = format!("orlop-test-{}", support::unique());
+    let rules = "file, capability, deny /tmp/closed w,";
+    fs::write(&file, format!("profile {name} flags=(attach_disconnected,mediate_deleted) {{ {rules} }}\n"))
+        .unwrap();
+    let parser = |flag: &str| finish(Command::new("apparmor_parser").arg(flag).arg(&file));
+    parser("-Kr").ok();
+    let b = b.set("/process/apparmorProfile", json!(name));
+    let out = b.run();
+    parser("-R").ok();
+    assert_eq!(out.ok().stdout, format!("{name} (enforce)\nclosed\n"));
+    let b = b.set("/process/apparmorProfile", json!("orlop-no-such-profile"));
+    let out = b.run().fails("process.apparmorProfile: ");
+    assert!(out.stderr.contains("no such file or directory"), "{}", out.stderr);
+}
+
+#[test]
 fn the_oom_score_is_as_given_or_untouched() {
     needs_root!();
     let ours: i32 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
