@@ -36,12 +36,14 @@ fn every_mount_option_is_an_option_of_a_mount() {
     let f = features();
     let options = words(&f["mountOptions"]);
     for option in &options {
+        let of_binds = ["idmap", "ridmap", "src-nofollow", "copy-symlink"].contains(option);
         let (kind, source) = match *option {
-            "bind" | "rbind" | "idmap" | "ridmap" | "remount" => ("none", "/"),
+            "bind" | "rbind" | "remount" => ("none", "/"),
+            _ if of_binds => ("none", "/"),
             _ => ("tmpfs", "tmpfs"),
         };
         let mut list = vec![*option];
-        if option.ends_with("idmap") {
+        if of_binds {
             list.push("rbind");
         }
         let mut b = Bundle::new().mount("/tmp", kind, source, &list);
