@@ -93,8 +93,8 @@ fn root_tree(plan: &Plan, place: &Path) -> Result<OwnedFd> {
         _ => None,
     });
     let rootfs = rootfs.unwrap_or_else(|| Err(Error::invalid(at, "is not there")))?;
-    mount::set_attr(&rootfs, Attr::default(), libc::MS_SLAVE, true).map_err(os(at, "mount_setattr"))?;
     attach(at, &rootfs, place)?;
+    mount::set_attr(&rootfs, Attr::default(), libc::MS_SLAVE, true).map_err(os(at, "mount_setattr"))?;
     let copy = mount::clone_tree_at(&rootfs, true).map_err(os(at, "open_tree of the copy"))?;
     attach(at, &copy, place)?;
     Ok(copy)
@@ -124,8 +124,8 @@ impl Sources<'_> {
             Some(view) => view,
             None => {
                 let tree = mount::clone_tree(&cpath(at, &point)?, false).map_err(os(at, "open_tree"))?;
-                mount::set_attr(&tree, attr, 0, false).map_err(os(at, "mount_setattr"))?;
                 let view = self.place(at, &tree)?;
+                mount::set_attr(&tree, attr, 0, false).map_err(os(at, "mount_setattr"))?;
                 self.views.push((point, attr, view.clone()));
                 view
             }
