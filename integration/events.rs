@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use support::{Bundle, Scratch, finish, patience, skip, until};
 
@@ -73,10 +74,14 @@ impl Drop for Watch {
     }
 }
 
-/// A container of so little memory that tail(1) of /dev/zero has not enough.
-fn hungry(script: &str) -> Bundle {
+/// A container of so little memory that tail(1) of /dev/zero has not enough; one at a time, since on v2 the end of a
+/// cgroup together with a kill elsewhere on the host is told as its own.
+fn hungry(script: &str) -> (MutexGuard<'static, ()>, Bundle) {
+    static ALONE: Mutex<()> = Mutex::new(());
     let memory = json!({ "limit": 32 << 20, "swap": 32 << 20 });
-    Bundle::new().sh(script).set("/root/readonly", json!(false)).set("/linux/resources/memory", memory)
+    let b =
+        Bundle::new().sh(script).set("/root/readonly", json!(false)).set("/linux/resources/memory", memory);
+    (ALONE.lock().unwrap_or_else(PoisonError::into_inner), b)
 }
 
 #[test]
@@ -183,7 +188,7 @@ fn without_an_interval_it_is_five_seconds() {
 #[test]
 fn each_time_that_memory_runs_out_is_one_line() {
     needs_controllers!("memory");
-    let b = hungry(
+    let (_alone, b) = hungry(
         "tail /dev/zero; touch /tmp/first; while [ ! -e /tmp/go ]; do sleep 0.1; done; tail /dev/zero; exec sleep 1000",
     );
     b.create().ok();
@@ -208,7 +213,7 @@ fn each_time_that_memory_runs_out_is_one_line() {
 #[test]
 fn the_oom_that_ends_the_container_is_told() {
     needs_controllers!("memory");
-    let b = hungry("exec tail /dev/zero");
+    let (_alone, b) = hungry("exec tail /dev/zero");
     b.create().ok();
     let mut watch = Watch::new(&b, "100ms");
     until("it is watched", || !watch.of("stats").is_empty());
@@ -222,7 +227,7 @@ fn the_oom_that_ends_the_container_is_told() {
 #[test]
 fn the_oom_of_a_foreground_run_is_told() {
     needs_controllers!("memory");
-    let b = hungry("while [ ! -e /tmp/go ]; do sleep 0.1; done; exec tail /dev/zero");
+    let (_alone, b) = hungry("while [ ! -e /tmp/go ]; do sleep 0.1; done; exec tail /dev/zero");
     let mut run = b.making("run").stdout(Stdio::null()).spawn().expect("run");
     until("it runs", || b.verb("state", &[]).stdout.contains("\"running\""));
     let mut watch = Watch::new(&b, "100ms");
