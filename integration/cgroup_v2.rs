@@ -462,7 +462,9 @@ impl Soft {
         if fs::read_dir("/sys/class/infiniband").is_ok_and(|mut d| d.next().is_some()) {
             return None;
         }
-        let done = |c: &mut Command| c.stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+        let done = |c: &mut Command| {
+            c.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+        };
         done(Command::new("modprobe").arg("siw"));
         done(Command::new("rdma").args(["link", "add", name, "type", "siw", "netdev", "lo"]))
             .then_some(Self(name))
