@@ -404,6 +404,7 @@ fn in_a_delegated_cgroup_limits_hold_and_every_verb_works() {
         json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 20 }, "cpu": { "shares": 512 } }),
     );
     let (above, inside, program) = delegated(&b, "+memory +pids +cpu");
+    let b = b; // goes before them, even when this fails
     let verb = |args: &[&str]| finish(user(&b, &program).args(args));
     make(&b, &program, "create").ok();
     let place = above.0.join(&b.id);
