@@ -61,7 +61,7 @@ fn the_program_is_confined_by_its_apparmor_profile() {
     }
     needs_program!("apparmor_parser");
     let profile = Profile::new();
-    let show = "cat /proc/self/attr/current; echo x 2>&1 > /tmp/denied || echo refused; echo x > /tmp/other && echo taken";
+    let show = "cat /proc/self/attr/current; (echo x > /tmp/denied) 2>&- || echo refused; echo x > /tmp/other && echo taken";
     let said = format!("{} (enforce)\nrefused\ntaken\n", profile.name);
     let b = Bundle::new().sh(show).set("/root/readonly", json!(false));
     assert_eq!(b.set("/process/apparmorProfile", json!(profile.name)).run().ok().stdout, said);
