@@ -96,10 +96,7 @@ impl Plan {
         let maps = idmap::plan(linux, &ns)?;
         let (opens, warnings) = (Vec::new(), Vec::new());
         let mut d = Draft { config, host, request, ns, maps, opens, warnings };
-        let seccomp = match linux.and_then(|l| l.seccomp.as_ref()) {
-            Some(doc) => seccomp::compile(doc, seccomp::Native::host(), &mut d.warnings)?,
-            None => None,
-        };
+        let seccomp = seccomp::plan(&mut d)?;
         let shape = shape(&mut d);
         let user = user::plan(&mut d)?;
         let caps = caps::plan(&mut d)?;

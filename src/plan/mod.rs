@@ -169,44 +169,18 @@ impl Plan {
         let mut d = Draft { config, host, request, ns, maps, opens, warnings };
         document::check(&mut d)?;
         let hooks = hooks::plan(config)?;
-        let seccomp = match linux.and_then(|l| l.seccomp.as_ref()) {
-            Some(doc) => seccomp::compile(doc, seccomp::Native::host(), &mut d.warnings)?,
-            None => None,
-        };
+        let seccomp = seccomp::plan(&mut d)?;
         let shape = spawn::shape(&mut d)?;
         let user = user::plan(&mut d)?;
         let caps = caps::plan(&mut d)?;
         let process = process::plan(&mut d)?;
         let net = net::plan(&mut d)?;
         let time = net::time_offsets(&mut d)?;
-        let resources = document::resources(config);
-        let path = linux.and_then(|l| l.cgroups_path.as_deref());
-        let unit = host.systemd.as_ref().map(|m| cgroup::systemd::place(path, &request.id, m)).transpose()?;
-        let cgroup_path = match &unit {
-            Some(place) => place.path.clone(),
-            None => cgroup::path(path, &request.id)?,
-        };
+        let (cgroup_path, unit) = cgroup::place(&d)?;
         let mut mounts = mounts::plan(&mut d, &cgroup_path)?;
         mounts.steps.extend(mounts::notify::plan(&mut d)?);
         let devices = devices::plan(&mut d, mounts.dev_is_bind)?;
-        let who = cgroup::Who::of(host);
-        let warnings = &mut d.warnings;
-        let mut cgroup = cgroup::plan(
-            resources.as_deref(),
-            if unit.is_some() { Some(&cgroup_path) } else { path },
-            &request.id,
-            &devices.nodes,
-            &host.cgroups,
-            who,
-            warnings,
-        )?;
-        cgroup.tolerant = request.rootless;
-        if let (Some(place), Some(manager)) = (&unit, &host.systemd) {
-            cgroup.unit = Some(cgroup::systemd::unit(&d, place, manager, &cgroup, &devices.nodes)?);
-        }
-        if let Some(v2) = &mut cgroup.v2 {
-            v2.owner = cgroup::owner(&d);
-        }
+        let cgroup = cgroup::for_create(&mut d, unit.as_ref(), &devices.nodes)?;
         let rdt = rdt::plan(&mut d)?;
         let paths = paths::plan(&mut d)?;
         let parts = order::Parts {
@@ -223,11 +197,10 @@ impl Plan {
         if request.gate {
             d.open(Open { at: "process".into(), what: step::OpenWhat::Report });
         }
-        let new_user = d.ns.is_new(spawn::NEWUSER);
         let id = parts.identity;
         Ok(Plan {
             steps,
-            maps: if new_user { d.maps.clone() } else { idmap::Maps::default() },
+            maps: if d.ns.is_new(spawn::NEWUSER) { d.maps.clone() } else { idmap::Maps::default() },
             interfaces: parts.net.interfaces,
             oom_score_adj: id.process.oom_score_adj,
             terminal: id.process.terminal.is_some(),

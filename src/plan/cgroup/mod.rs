@@ -9,10 +9,10 @@ pub mod systemd;
 mod time;
 pub mod update;
 
-use super::Facts;
+use super::{Draft, Facts, document};
 use crate::config;
 use crate::error::{Error, Result};
-pub use owner::owner;
+use owner::owner;
 use std::fmt;
 
 /// How the host's cgroups are laid out; asked once by `cgroup::probe`.
@@ -200,6 +200,39 @@ pub fn path(p: Option<&str>, id: &str) -> Result<String> {
         ));
     }
     Ok(path)
+}
+
+/// Absolute path of the container's cgroup, and the unit for which systemd makes it.
+pub fn place(d: &Draft) -> Result<(String, Option<systemd::Place>)> {
+    let id = &d.request.id;
+    match &d.host.systemd {
+        Some(manager) => systemd::place(asked(d), id, manager).map(|p| (p.path.clone(), Some(p))),
+        None => Ok((path(asked(d), id)?, None)),
+    }
+}
+
+fn asked<'a>(d: &Draft<'a>) -> Option<&'a str> {
+    d.config.linux.as_ref().and_then(|l| l.cgroups_path.as_deref())
+}
+
+/// The cgroup of a new container, in this unit of systemd's if there is one.
+pub fn for_create(
+    d: &mut Draft,
+    unit: Option<&systemd::Place>,
+    nodes: &[(char, u32, u32)],
+) -> Result<CgroupPlan> {
+    let resources = document::resources(d.config);
+    let path = unit.map(|u| u.path.as_str()).or(asked(d));
+    let (id, who) = (&d.request.id, Who::of(d.host));
+    let mut plan = plan(resources.as_deref(), path, id, nodes, &d.host.cgroups, who, &mut d.warnings)?;
+    plan.tolerant = d.request.rootless;
+    if let (Some(place), Some(manager)) = (unit, &d.host.systemd) {
+        plan.unit = Some(systemd::unit(d, place, manager, &plan, nodes)?);
+    }
+    if let Some(v2) = &mut plan.v2 {
+        v2.owner = owner(d);
+    }
+    Ok(plan)
 }
 
 /// Checks `linux.resources` and decides every write. Without hierarchies (`--cgroup-manager=disabled`) values are

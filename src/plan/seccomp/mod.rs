@@ -22,6 +22,7 @@ mod vocabulary;
 
 pub use vocabulary::{flag, known_actions, known_arches, known_flags, known_operators};
 
+use super::Draft;
 use crate::config;
 use crate::error::{Error, Result};
 use emit::{Section, Span};
@@ -78,6 +79,12 @@ impl Native {
             Native::Riscv64 => &[&[Arch::Riscv64]],
         }
     }
+}
+
+/// The filter of the section, if there is one.
+pub fn plan(d: &mut Draft) -> Result<Option<Filter>> {
+    let doc = d.config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
+    doc.map_or(Ok(None), |doc| compile(doc, Native::host(), &mut d.warnings))
 }
 
 /// Checks and compiles the section. `None`, with a warning, for an object without any property, which is how some
