@@ -131,20 +131,15 @@ fn receive(stream: &mut UnixStream) -> Option<Message> {
     Message::from_bytes(&bytes)
 }
 
-fn message(kind: Kind, answers: u32, member: &str, body: Vec<Value>) -> Message {
-    let text = String::new;
-    let (path, interface, destination) = (text(), text(), text());
-    Message { kind, serial: 1, answers, path, interface, member: member.into(), destination, body }
+fn message(kind: Kind, reply_serial: u32, member: &str, body: Vec<Value>) -> Message {
+    Message { kind, serial: 1, reply_serial, member: member.into(), body, ..Message::default() }
 }
 
 fn answer(call: &Message, manner: &Manner, known: &mut Known) -> Vec<Message> {
     let ok = |body| message(Kind::Return, call.serial, "", body);
     let error =
         |name: &str, text: &str| message(Kind::Error, call.serial, name, vec![Value::Str(text.into())]);
-    let string = |n: usize| match call.body.get(n) {
-        Some(Value::Str(s)) => s.clone(),
-        _ => String::new(),
-    };
+    let string = |n: usize| call.body.get(n).cloned().and_then(Value::into_text).unwrap_or_default();
     let variant = |s: &str| ok(vec![Value::Variant(Box::new(Value::Str(s.into())))]);
     let unit = string(0);
     let missing = || error("org.freedesktop.systemd1.NoSuchUnit", &format!("Unit {unit} not loaded."));

@@ -165,27 +165,23 @@ impl Bus {
     ) -> Result<Vec<Value>, Refusal> {
         self.serial += 1;
         let call = Message {
-            kind: Kind::Call,
             serial: self.serial,
-            answers: 0,
             path: path.into(),
             interface: interface.into(),
             member: member.into(),
             destination: destination.into(),
             body,
+            ..Message::default()
         };
         self.send(&call.to_bytes())?;
         let deadline = Instant::now() + self.patience;
         loop {
             let m = self.next(deadline)?;
             match m.kind {
-                Kind::Return if m.answers == self.serial => return Ok(m.body),
-                Kind::Error if m.answers == self.serial => {
-                    let text = match m.body.into_iter().next() {
-                        Some(Value::Str(text)) => text,
-                        _ => String::new(),
-                    };
-                    return Err(Refusal::Answer { name: m.member, text });
+                Kind::Return if m.reply_serial == self.serial => return Ok(m.body),
+                Kind::Error if m.reply_serial == self.serial => {
+                    let text = m.body.into_iter().next().and_then(Value::into_text);
+                    return Err(Refusal::Answer { name: m.member, text: text.unwrap_or_default() });
                 }
                 Kind::Signal => self.signals.push_back(m),
                 _ => {}
@@ -217,10 +213,10 @@ impl Bus {
     pub fn explain(&self, refusal: Refusal, what: &str) -> Error {
         match refusal {
             Refusal::Bus(e) => e,
-            Refusal::Answer { name, text } if text.is_empty() => {
-                Error::new(Cause::WrongState, AT, format!("{what}: {name}"))
+            Refusal::Answer { name, text } => {
+                let said = if text.is_empty() { name } else { text };
+                Error::new(Cause::WrongState, AT, format!("{what}: {said}"))
             }
-            Refusal::Answer { text, .. } => Error::new(Cause::WrongState, AT, format!("{what}: {text}")),
         }
     }
 }

@@ -104,17 +104,16 @@ impl Systemd {
             Ok(bus) => return Ok(Systemd { bus, on_bus: true }),
             Err(e) => e,
         };
-        if address == SYSTEM_BUS && matches!(refused.errno(), Some(libc::ENOENT | libc::ECONNREFUSED)) {
+        let absent = matches!(refused.errno(), Some(libc::ENOENT | libc::ECONNREFUSED));
+        if absent && address == SYSTEM_BUS {
             if let Ok(bus) = Bus::connect(PRIVATE, false, PATIENCE) {
                 return Ok(Systemd { bus, on_bus: false });
             }
         }
-        Err(match refused.errno() {
-            Some(libc::ENOENT | libc::ECONNREFUSED) if !user => {
-                refused.hint("is systemd the init of this host?")
-            }
-            Some(libc::ENOENT | libc::ECONNREFUSED) => refused.hint("has this user a session of systemd?"),
-            _ => refused,
+        Err(match (absent, user) {
+            (true, false) => refused.hint("is systemd the init of this host?"),
+            (true, true) => refused.hint("has this user a session of systemd?"),
+            (false, _) => refused,
         })
     }
 
@@ -145,17 +144,15 @@ impl Systemd {
         }
     }
 
-    /// A property that is a string.
+    /// A property that is a string; one of another type is as an empty one.
     fn property(&mut self, path: &str, interface: &str, name: &str) -> Result<String, Refusal> {
         let body = [interface, name].map(|s| Value::Str(s.into())).into();
         let answer = self.call(path, "org.freedesktop.DBus.Properties", "Get", body)?;
-        match answer.into_iter().next() {
-            Some(Value::Variant(v)) => match *v {
-                Value::Str(s) => Ok(s),
-                _ => Ok(String::new()),
-            },
-            _ => Ok(String::new()),
-        }
+        let text = match answer.into_iter().next() {
+            Some(Value::Variant(value)) => value.into_text(),
+            _ => None,
+        };
+        Ok(text.unwrap_or_default())
     }
 
     fn about(&mut self, name: &str) -> Result<String> {
@@ -173,10 +170,9 @@ impl Systemd {
     /// Starts the unit with this process in it, and waits until it is there.
     pub fn start(&mut self, unit: &Unit, pid: i32) -> Result<()> {
         self.listen(&unit.name)?;
-        let mut properties: Vec<_> = unit.properties.iter().map(pair).collect();
+        let mut properties: Vec<_> = unit.properties.iter().map(|p| pair(&p.name, p.value.clone())).collect();
         if !unit.name.ends_with(".slice") {
-            let pids = Value::Array("u".into(), vec![Value::U32(pid as u32)]);
-            properties.push(pair(&Property { name: "PIDs".into(), value: pids, at: String::new() }));
+            properties.push(pair("PIDs", pids(pid)));
         }
         let body = vec![
             Value::Str(unit.name.clone()),
@@ -196,7 +192,7 @@ impl Systemd {
                     }
                     self.clear(&unit.name, deadline)?;
                 }
-                Err(e) => return Err(self.refused(unit, e)),
+                Err(e) => return Err(self.refused(&unit.name, &unit.properties, e)),
             }
         };
         let result = job.map_or(Ok("done".into()), |job| self.job(job))?;
@@ -211,11 +207,8 @@ impl Systemd {
 
     /// A unit of this name is there: one that failed goes when it is asked to, one that ended goes by itself.
     fn clear(&mut self, name: &str, deadline: Instant) -> Result<()> {
-        let state = match self.unit(name) {
-            Ok(Some(path)) => self.property(&path, UNIT, "ActiveState").unwrap_or_default(),
-            Ok(None) => return Ok(()),
-            Err(e) => return Err(e),
-        };
+        let Some(path) = self.unit(name)? else { return Ok(()) };
+        let state = self.property(&path, UNIT, "ActiveState").unwrap_or_default();
         if !["failed", "inactive", "deactivating"].contains(&state.as_str()) || Instant::now() > deadline {
             let what = format!("the systemd unit {name:?} exists already, and is {state}");
             return Err(Error::new(Kind::WrongState, "linux.cgroupsPath", what));
@@ -226,15 +219,15 @@ impl Systemd {
     }
 
     /// The error of a unit that systemd does not take: it names the property, and we who asked for it.
-    fn refused(&self, unit: &Unit, refusal: Refusal) -> Error {
+    fn refused(&self, unit: &str, properties: &[Property], refusal: Refusal) -> Error {
         let text = match &refusal {
             Refusal::Answer { text, .. } => text.clone(),
             Refusal::Bus(_) => String::new(),
         };
         let word = |name: &str| text.split(|c: char| !c.is_ascii_alphanumeric()).any(|w| w == name);
-        let mut error = self.bus.explain(refusal, &format!("systemd refuses the unit {:?}", unit.name));
+        let mut error = self.bus.explain(refusal, &format!("systemd refuses the unit {unit:?}"));
         if error.errno().is_none() {
-            let asked = unit.properties.iter().rfind(|p| word(&p.name));
+            let asked = properties.iter().rfind(|p| word(&p.name));
             error.at = asked.map_or("linux.cgroupsPath", |p| &p.at).to_string();
         }
         error
@@ -313,27 +306,28 @@ impl Systemd {
 
     /// Gives a running unit these properties, until it ends.
     pub fn set(&mut self, name: &str, properties: &[Property]) -> Result<()> {
-        let list = Value::Array("(sv)".into(), properties.iter().map(pair).collect());
+        let pairs = properties.iter().map(|p| pair(&p.name, p.value.clone())).collect();
+        let list = Value::Array("(sv)".into(), pairs);
         let body = vec![Value::Str(name.into()), Value::Bool(true), list];
         match self.manager("SetUnitProperties", body) {
             // Cgroups are written when it has nothing else to do, and before it answers again.
             Ok(_) => self.unit(name).map(drop),
-            Err(e) => {
-                let unit = Unit { name: name.into(), properties: properties.into(), ..Unit::default() };
-                Err(self.refused(&unit, e))
-            }
+            Err(e) => Err(self.refused(name, properties, e)),
         }
     }
 
     /// Moves a process into the unit: the user's systemd may where the user may not.
     pub fn attach(&mut self, name: &str, pid: i32) -> Result<()> {
-        let pids = Value::Array("u".into(), vec![Value::U32(pid as u32)]);
-        let body = vec![Value::Str(name.into()), Value::Str(String::new()), pids];
+        let body = vec![Value::Str(name.into()), Value::Str(String::new()), pids(pid)];
         let moved = self.manager("AttachProcessesToUnit", body);
         moved.map(drop).map_err(|e| self.bus.explain(e, &format!("to join the systemd unit {name:?}")))
     }
 }
 
-fn pair(p: &Property) -> Value {
-    Value::Struct(vec![Value::Str(p.name.clone()), Value::Variant(Box::new(p.value.clone()))])
+fn pair(name: &str, value: Value) -> Value {
+    Value::Struct(vec![Value::Str(name.into()), Value::Variant(Box::new(value))])
+}
+
+fn pids(pid: i32) -> Value {
+    Value::Array("u".into(), vec![Value::U32(pid as u32)])
 }

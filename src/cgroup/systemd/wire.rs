@@ -7,8 +7,9 @@ const MOST: usize = 1 << 27;
 /// The part of the head whose length is always the same.
 pub const FIXED: usize = 16;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
+    #[default]
     Call = 1,
     Return,
     Error,
@@ -16,12 +17,12 @@ pub enum Kind {
 }
 
 /// A message; empty are the names that it has not.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
     pub kind: Kind,
     pub serial: u32,
-    /// Serial of the call that it answers.
-    pub answers: u32,
+    /// Serial of the call that it answers; 0 for none.
+    pub reply_serial: u32,
     pub path: String,
     pub interface: String,
     /// Of the method or the signal; the name of an error.
@@ -53,7 +54,7 @@ impl Message {
                 text(&self.member),
                 self.member.is_empty(),
             ),
-            (REPLY_SERIAL, Value::U32(self.answers), self.answers == 0),
+            (REPLY_SERIAL, Value::U32(self.reply_serial), self.reply_serial == 0),
             (DESTINATION, text(&self.destination), self.destination.is_empty()),
             (SIGNATURE, Value::Signature(signature), self.body.is_empty()),
         ];
@@ -90,20 +91,9 @@ impl Message {
             _ => return None,
         };
         r.at = 8;
-        let serial = r.u32()?;
-        let text = String::new;
-        let mut m = Message {
-            kind,
-            serial,
-            answers: 0,
-            path: text(),
-            interface: text(),
-            member: text(),
-            destination: text(),
-            body: Vec::new(),
-        };
+        let mut m = Message { kind, serial: r.u32()?, ..Message::default() };
         let Value::Array(_, fields) = r.value("a(yv)")? else { return None };
-        let mut signature = text();
+        let mut signature = String::new();
         for field in fields {
             let Value::Struct(parts) = field else { return None };
             let [Value::Byte(number), Value::Variant(value)] = &parts[..] else { return None };
@@ -111,7 +101,7 @@ impl Message {
                 (PATH, Value::Path(s)) => m.path.clone_from(s),
                 (INTERFACE, Value::Str(s)) => m.interface.clone_from(s),
                 (MEMBER | ERROR_NAME, Value::Str(s)) => m.member.clone_from(s),
-                (REPLY_SERIAL, Value::U32(n)) => m.answers = *n,
+                (REPLY_SERIAL, Value::U32(n)) => m.reply_serial = *n,
                 (DESTINATION, Value::Str(s)) => m.destination.clone_from(s),
                 (SIGNATURE, Value::Signature(s)) => signature.clone_from(s),
                 _ => {}
@@ -291,14 +281,13 @@ mod tests {
 
     fn message(body: Vec<Value>) -> Message {
         Message {
-            kind: Kind::Call,
             serial: 7,
-            answers: 0,
             path: "/org/freedesktop/systemd1".into(),
             interface: "org.freedesktop.systemd1.Manager".into(),
             member: "StartTransientUnit".into(),
             destination: "org.freedesktop.systemd1".into(),
             body,
+            ..Message::default()
         }
     }
 
@@ -331,7 +320,7 @@ mod tests {
         for message in [
             message(everything()),
             message(vec![]),
-            Message { kind: Kind::Error, answers: 3, ..message(vec![]) },
+            Message { kind: Kind::Error, reply_serial: 3, ..message(vec![]) },
         ] {
             let bytes = message.to_bytes();
             assert_eq!(Message::length(&bytes), Some(bytes.len()));

@@ -30,6 +30,14 @@ impl Value {
         Value::Array("s".into(), list.iter().map(|s| Value::Str(s.to_string())).collect())
     }
 
+    /// The text of a string; `None` of anything else.
+    pub fn into_text(self) -> Option<String> {
+        match self {
+            Value::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Its type, in D-Bus' letters.
     pub fn signature(&self) -> String {
         let letter = match self {
