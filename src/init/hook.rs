@@ -3,7 +3,7 @@
 
 use super::{Done, During, Fault, Init};
 use crate::plan::step::InsideHook;
-use crate::sys::{Errno, Sys, clone, fd, path, signal};
+use crate::sys::{Errno, Sys, clone, decimal, fd, path, signal};
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -129,25 +129,28 @@ impl Init<'_> {
         let mut output = [0; 900];
         let (end, len) = {
             let tables = self.tables.get(index).ok_or(Fault { call: "execve", errno: Errno::EINVAL })?;
-            // One null too many at the end of the environment does no harm.
-            let (argv, envp) = (&tables.argv[..], &tables.envp[..]);
-            let state = self.slot(hook.state)?;
-            let cwd = hook.cwd.as_deref();
             let [out, err] = hook.output;
             let file = |slot: Option<usize>| slot.map(|s| self.slot(s)).transpose();
-            let (output_to, timeout) = ([file(out)?, file(err)?], hook.timeout);
-            let job =
-                Job { path: &hook.path, argv, envp, state, output: output_to, cwd, timeout, beside: None };
+            let job = Job {
+                path: &hook.path,
+                argv: &tables.argv,
+                envp: &tables.envp, // one null too many at its end does no harm
+                state: self.slot(hook.state)?,
+                output: [file(out)?, file(err)?],
+                cwd: hook.cwd.as_deref(),
+                timeout: hook.timeout,
+                beside: None,
+            };
             run(&job, &mut output)?
         };
         let mut number = [0; 10];
         let (words, number, errno): (&[u8], &[u8], _) = match end {
             End::Exit(clone::Exit::Code(0)) => return Ok(()),
             End::Exit(clone::Exit::Code(c)) => {
-                (b"exited with status ", decimal(c, &mut number), Errno::UnknownErrno)
+                (b"exited with status ", decimal(c.unsigned_abs(), &mut number), Errno::UnknownErrno)
             }
             End::Exit(clone::Exit::Signal(s)) => {
-                (b"killed by signal ", decimal(s, &mut number), Errno::UnknownErrno)
+                (b"killed by signal ", decimal(s.unsigned_abs(), &mut number), Errno::UnknownErrno)
             }
             End::Timeout | End::Alone => (b"timed out", b"", Errno::UnknownErrno),
             End::NoExec(errno) => (b"execve", b"", errno),
@@ -155,28 +158,5 @@ impl Init<'_> {
         let colon: &[u8] = if len > 0 { b": " } else { b"" };
         self.set_detail(&[b"\"", hook.path.to_bytes(), b"\": ", words, number, colon, &output[..len]]);
         Err(Fault { call: "hook", errno })
-    }
-}
-
-/// The digits of a number that is not negative.
-fn decimal(mut value: i32, buf: &mut [u8; 10]) -> &[u8] {
-    let mut at = buf.len();
-    loop {
-        at -= 1;
-        buf[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return &buf[at..];
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn decimals_of_statuses() {
-        for n in [0, 1, 9, 10, 255, i32::MAX] {
-            assert_eq!(super::decimal(n, &mut [0; 10]), n.to_string().as_bytes());
-        }
     }
 }

@@ -43,3 +43,26 @@ fn retry(mut call: impl FnMut() -> libc::c_long) -> Sys<libc::c_long> {
         }
     }
 }
+
+/// The digits of a number, for paths and messages where nothing may be allocated.
+pub fn decimal(mut value: u32, buf: &mut [u8; 10]) -> &[u8] {
+    let mut at = buf.len();
+    loop {
+        at -= 1;
+        buf[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return &buf[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn decimals_of_numbers() {
+        for n in [0, 1, 9, 10, 255, u32::MAX] {
+            assert_eq!(super::decimal(n, &mut [0; 10]), n.to_string().as_bytes());
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! mount(2) as it changes a mount that is attached: the way before mount_setattr(2), Linux 5.12.
 
 use super::path::Buf;
-use super::{Errno, Sys, check_int, fd};
+use super::{Errno, Sys, check_int, decimal, fd};
 use crate::plan::mounts::options::{
     ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME,
 };
@@ -150,15 +150,7 @@ fn of_mount(attr: u64) -> u64 {
 
 /// mount(2) takes no descriptor; the link of procfs leads to the very mount.
 fn of_descriptor(buf: &mut Buf, fd: i32) -> Sys<&CStr> {
-    let (mut digits, mut at, mut rest) = ([0; 10], 10, fd.unsigned_abs());
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            return buf.join(&[b"/proc/self/fd/", &digits[at..]]);
-        }
-    }
+    buf.join(&[b"/proc/self/fd/", decimal(fd.unsigned_abs(), &mut [0; 10])])
 }
 
 fn call(path: &CStr, flags: u64) -> Sys {
