@@ -13,7 +13,7 @@ mod v2;
 
 pub use join::Below;
 pub use oom::Oom;
-pub use probe::{mount_of, probe};
+pub use probe::{mount_of, probe, unescape};
 pub use stats::Stats;
 
 use crate::error::{Error, Kind, Result};

@@ -107,8 +107,8 @@ pub fn mount_of(fs_type: &str) -> Option<String> {
     mountinfo().0.iter().rev().find(is_it).and_then(|m| m.mount_point.to_str().map(unescape))
 }
 
-/// Space, tab, newline and backslash stand as three octal digits (proc(5)).
-fn unescape(path: &str) -> String {
+/// A path of mountinfo: space, tab, newline and backslash stand as three octal digits (proc(5)).
+pub fn unescape(path: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
         .fold(path.to_string(), |p, (from, to)| p.replace(from, to))

@@ -1,5 +1,6 @@
 //! Which of a container's mounts are the host's: criu saves only their names, and is told on restore where each is.
 
+use crate::cgroup::unescape;
 use crate::error::{Error, Result};
 use crate::sys::{fd, path};
 use procfs::process::{MountInfo, Process};
@@ -29,13 +30,6 @@ impl Mount {
         let point = unescape(&m.mount_point.to_string_lossy());
         Self { device: m.majmin, root: unescape(&m.root).into(), point: point.into(), kind: m.fs_type }
     }
-}
-
-/// Space, tab, newline and backslash stand as three octal digits (proc(5)).
-fn unescape(path: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(path.to_string(), |p, (from, to)| p.replace(from, to))
 }
 
 fn table(pid: Option<i32>) -> Result<Vec<Mount>> {
