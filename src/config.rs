@@ -272,3 +272,10 @@ document! {
     /// config-linux.md#seccomp
     SeccompArg { index: u64, value: u64, value_two: u64, op: String }
 }
+
+impl Config {
+    /// The value of an annotation.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+}

@@ -23,10 +23,8 @@ pub struct Hook {
 
 /// Where the annotations run.oci.hooks.stdout and .stderr have the output of every hook go, each with its name.
 pub fn outputs(config: &config::Config) -> [Option<(&'static str, &str)>; 2] {
-    ["run.oci.hooks.stdout", "run.oci.hooks.stderr"].map(|name| {
-        let file = config.annotations.as_ref().and_then(|a| a.get(name));
-        file.map(|f| (name, f.as_str()))
-    })
+    ["run.oci.hooks.stdout", "run.oci.hooks.stderr"]
+        .map(|name| config.annotation(name).map(|file| (name, file)))
 }
 
 /// The six kinds, in the order of their points.

@@ -16,12 +16,6 @@ pub struct User {
     pub umask: u32,
 }
 
-/// crun's annotation: no setgroups(2) at all, when it is there and not 0.
-pub fn keeps_groups(d: &Draft) -> bool {
-    let value = d.config.annotations.as_ref().and_then(|a| a.get("run.oci.keep_original_groups"));
-    value.is_some_and(|v| v != "0")
-}
-
 /// setgroups(2) takes no more (credentials(7), NGROUPS_MAX).
 const MAX_GROUPS: usize = 65536;
 
@@ -32,7 +26,8 @@ pub fn plan(d: &mut Draft) -> Result<User> {
     let gid = id("process.user.gid", user.gid.unwrap_or(0))?;
     mapped(d, "process.user.uid", "linux.uidMappings", &d.maps.uid, uid)?;
     mapped(d, "process.user.gid", "linux.gidMappings", &d.maps.gid, gid)?;
-    let keep_groups = keeps_groups(d);
+    // crun's annotation: no setgroups(2) at all, when it is there and not 0.
+    let keep_groups = d.config.annotation("run.oci.keep_original_groups").is_some_and(|v| v != "0");
     let additional = user.additional_gids.unwrap_or_default();
     if additional.len() > MAX_GROUPS {
         return Err(Error::invalid(

@@ -10,7 +10,7 @@ use super::step::{Act, Mount, MountWhat, OnProc, Open, OpenWhat, Step, Tree};
 use super::{Draft, cstring};
 use crate::config;
 use crate::error::{Error, Result};
-use options::{Options, RDONLY};
+use options::{Idmap, Options, RDONLY};
 use std::ffi::CString;
 
 pub use options::propagation;
@@ -269,17 +269,14 @@ fn bind(d: &mut Draft, e: &Entry, o: &Options, recursive: bool) -> Result<MountW
 /// The mappings of an id-mapped mount: its own, those that the option names, or those of the container's user namespace.
 fn id_maps(d: &Draft, e: &Entry, o: &Options) -> Result<Option<Maps>> {
     let at = format!("{}.options", e.at);
-    let named = o.idmap.as_ref().and_then(|i| i.maps.as_deref());
     match (idmap::of_mount(&e.at, e.doc)?, &o.idmap) {
-        (Some(_), _) if named.is_some() => Err(Error::invalid(
+        (None, None) => Ok(None),
+        (Some(_), Some(Idmap { maps: Some(_), .. })) => Err(Error::invalid(
             at,
             "idmap has mappings, and so have uidMappings and gidMappings of the mount",
         )),
-        (None, None) => Ok(None),
         (Some(maps), _) => Ok(Some(maps)),
-        (None, Some(_)) if named.is_some() => {
-            idmap::of_option(&at, named.unwrap_or_default(), &d.maps).map(Some)
-        }
+        (None, Some(Idmap { maps: Some(text), .. })) => idmap::of_option(&at, text, &d.maps).map(Some),
         (None, Some(_)) if d.maps.uid.is_empty() => {
             Err(Error::invalid(at, "idmap needs uidMappings and gidMappings, of the mount or of linux"))
         }
@@ -399,8 +396,7 @@ fn page(at: &str, params: &Params) -> Result<Option<CString>> {
 fn context_type<'a>(d: &Draft<'a>) -> Result<&'a str> {
     const AT: &str = "annotations.run.oci.mount_context_type";
     const TYPES: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
-    let name = d.config.annotations.as_ref().and_then(|a| a.get("run.oci.mount_context_type"));
-    match name.map(String::as_str) {
+    match d.config.annotation("run.oci.mount_context_type") {
         None => Ok(TYPES[0]),
         Some(name) if TYPES.contains(&name) => Ok(name),
         Some(name) => Err(Error::invalid(AT, format!("{name:?} is unknown; known are {}", TYPES.join(", ")))),
