@@ -69,8 +69,10 @@ impl Place {
     }
 
     /// Slices are systemd's, and the unit is ours once it is started.
-    fn managed(mut self) -> Place {
-        (self.managed, self.found) = (true, self.parts() - 1);
+    fn managed_if(mut self, managed: bool) -> Place {
+        if managed {
+            (self.managed, self.found) = (true, self.parts() - 1);
+        }
         self
     }
 
@@ -112,16 +114,11 @@ impl Cgroup {
     pub fn recorded(plan: &CgroupPlan) -> Recorded {
         let v1 = plan.v1.iter().map(|p| {
             let freezer = p.controllers.iter().any(|c| c == "freezer");
-            let place = Place::of(&p.mount, &p.path, false, freezer);
-            match plan.unit.is_some() && plan::makes(&p.controllers) {
-                true => place.managed(),
-                false => place,
-            }
+            let managed = plan.unit.is_some() && plan::makes(&p.controllers);
+            Place::of(&p.mount, &p.path, false, freezer).managed_if(managed)
         });
-        let v2 = plan.v2.iter().map(|p| match (Place::of(&p.mount, &p.path, true, false), &plan.unit) {
-            (place, Some(_)) => place.managed(),
-            (place, None) => place,
-        });
+        let v2 = plan.v2.iter();
+        let v2 = v2.map(|p| Place::of(&p.mount, &p.path, true, false).managed_if(plan.unit.is_some()));
         Recorded { places: v1.chain(v2).collect(), unit: plan.unit.as_ref().map(systemd::Recorded::of) }
     }
 
