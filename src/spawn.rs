@@ -249,15 +249,16 @@ fn enter_pid(plan: &Plan, slots: &Slots) -> Result<Option<OwnedFd>> {
 /// Clones init into its cgroup. Where clone3 is filtered, or pids.max is 0, which lets nobody be born but anybody in, init
 /// joins by itself, as on v1. Where we may not move a process into it, `by_parent` systemd may.
 fn clone_into(init: &mut Init, flags: i32, cgroup: Option<&OwnedFd>, by_parent: bool) -> Result<clone::Side> {
-    let mut cloned = clone::clone(flags, cgroup, false);
-    if by_parent && matches!(cloned, Err(Errno::EACCES | Errno::EPERM)) && cgroup.is_some() {
-        cloned = clone::clone(flags, None, false);
-    } else if let (Err(Errno::ENOSYS | Errno::EAGAIN), Some(cgroup)) = (&cloned, cgroup) {
-        let procs = fd::openat(cgroup, c"cgroup.procs", libc::O_WRONLY, 0);
-        init.join_by(procs.map_err(os("linux.cgroupsPath", "open cgroup.procs"))?);
-        cloned = clone::clone(flags, None, false);
+    let failed = |e| clone_failed("linux.namespaces", "clone3", e);
+    match (clone::clone(flags, cgroup, false), cgroup) {
+        (Err(Errno::EACCES | Errno::EPERM), Some(_)) if by_parent => {}
+        (Err(Errno::ENOSYS | Errno::EAGAIN), Some(cgroup)) => {
+            let procs = fd::openat(cgroup, c"cgroup.procs", libc::O_WRONLY, 0);
+            init.join_by(procs.map_err(os("linux.cgroupsPath", "open cgroup.procs"))?);
+        }
+        (cloned, _) => return cloned.map_err(failed),
     }
-    cloned.map_err(|e| clone_failed("linux.namespaces", "clone3", e))
+    clone::clone(flags, None, false).map_err(failed)
 }
 
 /// Kills a child of ours and collects it.
