@@ -125,23 +125,7 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<
     };
     let upper = make("upper", 0o755)?; // first: by it the sweep knows that the bundle is there
     make("rootfs", 0o755)?;
-    // The upper directory is the root of the mount: overlayfs shows its metadata, not that of the layers.
-    let to = view::open(&upper)?;
-    let from = stack
-        .root
-        .as_deref()
-        .map(view::open)
-        .transpose()?
-        .map(|root| look(&root, b""))
-        .transpose()?
-        .flatten();
-    match from {
-        Some(from) => {
-            copy_metadata(&from, &to).map_err(|e| view::failed(b"upper", "copy the metadata", e))?
-        }
-        None => std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755))
-            .map_err(|e| Error::io(upper.display().to_string(), "chmod", &e))?,
-    }
+    root_metadata(stack, &upper)?;
     let text = |p: &Path| {
         p.to_str().map(str::to_string).ok_or_else(|| Error::invalid(p.display().to_string(), "is not UTF-8"))
     };
@@ -176,6 +160,19 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<
         let _ = overlay::unmount(&path.join("rootfs")); // before it is removed with the bundle
     }
     written
+}
+
+/// The upper directory is the root of the mount: overlayfs shows its metadata, not that of the layers.
+fn root_metadata(stack: &Stack, upper: &Path) -> Result<()> {
+    let root = stack.root.as_deref().map(view::open).transpose()?;
+    match root.map(|root| look(&root, b"")).transpose()?.flatten() {
+        Some(from) => {
+            let to = view::open(upper)?;
+            copy_metadata(&from, &to).map_err(|e| view::failed(b"upper", "copy the metadata", e))
+        }
+        None => std::fs::set_permissions(upper, std::fs::Permissions::from_mode(0o755))
+            .map_err(|e| Error::io(upper.display().to_string(), "chmod", &e)),
+    }
 }
 
 fn write(path: &Path, text: &[u8]) -> Result<()> {

@@ -33,11 +33,8 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    if let Some(socket) = &args.pidfd_socket {
-        console::check_socket("--pidfd-socket", socket)?;
-    }
-    if let Some(socket) = &args.console_socket {
-        console::check_socket("--console-socket", socket)?;
+    for (at, socket) in [("--pidfd-socket", &args.pidfd_socket), ("--console-socket", &args.console_socket)] {
+        socket.as_ref().map_or(Ok(()), |s| console::check_socket(at, s))?;
     }
     let below = args.cgroup.iter().map(|t| Below::parse(t)).collect::<Result<Vec<_>>>()?;
     let cgroup = Cgroup::for_another(&c.record.cgroup, &below, init.pid)?;
@@ -72,12 +69,8 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     match foreground {
         None => Ok(0),
         Some(f) => {
-            let code = f.wait(
-                child.process.pid,
-                child.pidfd.as_fd(),
-                Ends { master: child.master.take(), ready: None },
-            );
-            code.inspect_err(|_| child.kill())
+            let ends = Ends { master: child.master.take(), ready: None };
+            f.wait(child.process.pid, child.pidfd.as_fd(), ends).inspect_err(|_| child.kill())
         }
     }
 }
