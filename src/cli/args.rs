@@ -116,8 +116,11 @@ pub struct Exec {
     /// Run in a paused container, as soon as that is resumed
     #[arg(long)]
     pub ignore_paused: bool,
-    /// [CONTROLLER[,CONTROLLER]:]PATH, a cgroup below the container's to run in; may be repeated
-    #[arg(long, num_args = 1)]
+    #[arg(
+        long,
+        num_args = 1,
+        help = "[CONTROLLER[,CONTROLLER]:]PATH, a cgroup below the container's to run in; may be repeated"
+    )]
     pub cgroup: Vec<String>,
     /// Container identifier
     #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new(), required = true)]
