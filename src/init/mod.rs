@@ -24,7 +24,7 @@ use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A step that failed: the call and its errno; longer words stand in [`Init::detail`].
+/// A step that failed: the call and its errno; longer words stand in `Init::detail`.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub call: &'static str,

@@ -6,9 +6,9 @@
 //! - The native architecture is always covered. One that is not listed kills the thread, and so do x32 numbers where
 //!   x32 is not listed.
 //! - Calls whose names no architecture of the profile knows are skipped; so are rules that ask for the default action.
-//! - Which of several rules for one call wins: see [`precedence`].
+//! - Which of several rules for one call wins: see `precedence`.
 //! - i386 makes some calls through `socketcall` and `ipc`: a rule for one of them covers both ways.
-//! - Calls newer than the profile answer ENOSYS: see [`newer_calls`].
+//! - Calls newer than the profile answer ENOSYS: see `newer_calls`.
 
 mod emit;
 #[cfg(test)]
