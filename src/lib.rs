@@ -4,7 +4,7 @@
 //!
 //! | room | job | may touch |
 //! |---|---|---|
-//! | [`cli`], [`log`] | argv to a request; the log file and what goes to standard error | the log |
+//! | [`cli`], [`log`] | argv to a request; a log file, syslog or the journal, and what goes to standard error | the log |
 //! | [`error`] | the one error type, its printing | nothing |
 //! | [`config`], [`bundle`] | the document as it was written; a bundle opened | the bundle |
 //! | [`host`] | facts about the host, asked once | procfs, sysfs, read only |
@@ -13,7 +13,7 @@
 //! | [`plan`] | document + facts to a decided plan: one file for each section, and [`plan::order`] for **the** order of steps | nothing: pure |
 //! | [`spawn`], [`sync`], [`idmaps`], [`interfaces`], [`notify`] | the parent's half: descriptors, the clone, answers to init | the child |
 //! | [`init`] | the container's half: each step done or reported, without allocating | its own namespaces |
-//! | [`cgroup`] | cgroups made, joined, limited, read, frozen, killed, removed | cgroupfs |
+//! | [`cgroup`] | cgroups made, by us or by systemd, joined, limited, read, frozen, killed, removed | cgroupfs, the bus of systemd |
 //! | [`resctrl`] | shares of cache and memory bandwidth (Intel RDT) | the resctrl file system |
 //! | [`hooks`], [`console`], [`foreground`], [`ready`] | hooks of the host; terminals; the wait for a program in the foreground; sd_notify | processes, ttys |
 //! | [`criu`] | checkpoint and restore: criu asked over its socket, and the mounts that it finds | criu, a mount namespace for it |
@@ -21,9 +21,9 @@
 //! | [`image`] | `imgtool`: layered images to bundles | store, bundle |
 //! | [`sys`] | one function per system call; **the only unsafe code** | the kernel |
 //!
-//! A container's life: `cli` → `verbs::make` → `bundle` → `host` → `plan` (all that can be told without touching anything
-//! ends here) → `container` reserves the id → `cgroup` → `spawn` clones `init`, which asks its parent for what only it may
-//! do, and waits at the gate → `verbs::start` opens the gate.
+//! A container's life: `cli` → `verbs::make` → `bundle` → `host` → `plan` (all that can be told without touching
+//! anything ends here) → `container` reserves the id → `cgroup`, `resctrl` → `spawn` clones `init`, which asks its
+//! parent for what only it may do, and waits at the gate → `verbs::start` opens the gate.
 #![deny(unsafe_code)]
 
 pub mod bundle;
