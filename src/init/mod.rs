@@ -180,6 +180,7 @@ impl<'a> Init<'a> {
         self.slots
     }
 
+    /// As long as the list of acts is.
     fn step(&mut self, n: usize) -> Done {
         let steps = self.steps;
         match &steps[n].act {
