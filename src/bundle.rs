@@ -24,8 +24,8 @@ pub struct Overlay {
     pub options: Vec<String>,
 }
 
-/// Whether overlayfs takes a directory by this path: fsconfig(2) has 256 bytes for a value, and a backslash in one is an
-/// escape. Any other is entered and called `.`.
+/// Whether overlayfs takes a directory by this path: fsconfig(2) has 256 bytes for a value, and a backslash in one is
+/// an escape. Any other is entered and called `.`.
 pub fn is_plain(path: &[u8]) -> bool {
     path.len() < 256 && !path.contains(&b'\\')
 }

@@ -7,8 +7,8 @@ use crate::sys::{Errno, clone, fd, ns};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
-/// Writes both maps for `pid`. An ordinary user may map itself alone; more is for newuidmap(1) and newgidmap(1), which know
-/// the user's subordinate ranges.
+/// Writes both maps for `pid`. An ordinary user may map itself alone; more is for newuidmap(1) and newgidmap(1),
+/// which know the user's subordinate ranges.
 pub fn write(pid: i32, maps: &Maps) -> Result<()> {
     let (euid, egid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     if euid == 0 {

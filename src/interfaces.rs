@@ -1,4 +1,5 @@
-//! config-linux.md#network-devices: interfaces of the host moved into the container's network namespace, by rtnetlink(7).
+//! config-linux.md#network-devices: interfaces of the host moved into the container's network namespace, by
+//! rtnetlink(7).
 
 use crate::error::{Error, Result};
 use crate::plan::net::Interface;

@@ -1,8 +1,8 @@
 //! sd_notify(3): the word of the container's program that it is ready, passed on to the service manager of our caller.
 //!
-//! The program gets a socket of ours, in a directory beside the container's record that it sees at [`INSIDE`]. READY=1 is
-//! passed on, once, with the pid by which the manager knows the program; nothing else is, since it would speak for the
-//! whole service.
+//! The program gets a socket of ours, in a directory beside the container's record that it sees at [`INSIDE`].
+//! READY=1 is passed on, once, with the pid by which the manager knows the program; nothing else is, since it would
+//! speak for the whole service.
 
 use crate::container::Container;
 use crate::error::{Error, Result, os};

@@ -1,9 +1,9 @@
 //! Our own program sealed against the container (CVE-2019-5736).
 //!
-//! A process inside the container's namespaces that still runs our program shows it as /proc/PID/exe; opened for writing
-//! from there, the host's runtime could be replaced. So we run again from a read-only detached clone of the mount that
-//! holds us: the file is the same and no byte is copied, but no descriptor of that mount can write. Without the right to
-//! clone mounts the program is copied into a sealed memory file.
+//! A process inside the container's namespaces that still runs our program shows it as /proc/PID/exe; opened for
+//! writing from there, the host's runtime could be replaced. So we run again from a read-only detached clone of the
+//! mount that holds us: the file is the same and no byte is copied, but no descriptor of that mount can write.
+//! Without the right to clone mounts the program is copied into a sealed memory file.
 
 use crate::error::{Error, Result, os};
 use crate::plan::step::Attr;

@@ -21,8 +21,8 @@ pub type Slots = Vec<Option<OwnedFd>>;
 /// Opens what only the host can tell: bind sources and namespaces. Nothing was touched yet.
 pub fn open_early(plan: &Plan) -> Result<Slots> {
     let mut slots: Slots = plan.opens.iter().map(|_| None).collect();
-    // The rootfs first: its mount is then the oldest of the container's, and criu, which takes the propagation of all that
-    // come from one mount of the host from the youngest, finds it at a source that is not the rootfs alone.
+    // The rootfs first: its mount is then the oldest of the container's, and criu, which takes the propagation of all
+    // that come from one mount of the host from the youngest, finds it at a source that is not the rootfs alone.
     let is_root = |n: &usize| plan.opens[*n].at == "root.path";
     let (root, others): (Vec<_>, Vec<_>) = (0..slots.len()).partition(is_root);
     for n in root.into_iter().chain(others) {
@@ -205,8 +205,8 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) ->
     if let Ok(clone::Side::Child) = cloned {
         init.run()
     }
-    // Whatever became of the clone: hooks are children of ours, too. Root of a user namespace below the one that owns our
-    // pid namespace may not go back (setns(2)), which matters to nobody else.
+    // Whatever became of the clone: hooks are children of ours, too. Root of a user namespace below the one that owns
+    // our pid namespace may not go back (setns(2)), which matters to nobody else.
     let back = match home.map_or(Ok(()), |home| ns::enter(&home, crate::plan::spawn::NEWPID)) {
         Err(Errno::EPERM) if plan.hooks == Default::default() => Ok(()),
         other => other,
@@ -246,8 +246,8 @@ fn enter_pid(plan: &Plan, slots: &Slots) -> Result<Option<OwnedFd>> {
     Ok(Some(home))
 }
 
-/// Clones init into its cgroup. Where clone3 is filtered, or pids.max is 0, which lets nobody be born but anybody in, init
-/// joins by itself, as on v1. Where we may not move a process into it, `by_parent` systemd may.
+/// Clones init into its cgroup. Where clone3 is filtered, or pids.max is 0, which lets nobody be born but anybody in,
+/// init joins by itself, as on v1. Where we may not move a process into it, `by_parent` systemd may.
 fn clone_into(init: &mut Init, flags: i32, cgroup: Option<&OwnedFd>, by_parent: bool) -> Result<clone::Side> {
     let failed = |e| clone_failed("linux.namespaces", "clone3", e);
     match (clone::clone(flags, cgroup, false), cgroup) {
@@ -327,7 +327,8 @@ impl Child {
         }
     }
 
-    /// What needs the pid of init and no request: its group of resctrl, the OOM score, and the state for hooks that init runs.
+    /// What needs the pid of init and no request: its group of resctrl, the OOM score, and the state for hooks that
+    /// init runs.
     fn prepare(&self, plan: &Plan, member: Member, slots: &Slots) -> Result<()> {
         match member.container.record.rdt.join(self.process.pid) {
             // Whoever removed it has put the container into the default group, and what exec starts goes there too.

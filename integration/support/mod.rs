@@ -1,5 +1,5 @@
-//! What integration tests share: a bundle with a real rootfs, the binary under test with a state root of its own, and an
-//! end that leaves nothing behind, even when the test fails.
+//! What integration tests share: a bundle with a real rootfs, the binary under test with a state root of its own, and
+//! an end that leaves nothing behind, even when the test fails.
 #![allow(dead_code)] // each test program uses its part
 
 use serde_json::{Value, json};

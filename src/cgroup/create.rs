@@ -177,8 +177,8 @@ fn give(plan: &V2, place: &Place, dir: &Dir) -> Result<()> {
     plan.owner.map_or(Ok(()), |uid| v2::hand_over(dir, &place.name(), uid))
 }
 
-/// Makes every part of the path. `above` is called with each parent before its child is there, `below` with the paths of
-/// both, and whether it was made, after.
+/// Makes every part of the path. `above` is called with each parent before its child is there, `below` with the paths
+/// of both, and whether it was made, after.
 fn make(
     place: &Place,
     above: &mut dyn FnMut(&Dir, &str) -> Result<()>,

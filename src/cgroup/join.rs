@@ -27,9 +27,9 @@ impl Below {
 }
 
 impl Cgroup {
-    /// Opens it for a process more. v1: `tasks` of every hierarchy; v2: the directory to be born in. A hierarchy in which
-    /// the container has none, since its creator had no right to make one, is left out. `init` is the pid of the
-    /// container's init.
+    /// Opens it for a process more. v1: `tasks` of every hierarchy; v2: the directory to be born in. A hierarchy in
+    /// which the container has none, since its creator had no right to make one, is left out. `init` is the pid of
+    /// the container's init.
     pub fn for_another(recorded: &Recorded, below: &[Below], init: i32) -> Result<Cgroup> {
         let cgroup = Cgroup::default();
         for (place, below) in recorded.places.iter().zip(places(recorded, below)?) {

@@ -135,7 +135,8 @@ impl Cgroup {
         create::admit(plan, recorded, pid)
     }
 
-    /// A process more, for which the caller's own right may not do: a user's, from outside of what systemd delegated to it.
+    /// A process more, for which the caller's own right may not do: a user's, from outside of what systemd delegated
+    /// to it.
     pub fn join_unit(&self, pid: i32) -> Result<()> {
         let there = self.places.iter().any(|p| p.managed && p.open().is_ok_and(|d| d.pids().contains(&pid)));
         match &self.unit {

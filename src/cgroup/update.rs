@@ -155,8 +155,8 @@ fn change<'a>(dir: &Dir, number: usize, write: &'a Write) -> Result<Option<Chang
     Ok(Some(Change { dir: number, write, file, value, old }))
 }
 
-/// Undoes these changes, the last one first: each state on the way back was one on the way here. The properties that stay
-/// changed.
+/// Undoes these changes, the last one first: each state on the way back was one on the way here. The properties that
+/// stay changed.
 fn put_back(dirs: &[Dir], changes: &[Change]) -> Vec<String> {
     let mut left: BTreeMap<(usize, &str), &str> = BTreeMap::new();
     for c in changes.iter().rev() {

@@ -229,8 +229,8 @@ pub const COMMIT: &str = match option_env!("ORLOP_COMMIT") {
 /// that variable empty, or with a directory of someone else: then `/run/user/UID/orlop`, or at last
 /// `/tmp/orlop-UID`, which must be made 0700 and be refused when it belongs to another.
 ///
-/// `usable` says whether a directory is there and ours to write. Root of a user namespace may be an ordinary user (rootless
-/// podman and buildah call us from theirs), who cannot write to /run.
+/// `usable` says whether a directory is there and ours to write. Root of a user namespace may be an ordinary user
+/// (rootless podman and buildah call us from theirs), who cannot write to /run.
 pub fn default_root(euid: u32, xdg: Option<OsString>, usable: impl Fn(&Path) -> bool) -> PathBuf {
     let xdg = xdg.map(PathBuf::from).filter(|p| p.is_absolute());
     if euid == 0 {

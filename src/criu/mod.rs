@@ -2,10 +2,10 @@
 //!
 //! We speak criu's RPC (`criu swrk FD`, protobuf messages over a socket) rather than its command line, though that has
 //! nearly every option: only by RPC does criu hand over the master of a restored terminal (`orphan-pts-master`), wait
-//! while hooks prepare the network (`setup-namespaces`), and tell init's pid before anything of it runs, so that it is on
-//! record first. `--action-script` would be a program of ours that criu starts, without the descriptor and without our
-//! lock. The messages are few, so they are declared as structs for prost, and no compiler of `.proto` files is needed;
-//! crates around criu's RPC bring one, and lack half of the fields.
+//! while hooks prepare the network (`setup-namespaces`), and tell init's pid before anything of it runs, so that it
+//! is on record first. `--action-script` would be a program of ours that criu starts, without the descriptor and
+//! without our lock. The messages are few, so they are declared as structs for prost, and no compiler of `.proto`
+//! files is needed; crates around criu's RPC bring one, and lack half of the fields.
 //!
 //! criu restores init as a child of ours (`rst_sibling`), in the place where [`crate::spawn`] clones it for `create`:
 //! whoever reaps created containers reaps restored ones. It works in a mount namespace that we made for it, where the
@@ -53,8 +53,8 @@ impl Recorded {
 /// The file of the image directory with [`Recorded::streams`], by the name and in the form that runc has.
 const STREAMS: &str = "descriptors.json";
 
-/// Kinds of joined namespaces that criu leaves alone, and what we call them, as runc does, so that either's images serve
-/// the other.
+/// Kinds of joined namespaces that criu leaves alone, and what we call them, as runc does, so that either's images
+/// serve the other.
 const EXTERNAL: [(i32, &str); 2] = [(NEWNET, "extRootNetNS"), (NEWPID, "extRootPidNS")];
 
 /// Directories of criu, held open.
@@ -142,8 +142,8 @@ pub fn is_installed() -> bool {
     std::env::split_paths(&path).any(|dir| dir.join("criu").is_file())
 }
 
-/// criu's own settings for this container, which win over ours: the file that an annotation names, none when that is empty;
-/// without the annotation that of the host, where runc looks too. criu does without one that is not there.
+/// criu's own settings for this container, which win over ours: the file that an annotation names, none when that is
+/// empty; without the annotation that of the host, where runc looks too. criu does without one that is not there.
 fn config_file(annotations: &BTreeMap<String, String>) -> Option<String> {
     match annotations.get("org.criu.config") {
         Some(file) => Some(file.clone()).filter(|f| !f.is_empty()),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 /// The null device, which covers masked files: one name for all of them, as in runc's images.
 pub const NULL: &str = "/dev/null";
 
-/// File systems that are not the host's though it may have them mounted: criu mounts what the namespaces of the container
-/// show.
+/// File systems that are not the host's though it may have them mounted: criu mounts what the namespaces of the
+/// container show.
 const OF_NAMESPACES: [&str; 5] = ["proc", "sysfs", "mqueue", "devpts", "cgroup2"];
 
 /// One mount, as far as it matters here.
@@ -53,7 +53,8 @@ pub fn external(init: i32, own_cgroups: bool) -> Result<Vec<(PathBuf, String)>> 
     select(&host, &inside, own_cgroups).into_iter().map(name).collect()
 }
 
-/// A file system that the host has mounted too is the host's, but for what lies in the rootfs and what a namespace shows.
+/// A file system that the host has mounted too is the host's, but for what lies in the rootfs and what a namespace
+/// shows.
 fn select(host: &[Mount], inside: &[Mount], own_cgroups: bool) -> Vec<PathBuf> {
     let root = inside.iter().rfind(|m| m.point == Path::new("/"));
     let in_rootfs = |m: &Mount| root.is_some_and(|r| r.device == m.device && m.root.starts_with(&r.root));

@@ -1,5 +1,5 @@
-//! The mount namespace that criu works in, and what it finds there: the rootfs, with every mount point that the container
-//! needs, and the trees that are the host's.
+//! The mount namespace that criu works in, and what it finds there: the rootfs, with every mount point that the
+//! container needs, and the trees that are the host's.
 //!
 //! criu wants a root that is a mount point whose parent is not covered, and makes no mount points. What we mount for it
 //! goes with it, whatever becomes of us.
@@ -44,8 +44,8 @@ pub struct Stage {
     pub external: Vec<Pair>,
 }
 
-/// Mounts the rootfs in a tmpfs over a directory of the container's record, and looks for mount points that are missing, in
-/// a copy on top of it, where binds may come and go.
+/// Mounts the rootfs in a tmpfs over a directory of the container's record, and looks for mount points that are
+/// missing, in a copy on top of it, where binds may come and go.
 pub fn build(plan: &Plan, slots: &Slots, dir: &Path) -> Result<Stage> {
     let at = dir.to_string_lossy().into_owned();
     fs::create_dir(dir).map_err(|e| Error::io(&*at, "mkdir", &e))?;
@@ -102,10 +102,10 @@ fn root_tree(plan: &Plan, place: &Path) -> Result<OwnedFd> {
 
 /// Where criu finds what is the host's, with the attributes that the mount shall have.
 ///
-/// criu sets those of the first mount of a source alone: of two read-only mounts of one directory the second would become
-/// writable. So a source with attributes lies in a view of its file system that has them already. The view shows the
-/// whole mount: criu takes its propagation for every mount that comes from there, which the kernel allows only from a
-/// root that is above theirs.
+/// criu sets those of the first mount of a source alone: of two read-only mounts of one directory the second would
+/// become writable. So a source with attributes lies in a view of its file system that has them already. The view
+/// shows the whole mount: criu takes its propagation for every mount that comes from there, which the kernel allows
+/// only from a root that is above theirs.
 struct Sources<'a> {
     dir: &'a Path,
     views: Vec<(PathBuf, Attr, PathBuf)>,
@@ -252,8 +252,8 @@ impl Points<'_> {
         fs::canonicalize(&path).map_err(|e| Error::io(&step.at, format!("open {path:?}"), &e))
     }
 
-    /// Finds or makes a mount point. Its path in the container is that which the kernel tells, without links. What lies in
-    /// a new file system criu brings back itself.
+    /// Finds or makes a mount point. Its path in the container is that which the kernel tells, without links. What
+    /// lies in a new file system criu brings back itself.
     fn point(
         &self,
         step: &Step,

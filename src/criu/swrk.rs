@@ -37,7 +37,8 @@ impl Swrk {
     pub fn spawn(streams: Streams, keep: &[&OwnedFd]) -> Result<Self> {
         let call = |what: &'static str| os("criu", what);
         let (ours, theirs) = fd::socketpair().map_err(call("socketpair"))?;
-        fd::cloexec_from(3).map_err(call("close_range"))?; // what our caller leaked is neither criu's nor the container's
+        // What our caller leaked is neither criu's nor the container's.
+        fd::cloexec_from(3).map_err(call("close_range"))?;
         for kept in keep.iter().copied().chain([&theirs]) {
             fd::dup_to(kept.as_raw_fd(), kept.as_raw_fd()).map_err(call("fcntl F_SETFD"))?;
         }

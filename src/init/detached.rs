@@ -1,4 +1,5 @@
-//! A mount that is attached nowhere yet: nobody can reach it, so what it gets before it is attached was never otherwise.
+//! A mount that is attached nowhere yet: nobody can reach it, so what it gets before it is attached was never
+//! otherwise.
 
 use super::{Done, Fault, mount::is_directory};
 use crate::plan::mounts::options::{ATIME, NODEV, NOEXEC, NOSUID, RDONLY};

@@ -31,7 +31,8 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// `only_if` is a file of the container that must be there. A link that is there already stays, unless it must be replaced (ptmx of an image).
+    /// `only_if` is a file of the container that must be there. A link that is there already stays, unless it must be
+    /// replaced (ptmx of an image).
     pub(super) fn symlink(&mut self, to: &CStr, at: &CStr, only_if: Option<&CStr>, replace: bool) -> Done {
         if let Some(file) = only_if {
             if path::open(self.root()?, file, libc::O_PATH, 0, path::IN_ROOT).is_err() {

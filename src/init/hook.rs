@@ -57,8 +57,8 @@ pub fn run(job: &Job, output: &mut [u8]) -> Done<(End, usize)> {
     }
 }
 
-/// In the hook's process: a group of its own, the state on standard input, its output to us, nothing else open but, until
-/// execve, what `fail` goes by.
+/// In the hook's process: a group of its own, the state on standard input, its output to us, nothing else open but,
+/// until execve, what `fail` goes by.
 fn become_hook(job: &Job, into: &OwnedFd, fail: &OwnedFd) -> Sys<Errno> {
     clone::new_group()?;
     fd::rewind(job.state)?;

@@ -267,8 +267,8 @@ impl<'a> Init<'a> {
         fd::close_range(first, u32::MAX, 0).during("close_range")
     }
 
-    /// "0" means the writer itself, which spares the kernel the lock that moving another process takes. execve closes the
-    /// files, by one call less for each.
+    /// "0" means the writer itself, which spares the kernel the lock that moving another process takes. execve closes
+    /// the files, by one call less for each.
     fn join_cgroups(&mut self) -> Done {
         for tasks in &self.cgroups {
             fd::write(tasks, b"0").during("write \"0\" to the cgroup")?;
@@ -276,8 +276,8 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
-    /// Joins in order, the user namespace last. Over some of the others we may have rights only then: what is refused at
-    /// first is tried again at the end.
+    /// Joins in order, the user namespace last. Over some of the others we may have rights only then: what is refused
+    /// at first is tried again at the end.
     fn join_namespaces(&mut self, list: &[(usize, i32)], keep_groups: bool) -> Done {
         let mut refused = 0u64;
         for (n, (slot, kind)) in list.iter().enumerate() {

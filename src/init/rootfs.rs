@@ -42,8 +42,8 @@ impl Init<'_> {
         self.cover(tree, path)
     }
 
-    /// The tree goes onto the rootfs' own path: hooks that enter our mount namespace before the pivot find it there, with
-    /// all that we mount below, and may mount more. We ourselves look nothing up by that path again.
+    /// The tree goes onto the rootfs' own path: hooks that enter our mount namespace before the pivot find it there,
+    /// with all that we mount below, and may mount more. We ourselves look nothing up by that path again.
     ///
     /// Nothing that is mounted in the rootfs may appear on the host, and pivot_root(2) refuses a shared mount. What the
     /// host mounts below it comes in, unless linux.rootfsPropagation made the tree private.

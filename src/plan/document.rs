@@ -36,8 +36,8 @@ fn version(text: &str) -> Result<()> {
     }
 }
 
-/// `linux.resources` as the version of the document means it: before 1.3.0 a pids.limit of 0 was none, and podman writes
-/// it for `--pids-limit -1`.
+/// `linux.resources` as the version of the document means it: before 1.3.0 a pids.limit of 0 was none, and podman
+/// writes it for `--pids-limit -1`.
 pub fn resources(config: &Config) -> Option<Cow<'_, Resources>> {
     let r = config.linux.as_ref()?.resources.as_ref()?;
     let minor = config.oci_version.as_deref().and_then(|v| v.split('.').nth(1)?.parse::<u32>().ok());

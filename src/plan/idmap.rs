@@ -82,8 +82,8 @@ pub fn of_mount(at: &str, mount: &config::Mount) -> Result<Option<Maps>> {
     }))
 }
 
-/// crun's `idmap=uids=0-1000-10#10-2000-5;gids=@0-1-10`: id of the file system, id that it shows as, count. Behind `@` the
-/// second is an id of the container. A kind that is not named is mapped as in the container.
+/// crun's `idmap=uids=0-1000-10#10-2000-5;gids=@0-1-10`: id of the file system, id that it shows as, count. Behind
+/// `@` the second is an id of the container. A kind that is not named is mapped as in the container.
 pub fn of_option(at: &str, text: &str, container: &Maps) -> Result<Maps> {
     let mut maps = container.clone();
     for part in text.split(';') {
@@ -129,8 +129,8 @@ fn range_of(at: &str, text: &str, own: &[IdMap]) -> Result<config::IdMapping> {
     Ok(config::IdMapping { container_id: number(id), host_id: number(shown), size: number(size) })
 }
 
-/// setgroups(2) is denied in the container: an ordinary user may write a gid map itself, of its one group, only after it
-/// gave that up (user_namespaces(7), CVE-2014-8989).
+/// setgroups(2) is denied in the container: an ordinary user may write a gid map itself, of its one group, only after
+/// it gave that up (user_namespaces(7), CVE-2014-8989).
 pub fn setgroups_denied(maps: &Maps, ns: &Namespaces, host: &Facts) -> bool {
     let own_group = matches!(maps.gid[..], [IdMap { outside, size: 1, .. }] if outside == host.egid);
     host.setgroups_denied || ns.is_new(NEWUSER) && !host.privileged && own_group

@@ -111,8 +111,8 @@ pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Ident
     Ok(s)
 }
 
-/// A session keyring, which the container's label may use (config.md#linux-process: selinuxLabel). Keys of the program's
-/// own are labelled by its policy again.
+/// A session keyring, which the container's label may use (config.md#linux-process: selinuxLabel). Keys of the
+/// program's own are labelled by its policy again.
 fn new_keyring(d: &Draft, process: &process::Process, s: &mut Vec<Step>) -> Result<()> {
     let label =
         |label| step("process.selinuxLabel", Act::ExecLabel { file: c"self/attr/keycreate".into(), label });

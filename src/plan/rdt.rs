@@ -1,4 +1,5 @@
-//! config-linux.md#intelrdt: the group of the resctrl file system whose share of cache and memory bandwidth a container has.
+//! config-linux.md#intelrdt: the group of the resctrl file system whose share of cache and memory bandwidth a
+//! container has.
 
 use super::Draft;
 use crate::error::{Error, Result};

@@ -25,8 +25,8 @@ pub enum OpenWhat {
     Tree { path: CString, recursive: bool, nofollow: bool, propagation: u64 },
     /// The same, id-mapped (mount_setattr(2) MOUNT_ATTR_IDMAP) by these mappings, `deep` with all that is below it.
     MappedTree { path: CString, recursive: bool, propagation: u64, maps: Maps, deep: bool },
-    /// The same for what exists only once the container is on record: its cgroup, with the one it stays in when it could
-    /// have none as `own`, or the directory of its notify socket.
+    /// The same for what exists only once the container is on record: its cgroup, with the one it stays in when it
+    /// could have none as `own`, or the directory of its notify socket.
     LateTree { path: CString, own: Option<CString> },
     /// A namespace file; `kind` is its CLONE_NEW* flag, checked by NS_GET_NSTYPE.
     Namespace { path: CString, kind: i32 },

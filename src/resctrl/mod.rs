@@ -1,4 +1,5 @@
-//! resctrl (Documentation/filesystems/resctrl.rst): the container's group, made, given its share, joined, read, removed.
+//! resctrl (Documentation/filesystems/resctrl.rst): the container's group, made, given its share, joined, read,
+//! removed.
 //!
 //! A process that is in a group begets all others there, so that only init, what `exec` starts and criu are written to
 //! `tasks`. A group that goes hands its processes to the default one: its removal never waits.
@@ -156,8 +157,8 @@ impl Recorded {
         groups.into_iter().try_for_each(|g| self.write(AT, &format!("{g}/tasks"), &pid.to_string()))
     }
 
-    /// Removes what was made for this container alone; of a creation that `failed`, its named group too, unless somebody
-    /// else is in it by now (config-linux.md#intelrdt: one that `closID` names stays).
+    /// Removes what was made for this container alone; of a creation that `failed`, its named group too, unless
+    /// somebody else is in it by now (config-linux.md#intelrdt: one that `closID` names stays).
     pub fn remove(&self, failed: bool) -> Result<()> {
         let unused = || fs::read(format!("{}/tasks", self.group)).is_ok_and(|t| t.is_empty());
         let path = match self.made && (!self.named || failed && unused()) {

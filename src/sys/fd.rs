@@ -239,8 +239,8 @@ pub fn seal(fd: impl AsFd, seals: i32) -> Sys {
     check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
 }
 
-/// poll(2) on some descriptors, negative ones left out; answers with the `revents` of each. `timeout` in milliseconds, negative
-/// for none.
+/// poll(2) on some descriptors, negative ones left out; answers with the `revents` of each. `timeout` in
+/// milliseconds, negative for none.
 pub fn poll<const N: usize>(fds: [(RawFd, i16); N], timeout: i32) -> Sys<[i16; N]> {
     let mut set = fds.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 });
     // SAFETY: the array is valid for its length.

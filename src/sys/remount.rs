@@ -14,7 +14,8 @@ const MS_NOSYMFOLLOW: u64 = 0x100;
 /// ST_NOSYMFOLLOW of statfs(2).
 const ST_NOSYMFOLLOW: u64 = 0x2000;
 
-/// MOUNT_ATTR_*, the flag of mount(2), and that of statfs(2). relatime and strictatime are told apart by neither's value.
+/// MOUNT_ATTR_*, the flag of mount(2), and that of statfs(2). relatime and strictatime are told apart by neither's
+/// value.
 const FLAGS: [(u64, u64, u64); 7] = [
     (RDONLY, libc::MS_RDONLY, libc::ST_RDONLY),
     (NOSUID, libc::MS_NOSUID, libc::ST_NOSUID),

@@ -7,7 +7,8 @@ use crate::plan::cgroup::systemd;
 use crate::plan::{mounts, process, seccomp, spawn};
 use serde_json::{Value, json};
 
-/// Every version of the specification from this one on, up to [`SPEC`]; what is newer is properties that we do not know.
+/// Every version of the specification from this one on, up to [`SPEC`]; what is newer is properties that we do not
+/// know.
 const OLDEST: &str = "1.0.0";
 const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];

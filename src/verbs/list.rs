@@ -15,8 +15,8 @@ pub enum Format {
     Quiet,
 }
 
-/// One that vanishes or is half made is left out; one that cannot be read is logged. `named`: the caller named the root,
-/// which must be there then.
+/// One that vanishes or is half made is left out; one that cannot be read is logged. `named`: the caller named the
+/// root, which must be there then.
 pub fn list(root: &StateRoot, named: bool, format: Format) -> Result<()> {
     if named {
         let at = root.path.to_string_lossy();

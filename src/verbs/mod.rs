@@ -67,8 +67,8 @@ fn imgtool(args: Vec<std::ffi::OsString>) -> Result<u8> {
     crate::image::cli::run(args)
 }
 
-/// A verb that this status does not allow; `act` is what cannot be done: `pause`. The first words are those of runc, which
-/// engines look for.
+/// A verb that this status does not allow; `act` is what cannot be done: `pause`. The first words are those of runc,
+/// which engines look for.
 fn not_running(c: &Container, status: Status, act: &str) -> Error {
     let what = format!("container not running: cannot {act} a {} container", status.as_str());
     Error::new(Kind::WrongState, format!("container {:?}", c.record.id), what)

@@ -15,8 +15,8 @@ pub fn ps(root: &StateRoot, args: &liboci_cli::Ps) -> Result<()> {
     super::print(&table(&args.ps_options, &pids)?)
 }
 
-/// Those of its cgroup and below; none when it is stopped. A cgroup without its init is not its own: one that an ordinary user
-/// could not make may have been made since for another container of the same name.
+/// Those of its cgroup and below; none when it is stopped. A cgroup without its init is not its own: one that an
+/// ordinary user could not make may have been made since for another container of the same name.
 fn pids(c: &Container) -> Result<BTreeSet<i32>> {
     let there = c.cgroup().pids();
     let init = c.init().map(|(init, _)| init).filter(|init| init.is_alive());
@@ -27,8 +27,8 @@ fn pids(c: &Container) -> Result<BTreeSet<i32>> {
     }
 }
 
-/// Without a cgroup: init and its descendants, and, if the pid namespace is its own, whoever else is in there. What `exec`
-/// brought in is no descendant, and an orphan without that namespace is not found.
+/// Without a cgroup: init and its descendants, and, if the pid namespace is its own, whoever else is in there. What
+/// `exec` brought in is no descendant, and an orphan without that namespace is not found.
 fn family(init: i32, private_pids: bool) -> Result<BTreeSet<i32>> {
     let all = all_processes().map_err(|e| Error::invalid("/proc", format!("cannot be read: {e}")))?;
     let namespace = |p: i32| std::fs::read_link(format!("/proc/{p}/ns/pid")).ok();

@@ -42,7 +42,8 @@ pub fn pids(groups: &Groups) -> Result<Pids> {
     }
 }
 
-/// Reservations where the kernel counts them (5.7), which are what a program sees refused. A hybrid host has them on v2.
+/// Reservations where the kernel counts them (5.7), which are what a program sees refused. A hybrid host has them on
+/// v2.
 pub fn hugetlb(groups: &Groups) -> Result<BTreeMap<String, Hugetlb>> {
     let mut all = BTreeMap::new();
     for f in groups.v1.iter().chain(&groups.v2) {

@@ -76,8 +76,9 @@ impl Bus {
         Ok(bus)
     }
 
-    /// SASL EXTERNAL without a name: the other side asks the kernel who we are, which is right in a user namespace, too. All
-    /// at once, as systemd's own programs do: its socket does not see a call that comes in one piece with `BEGIN`.
+    /// SASL EXTERNAL without a name: the other side asks the kernel who we are, which is right in a user namespace,
+    /// too. All at once, as systemd's own programs do: its socket does not see a call that comes in one piece with
+    /// `BEGIN`.
     fn authenticate(&mut self) -> Result<()> {
         let deadline = Instant::now() + self.patience;
         self.send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;

@@ -121,7 +121,8 @@ impl Systemd {
         self.call(PATH, MANAGER, member, body)
     }
 
-    /// While it executes itself again systemd is not on the bus: what it was not asked, or did not answer, is asked again.
+    /// While it executes itself again systemd is not on the bus: what it was not asked, or did not answer, is asked
+    /// again.
     fn call(
         &mut self,
         path: &str,

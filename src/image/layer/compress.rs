@@ -67,8 +67,8 @@ pub struct Seen {
 
 const CHUNK: usize = 256 << 10;
 
-/// Runs `sink` on the tar stream of `blob`, which must be at most `size` bytes long; afterwards all of the blob was read
-/// and hashed, whatever stands behind the archive.
+/// Runs `sink` on the tar stream of `blob`, which must be at most `size` bytes long; afterwards all of the blob was
+/// read and hashed, whatever stands behind the archive.
 pub fn through<T>(
     blob: impl Read + Send,
     size: u64,

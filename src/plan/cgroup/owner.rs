@@ -3,8 +3,9 @@
 use crate::plan::spawn::NEWCGROUP;
 use crate::plan::{Draft, idmap};
 
-/// The user that runs the program, as a uid of the host, if the container may manage cgroups below its own: on cgroup v2
-/// alone, since delegation is not safe on v1, in a cgroup namespace of its own, and with a mount of it that can be written.
+/// The user that runs the program, as a uid of the host, if the container may manage cgroups below its own: on cgroup
+/// v2 alone, since delegation is not safe on v1, in a cgroup namespace of its own, and with a mount of it that can be
+/// written.
 pub fn owner(d: &Draft) -> Option<u32> {
     if !d.host.cgroups.is_unified() || !d.ns.is_new(NEWCGROUP) {
         return None;

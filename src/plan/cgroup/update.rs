@@ -64,9 +64,9 @@ impl InForce {
 /// Above every limit, so that it compares as one.
 const UNLIMITED: i64 = i64::MAX;
 
-/// Decides every write, in order; [`V1::path`](super::V1) and [`V2::path`](super::V2) are those of the container's record
-/// and stay empty. Device rules are left out: an update never touches them, whatever engines send along (the CRI's
-/// whole list), and programs that others attached stay.
+/// Decides every write, in order; [`V1::path`](super::V1) and [`V2::path`](super::V2) are those of the container's
+/// record and stay empty. Device rules are left out: an update never touches them, whatever engines send along (the
+/// CRI's whole list), and programs that others attached stay.
 pub fn plan(r: &Resources, h: &Hierarchies, now: &InForce, warnings: &mut Vec<String>) -> Result<CgroupPlan> {
     let asked = r;
     let mut r = r.clone();

@@ -65,8 +65,8 @@ fn v1(d: &mut Draft, e: &Entry, o: &Options, path: &str, own: bool) -> Result<Mo
     Ok(MountWhat::CgroupV1 { hierarchies: mounts, links, read_only: o.attr.set & RDONLY != 0 })
 }
 
-/// The container's own cgroup in one hierarchy. Who is not the host's root may be unable to make it: then it stays where
-/// we are.
+/// The container's own cgroup in one hierarchy. Who is not the host's root may be unable to make it: then it stays
+/// where we are.
 fn tree(d: &mut Draft, e: &Entry, mount: &str, path: &str, own: &str) -> Result<Slot> {
     let own = (Who::of(d.host) != Who::Root).then(|| cstring(&e.at, &join(mount, own))).transpose()?;
     let what = OpenWhat::LateTree { path: cstring(&e.at, &join(mount, path))?, own };

@@ -266,7 +266,8 @@ fn bind(d: &mut Draft, e: &Entry, o: &Options, recursive: bool) -> Result<MountW
     Ok(MountWhat::Bind(Tree::Slot(d.open(Open { at: at.into(), what }))))
 }
 
-/// The mappings of an id-mapped mount: its own, those that the option names, or those of the container's user namespace.
+/// The mappings of an id-mapped mount: its own, those that the option names, or those of the container's user
+/// namespace.
 fn id_maps(d: &Draft, e: &Entry, o: &Options) -> Result<Option<Maps>> {
     let at = format!("{}.options", e.at);
     match (idmap::of_mount(&e.at, e.doc)?, &o.idmap) {
@@ -391,8 +392,8 @@ fn page(at: &str, params: &Params) -> Result<Option<CString>> {
     CString::new(all).map(Some).map_err(|_| Error::invalid(at, "has a NUL byte"))
 }
 
-/// Which option takes the label: `podman run --security-opt label=nested` and its systemd mode ask for `rootcontext`, so that
-/// files inside may have labels of their own.
+/// Which option takes the label: `podman run --security-opt label=nested` and its systemd mode ask for `rootcontext`,
+/// so that files inside may have labels of their own.
 fn context_type<'a>(d: &Draft<'a>) -> Result<&'a str> {
     const AT: &str = "annotations.run.oci.mount_context_type";
     const TYPES: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];

@@ -11,8 +11,8 @@ pub const AT: &str = "NOTIFY_SOCKET";
 pub const INSIDE: &str = "/run/notify";
 pub const NAME: &str = "notify.sock";
 
-/// The directory beside the container's record, which exists only once that does, bound read-only: the socket is ours to
-/// make, and takes messages all the same.
+/// The directory beside the container's record, which exists only once that does, bound read-only: the socket is ours
+/// to make, and takes messages all the same.
 pub fn plan(d: &mut Draft) -> Result<Option<Step>> {
     let Some(dir) = &d.request.notify else { return Ok(None) };
     let path = cpath(AT, dir)?;

@@ -1,5 +1,5 @@
-//! The container's cgroup as a unit of systemd: `linux.cgroupsPath` as `slice:prefix:name`, limits as properties, so that
-//! nothing that systemd does later undoes them, and `org.systemd.property.*` annotations.
+//! The container's cgroup as a unit of systemd: `linux.cgroupsPath` as `slice:prefix:name`, limits as properties, so
+//! that nothing that systemd does later undoes them, and `org.systemd.property.*` annotations.
 
 mod properties;
 pub mod value;
@@ -64,8 +64,8 @@ fn bad<T>(what: String) -> Result<T> {
     Err(Error::invalid(AT, what))
 }
 
-/// `slice:prefix:name` to the unit `prefix-name.scope` in `slice`; a name that ends in `.slice` is a slice itself. An empty
-/// slice is the manager's usual one, and without a path it is `:orlop:ID` (runc's rules).
+/// `slice:prefix:name` to the unit `prefix-name.scope` in `slice`; a name that ends in `.slice` is a slice itself. An
+/// empty slice is the manager's usual one, and without a path it is `:orlop:ID` (runc's rules).
 pub fn place(path: Option<&str>, id: &str, manager: &Manager) -> Result<Place> {
     let default = format!(":orlop:{id}");
     let path = path.filter(|p| !p.is_empty()).unwrap_or(&default);
@@ -194,8 +194,8 @@ pub fn unit(
     })
 }
 
-/// `org.systemd.property.NAME`, whose value is GVariant's text. Names that end in `Sec`, as in unit files, are for numbers
-/// of seconds, which the bus takes as microseconds.
+/// `org.systemd.property.NAME`, whose value is GVariant's text. Names that end in `Sec`, as in unit files, are for
+/// numbers of seconds, which the bus takes as microseconds.
 fn of_annotations(annotations: Option<&BTreeMap<String, String>>) -> Result<Vec<Property>> {
     let mut out = Vec::new();
     for (key, text) in annotations.into_iter().flatten() {

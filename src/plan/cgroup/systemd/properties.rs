@@ -165,8 +165,8 @@ pub fn at_creation(plan: &CgroupPlan, version: u32) -> Option<Property> {
     Some(Property { name: "OOMPolicy".into(), value, at: group.at.into() })
 }
 
-/// Rules as systemd knows them: all but some are refused. Others have no property, and systemd then leaves devices alone.
-/// On v1 it would open them all when it is reloaded without (it writes `a` to devices.allow).
+/// Rules as systemd knows them: all but some are refused. Others have no property, and systemd then leaves devices
+/// alone. On v1 it would open them all when it is reloaded without (it writes `a` to devices.allow).
 pub fn of_devices(rules: &[Rule]) -> Vec<Property> {
     let Ok(writes) = lists(rules) else { return Vec::new() };
     let Some((deny, allow)) = writes.split_first().filter(|w| w.0.file == "devices.deny" && w.0.value == "a")

@@ -201,8 +201,8 @@ impl Model {
     }
 }
 
-/// From every one of these states to every other, each write is taken; and when the last one is not, what came before is
-/// put back.
+/// From every one of these states to every other, each write is taken; and when the last one is not, what came before
+/// is put back.
 fn every_way(states: &[Model], resources: impl Fn(&Model) -> Value) {
     for from in states {
         for to in states {
