@@ -181,10 +181,8 @@ pub fn unit(
     let asked = of_annotations(d.config.annotations.as_ref())?;
     all.retain(|p| asked.iter().all(|a| a.name != p.name)); // the user's word is the last
     all.extend(asked);
-    let description = all.iter().find_map(|p| match &p.value {
-        Value::Str(s) if p.name == "Description" => Some(s.clone()),
-        _ => None,
-    });
+    let description = all.iter().find(|p| p.name == "Description");
+    let description = description.and_then(|p| p.value.clone().into_text());
     Ok(Unit {
         name: place.unit.clone(),
         address: manager.address.clone(),
