@@ -147,17 +147,18 @@ fn that_we_answer_for(mut counts: BTreeMap<String, usize>) -> BTreeMap<String, u
 fn create_killed_at_any_call_leaves_what_delete_cleans() {
     needs_root!();
     needs_program!("strace");
-    let b = sleeper();
-    let create = b.making("create");
-    let counts = calls(&create);
-    b.delete().ok();
-    for (name, n) in points(&counts, 30) {
-        injected(&create, &name, "signal=KILL", n);
-        comes_clean(&b, &format!("create killed at {name} {n}"));
+    for (b, few) in [(sleeper(), 30), (sleeper().in_the_hosts_mounts(), 15)] {
+        let create = b.making("create");
+        let counts = calls(&create);
+        b.delete().ok();
+        for (name, n) in points(&counts, few) {
+            injected(&create, &name, "signal=KILL", n);
+            comes_clean(&b, &format!("create killed at {name} {n}"));
+        }
+        b.create().ok();
+        b.delete().ok();
+        is_clean(&b, "at the end");
     }
-    b.create().ok();
-    b.delete().ok();
-    is_clean(&b, "at the end");
 }
 
 #[test]
@@ -185,16 +186,17 @@ fn start_killed_at_any_call_leaves_what_delete_cleans() {
 fn delete_killed_at_any_call_can_be_done_again() {
     needs_root!();
     needs_program!("strace");
-    let b = sleeper();
-    b.create().ok();
-    let delete = b.orlop(["delete", "--force", &b.id]);
-    let counts = calls(&delete);
-    for (name, n) in points(&counts, 20) {
+    for (b, few) in [(sleeper(), 20), (sleeper().in_the_hosts_mounts(), 10)] {
         b.create().ok();
-        injected(&delete, &name, "signal=KILL", n);
-        let out = b.verb("delete", &["--force"]);
-        assert!(out.status.success(), "delete killed at {name} {n}: {}", out.stderr);
-        is_clean(&b, &format!("delete killed at {name} {n}"));
+        let delete = b.orlop(["delete", "--force", &b.id]);
+        let counts = calls(&delete);
+        for (name, n) in points(&counts, few) {
+            b.create().ok();
+            injected(&delete, &name, "signal=KILL", n);
+            let out = b.verb("delete", &["--force"]);
+            assert!(out.status.success(), "delete killed at {name} {n}: {}", out.stderr);
+            is_clean(&b, &format!("delete killed at {name} {n}"));
+        }
     }
 }
 

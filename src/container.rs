@@ -38,6 +38,7 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     pub cgroup: Recorded,
     pub rdt: crate::resctrl::Recorded,
+    pub attached: crate::attached::Recorded,
     pub hooks: Hooks,
     /// `process.args[0]`, for messages of `start`.
     pub program: String,

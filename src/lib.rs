@@ -15,6 +15,7 @@
 //! | [`init`] | the container's half: each step done or reported, without allocating | its own namespaces |
 //! | [`cgroup`] | cgroups made, by us or by systemd, joined, limited, read, frozen, killed, removed | cgroupfs, the bus of systemd |
 //! | [`resctrl`] | shares of cache and memory bandwidth (Intel RDT) | the resctrl file system |
+//! | [`attached`] | the rootfs of a container without a mount namespace, in the runtime's | that mount |
 //! | [`hooks`], [`console`], [`foreground`], [`ready`] | hooks of the host; terminals; the wait for a program in the foreground; sd_notify | processes, ttys |
 //! | [`criu`] | checkpoint and restore: criu asked over its socket, and the mounts that it finds | criu, a mount namespace for it |
 //! | [`verbs`] | one file per verb: load, plan, act, record | through the rooms above |
@@ -26,6 +27,7 @@
 //! parent for what only it may do, and waits at the gate → `verbs::start` opens the gate.
 #![deny(unsafe_code)]
 
+pub mod attached;
 pub mod bundle;
 pub mod cgroup;
 pub mod cli;

@@ -325,6 +325,12 @@ impl Bundle {
         self
     }
 
+    /// Without a mount namespace, and without what needs one.
+    pub fn in_the_hosts_mounts(self) -> Self {
+        let b = self.without_namespace("mount").unset("/root/readonly");
+        b.unset("/linux/maskedPaths").unset("/linux/readonlyPaths")
+    }
+
     pub fn path(&self) -> &Path {
         &self.scratch.path
     }

@@ -86,7 +86,7 @@ fn fault(step: &Step, f: Fault) -> Error {
 fn root_tree(plan: &Plan, place: &Path) -> Result<OwnedFd> {
     let at = "root.path";
     let rootfs = plan.steps.iter().find_map(|step| match &step.act {
-        Act::AttachRoot { path, .. } | Act::OpenRoot { path } => {
+        Act::AttachRoot { path, .. } | Act::OpenRoot { path } | Act::TakeRoot { path, .. } => {
             Some(mount::clone_tree(path, true).map_err(os(at, "open_tree")))
         }
         Act::AttachOverlay { params, .. } => Some(rootfs::overlay(params).map_err(|(f, _)| fault(step, f))),

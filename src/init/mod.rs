@@ -199,6 +199,7 @@ impl<'a> Init<'a> {
             Act::AttachRoot { tree, path } => self.attach_root(tree, path),
             Act::AttachOverlay { params, path } => self.attach_overlay(params, path),
             Act::OpenRoot { path } => self.open_root(path),
+            Act::TakeRoot { tree, .. } => self.take_root(*tree),
             Act::Mount(m) => self.mount(m),
             Act::Device(d) => self.device(d),
             Act::Symlink { target, path, only_if, replace } => {

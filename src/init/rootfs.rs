@@ -84,6 +84,13 @@ impl Init<'_> {
         Ok(())
     }
 
+    /// By its descriptor and not by its path: when it was taken away again, nothing can be mounted in it.
+    pub(super) fn take_root(&mut self, tree: usize) -> Done {
+        let tree = self.slots.get_mut(tree).and_then(Option::take);
+        self.root = Some(tree.ok_or(Fault { call: "slot", errno: Errno::EBADF })?);
+        Ok(())
+    }
+
     pub(super) fn pivot(&mut self) -> Done {
         path::enter(self.root()?).during("fchdir to the rootfs")?;
         mount::pivot_here().during("pivot_root")?;

@@ -168,6 +168,8 @@ fn rootfs(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     if d.ns.is_own(NEWNS) {
         s.push(step("linux.rootfsPropagation", Act::IsolateMounts { flag: p.paths.isolate }));
         s.push(attach_root(d)?);
+    } else if !p.mounts.steps.is_empty() {
+        s.push(take_root(d)?);
     } else {
         let path = root_path(d)?;
         s.push(step("root.path", Act::OpenRoot { path }));
@@ -181,7 +183,8 @@ fn rootfs(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
     s.extend(p.net.names.iter().cloned());
     s.extend(p.net.sysctl.iter().cloned()); // hooks may have made the interfaces that sysctls name
     if let Some((rows, columns)) = p.identity.process.terminal {
-        let (mount, uid) = (!p.mounts.dev_is_bind, p.identity.user.uid);
+        let ours = d.ns.is_own(NEWNS) || !p.mounts.steps.is_empty();
+        let (mount, uid) = (ours && !p.mounts.dev_is_bind, p.identity.user.uid);
         s.push(step("process.terminal", Act::Console { rows, columns, mount, uid }));
     }
     s.push(step("process.cwd", Act::MakeCwd { path: p.identity.process.cwd.clone() })); // while the rootfs is writable
@@ -297,6 +300,15 @@ fn attach_root(d: &mut Draft) -> Result<Step> {
         Tree::Path { path, recursive, nofollow: false, propagation }
     };
     Ok(step("root.path", Act::AttachRoot { tree, path: root_path(d)? }))
+}
+
+/// In the runtime's own mount namespace: the tree that all mounts of the container lie in, so that they go with it. The
+/// parent attaches it, before there is an init that could outlive the record of it.
+fn take_root(d: &mut Draft) -> Result<Step> {
+    let (recursive, propagation) = (true, libc::MS_PRIVATE);
+    let what = OpenWhat::Tree { path: root_path(d)?, recursive, propagation, nofollow: false };
+    let tree = d.open(Open { at: "root.path".into(), what });
+    Ok(step("root.path", Act::TakeRoot { tree, path: root_path(d)? }))
 }
 
 type Params = Vec<(std::ffi::CString, Option<std::ffi::CString>)>;

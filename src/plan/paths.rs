@@ -31,6 +31,7 @@ pub fn plan(d: &mut Draft) -> Result<Paths> {
             ("linux.readonlyPaths", !readonly.is_empty()),
             ("linux.rootfsPropagation", !name.is_empty()),
             ("root.readonly", read_only_root),
+            ("overlay.json", d.request.overlay.is_some()),
         ] {
             if is_set {
                 let rule = "needs a mount namespace in linux.namespaces: it would change the host's mounts";
@@ -167,5 +168,10 @@ mod tests {
                 )
             );
         }
+        assert!(
+            s().request(|r| r.overlay = Some(Default::default()))
+                .error(plan)
+                .starts_with("overlay.json: needs")
+        );
     }
 }

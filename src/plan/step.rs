@@ -293,6 +293,11 @@ pub enum Act {
     OpenRoot {
         path: CString,
     },
+    /// The same with mounts in it: the tree that the parent has attached at its path, and takes away with the container.
+    TakeRoot {
+        tree: Slot,
+        path: CString,
+    },
     Mount(Mount),
     Device(Device),
     /// symlinkat(2) at `path`; an existing file stays, unless `replace`.

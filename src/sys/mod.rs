@@ -13,7 +13,7 @@ pub mod mount;
 pub mod ns;
 pub mod path;
 pub mod pty;
-mod remount;
+pub mod remount;
 pub mod seccomp;
 pub mod shared;
 pub mod signal;

@@ -7,7 +7,7 @@ use crate::plan::mounts::options::{
 };
 use crate::plan::step::Attr;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// MS_NOSYMFOLLOW, Linux 5.10.
 const MS_NOSYMFOLLOW: u64 = 0x100;
@@ -32,7 +32,7 @@ pub fn set(fd: impl AsFd, attr: Attr, propagation: u64, recursive: bool) -> Sys 
         one(&fd, attr)?;
     }
     if !attr.is_empty() && recursive {
-        below(mount_id(&fd)?, attr)?;
+        below(mount_id(&fd, false)?, attr)?;
     }
     if propagation == 0 {
         return Ok(());
@@ -67,7 +67,7 @@ fn below(top: u64, attr: Attr) -> Sys {
             let mut path = Buf::new();
             let at = fd::open(unescape(fields.nth(2).unwrap_or_default(), &mut path)?, libc::O_PATH, 0)?;
             // Another one may cover it: then nobody reaches it.
-            if mount_id(&at)? == id { one(&at, attr) } else { Ok(()) }
+            if mount_id(&at, false)? == id { one(&at, attr) } else { Ok(()) }
         })?;
         if len == before {
             return Ok(());
@@ -75,13 +75,29 @@ fn below(top: u64, attr: Attr) -> Sys {
     }
 }
 
-/// statx(2) STATX_MNT_ID, Linux 5.8.
-fn mount_id(fd: impl AsFd) -> Sys<u64> {
-    const STATX_MNT_ID: u32 = 0x1000;
+/// The root of the mount of this id, when it is in our mount namespace; EBUSY when another one covers it.
+pub fn find(id: u64) -> Sys<Option<OwnedFd>> {
+    let mut found = None;
+    lines(|line| {
+        let mut fields = line.split(|b| *b == b' ');
+        if number(fields.next()) == id {
+            let at =
+                fd::open(unescape(fields.nth(3).unwrap_or_default(), &mut Buf::new())?, libc::O_PATH, 0)?;
+            found = Some(if mount_id(&at, false)? == id { at } else { return Err(Errno::EBUSY) });
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// statx(2) STATX_MNT_ID, Linux 5.8: the number that mountinfo has, and that a later mount may get. `unique`:
+/// STATX_MNT_ID_UNIQUE, Linux 6.8, which none will get; older kernels answer as for the other.
+pub fn mount_id(fd: impl AsFd, unique: bool) -> Sys<u64> {
+    let mask = if unique { 0x4000 } else { 0x1000 };
     let mut st = std::mem::MaybeUninit::<libc::statx>::zeroed();
     let (fd, flags) = (fd.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
     // SAFETY: the path is a C string; the kernel fills the buffer, which has the right size.
-    check_int(unsafe { libc::statx(fd, c"".as_ptr(), flags, STATX_MNT_ID, st.as_mut_ptr()) })?;
+    check_int(unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, st.as_mut_ptr()) })?;
     // SAFETY: filled by the successful call above.
     Ok(unsafe { st.assume_init() }.stx_mnt_id)
 }
@@ -126,6 +142,14 @@ fn unescape<'a>(text: &[u8], buf: &'a mut Buf) -> Sys<&'a CStr> {
         rest = tail;
     }
     buf.set(&out[..len])
+}
+
+/// umount2(2) with MNT_DETACH of the very mount that `fd` is the root of.
+pub fn detach(fd: impl AsFd) -> Sys {
+    let path = &mut Buf::new();
+    let path = of_descriptor(path, fd.as_fd().as_raw_fd())?;
+    // SAFETY: a C string.
+    check_int(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
 /// The propagation of the mount at `path`.

@@ -10,7 +10,7 @@ use crate::plan::{Plan, Request};
 use crate::ready::{self, Ready};
 use crate::spawn::{self, Child, Member};
 use crate::sys::{cred, fd, signal};
-use crate::{console, hooks, host, log, resctrl, seal};
+use crate::{attached, console, hooks, host, log, resctrl, seal};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -76,7 +76,9 @@ pub fn make(
         console::check_socket("--console-socket", socket)?;
     }
     before_clone(&plan)?;
-    let (container, cgroup) = reserve(root, &bundle, record(&bundle, order, &plan), &plan)?;
+    let attached = attached::Recorded::of(&plan, &slots)?;
+    let record = Record { attached, ..record(&bundle, order, &plan) };
+    let (container, cgroup) = reserve(root, &bundle, record, &plan)?;
     let built = listen(order, &container)
         .and_then(|ready| Ok((ready, build(order, &plan, &container, cgroup, slots)?)))
         .inspect_err(|_| undo(&container));
@@ -211,6 +213,7 @@ pub fn record(bundle: &Bundle, order: &Order, plan: &Plan) -> Record {
         annotations: config.annotations.clone().unwrap_or_default(),
         cgroup: Cgroup::recorded(&plan.cgroup),
         rdt: Default::default(), // known with its lock held
+        attached: Default::default(),
         hooks: plan.hooks.clone(),
         program: plan.program.name.clone(),
         private_pids: plan.private_pids,
@@ -227,6 +230,7 @@ fn build(
     mut slots: spawn::Slots,
 ) -> Result<Child> {
     spawn::open_late(plan, container, &mut slots)?;
+    attached::attach(plan, &slots)?;
     let member = Member { container, init: true };
     let (child, slots) = spawn::clone_init(plan, slots, &cgroup, member)?;
     cgroup.keep();
@@ -305,6 +309,7 @@ fn take_away(container: &Container, failed: bool) -> Result<()> {
     // Without an init on record nothing of ours ever ran in it: whatever is there belongs to somebody else.
     container.cgroup().remove(PATIENCE, container.init().is_some())?;
     container.record.rdt.remove(failed)?;
+    container.record.attached.remove()?;
     container.remove()?;
     let state = container.state("stopped", 0).to_string();
     hooks::run_lenient("poststop", &container.record.hooks.poststop, state.as_bytes());

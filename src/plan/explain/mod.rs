@@ -104,6 +104,7 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
             parameters(f, params)
         }
         Act::OpenRoot { path } => write!(f, "open the rootfs {path:?}"),
+        Act::TakeRoot { path, .. } => write!(f, "take the rootfs {path:?}, which the parent has attached"),
         Act::Mount(m) => mount(f, m),
         Act::Device(d) => device(f, d),
         Act::Symlink { target, path, only_if, replace } => {

@@ -86,13 +86,12 @@ impl<'a> Entry<'a> {
 pub fn plan(d: &mut Draft, cgroup_path: &str) -> Result<Mounts> {
     let mut out = Mounts::default();
     let list = d.config.mounts.as_deref().unwrap_or_default();
-    if !list.is_empty() && !d.ns.is_own(NEWNS) {
-        return Err(Error::invalid(
-            "mounts",
-            "without a mount namespace in linux.namespaces they would be the host's",
-        ));
+    if !list.is_empty() && !d.ns.is_own(NEWNS) && d.in_user_namespace() {
+        let rule =
+            "need a mount namespace in linux.namespaces: over the host's a user namespace has no rights";
+        return Err(Error::invalid("mounts", rule));
     }
-    mount_label(d)?;
+    let label = mount_label(d);
     for (n, doc) in list.iter().enumerate() {
         let e = entry(d, n, doc)?;
         let mut o = options::parse(&e.at, doc.options.as_deref().unwrap_or_default())?;
@@ -104,7 +103,7 @@ pub fn plan(d: &mut Draft, cgroup_path: &str) -> Result<Mounts> {
         if deferred {
             o.attr.set &= !RDONLY;
         }
-        let what = what(d, &e, &mut o, cgroup_path)?;
+        let what = what(d, &e, &mut o, cgroup_path, &label)?;
         let target = cstring(&e.at, &e.target)?;
         out.dev_is_bind |= e.target == "/dev" && o.bind.is_some();
         let strict_target = matches!(e.kind, "proc" | "sysfs") && o.bind.is_none()
@@ -203,7 +202,7 @@ fn on_proc(e: &Entry, o: &Options) -> Result<OnProc> {
     .hint(PROC_FILES.join(", ")))
 }
 
-fn what(d: &mut Draft, e: &Entry, o: &mut Options, cgroup_path: &str) -> Result<MountWhat> {
+fn what(d: &mut Draft, e: &Entry, o: &mut Options, cgroup_path: &str, label: &str) -> Result<MountWhat> {
     let at = e.at.as_str();
     if o.copy_up && !is_tmpfs(e, o) {
         return Err(Error::invalid(format!("{at}.options"), "tmpcopyup is for the type tmpfs alone"));
@@ -227,7 +226,7 @@ fn what(d: &mut Draft, e: &Entry, o: &mut Options, cgroup_path: &str) -> Result<
     match e.kind {
         "" => Err(Error::invalid(at, "the type is required, unless an option is bind or rbind")),
         "cgroup" => cgroup::plan(d, e, o, cgroup_path),
-        _ => new(d, e, o),
+        _ => new(d, e, o, label),
     }
 }
 
@@ -303,13 +302,12 @@ fn tree(
     Tree::Slot(d.open(Open { at: at.into(), what }))
 }
 
-fn new(d: &mut Draft, e: &Entry, o: &mut Options) -> Result<MountWhat> {
+fn new(d: &mut Draft, e: &Entry, o: &mut Options, label: &str) -> Result<MountWhat> {
     let at = e.at.as_str();
     if e.kind == "devpts" {
         unmapped_group(d, e, o);
     }
     let mut params = superblock(e, o)?;
-    let label = d.config.linux.as_ref().and_then(|l| l.mount_label.as_deref()).unwrap_or_default();
     if !label.is_empty() && !UNLABELLED.contains(&e.kind) {
         params.push((cstring(at, context_type(d)?)?, Some(cstring("linux.mountLabel", label)?)));
     }
@@ -404,15 +402,14 @@ fn context_type<'a>(d: &Draft<'a>) -> Result<&'a str> {
     }
 }
 
-/// config-linux.md#mount-label: a label that cannot be set would leave files open to others.
-fn mount_label(d: &Draft) -> Result<()> {
-    match d.config.linux.as_ref().and_then(|l| l.mount_label.as_deref()) {
-        Some(label) if !label.is_empty() && !d.host.selinux => Err(Error::unsupported(
-            "linux.mountLabel",
-            format!("{label:?} needs SELinux, which this host has not enabled"),
-        )),
-        _ => Ok(()),
+/// config-linux.md#mount-label. Without SELinux there is nobody that a label could keep out.
+fn mount_label(d: &mut Draft) -> String {
+    let label = d.config.linux.as_ref().and_then(|l| l.mount_label.clone()).unwrap_or_default();
+    if label.is_empty() || d.host.selinux {
+        return label;
     }
+    d.warn("linux.mountLabel", format!("{label:?} needs SELinux, which this host has not enabled; left out"));
+    String::new()
 }
 
 #[cfg(test)]
