@@ -127,7 +127,8 @@ fn what_features_deny_is_refused() {
     assert_eq!(out.status.success(), linux["netDevices"]["enabled"] == true, "{}", out.stderr);
     // A host may have none; what is asked of it is understood.
     assert_eq!((&linux["cgroup"]["systemd"], &linux["cgroup"]["systemdUser"]), (&json!(true), &json!(true)));
-    assert_eq!(f["potentiallyUnsafeConfigAnnotations"], json!(["org.criu.config", "org.systemd.property."]));
+    let unsafe_ones = json!(["org.criu.config", "org.systemd.property.", "run.oci."]);
+    assert_eq!(f["potentiallyUnsafeConfigAnnotations"], unsafe_ones);
     let rdt = &linux["intelRdt"];
     assert_eq!(
         (&rdt["enabled"], &rdt["schemata"], &rdt["monitoring"]),

@@ -11,6 +11,7 @@ use super::{manifest, overlay, user, view};
 use crate::bundle::Overlay;
 use crate::config::{Config, Mount};
 use crate::error::{Error, Kind, Result};
+use crate::plan::UNSAFE_ANNOTATIONS;
 use crate::verbs::spec;
 use oci_spec::image::ImageConfiguration;
 use std::collections::BTreeMap;
@@ -274,6 +275,14 @@ fn annotations(image: &ImageConfiguration, from: &oci_spec::image::Config) -> BT
     ];
     let own = all.into_iter().filter_map(|(k, v)| Some((format!("org.opencontainers.image.{k}"), v?)));
     let labels = from.labels().clone().unwrap_or_default();
+    // An image may not say how the runtime works: with whose groups, by which file of criu's settings, with which unit.
+    let acts = |key: &str| UNSAFE_ANNOTATIONS.iter().any(|u| key.starts_with(u));
+    let labels = labels.into_iter().filter(|(key, _)| {
+        if acts(key) {
+            tracing::warn!("config.Labels: {key:?} is left out: the runtime would act on it");
+        }
+        !acts(key)
+    });
     // A label of the same key counts more.
     own.filter(|(_, v)| !v.is_empty()).chain(labels).collect()
 }

@@ -64,6 +64,10 @@ pub struct Facts {
     pub systemd: Option<cgroup::systemd::Manager>,
 }
 
+/// Annotations, or how their names begin, that change what the runtime does (features.md#potentiallyunsafeconfigannotations):
+/// for the writer of the document, and not for that of an image.
+pub const UNSAFE_ANNOTATIONS: [&str; 3] = ["org.criu.config", cgroup::systemd::ANNOTATION, "run.oci."];
+
 /// What the command line adds to the document.
 #[derive(Clone, Debug, Default)]
 pub struct Request {

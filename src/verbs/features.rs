@@ -3,8 +3,7 @@
 use crate::cli::SPEC;
 use crate::criu;
 use crate::error::Result;
-use crate::plan::cgroup::systemd;
-use crate::plan::{mounts, process, seccomp, spawn};
+use crate::plan::{UNSAFE_ANNOTATIONS, mounts, process, seccomp, spawn};
 use serde_json::{Value, json};
 
 /// Every version of the specification from this one on, up to [`SPEC`]; what is newer is properties that we do not
@@ -31,7 +30,7 @@ fn features() -> Value {
             // runc's name, which engines know; ours tells of the host too, since criu may come later.
             "org.opencontainers.runc.checkpoint.enabled": criu::is_installed().to_string(),
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", systemd::ANNOTATION],
+        "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS,
     })
 }
 
