@@ -137,6 +137,16 @@ fn the_log_goes_to_a_file_or_to_a_daemon() {
         let mut buf = [0; 4096];
         let got = socket.recv(&mut buf).map(|n| String::from_utf8_lossy(&buf[..n]).into_owned()).unwrap();
         assert!(got.starts_with(words) && got.contains("does not exist"), "{got}");
+        // A daemon that hangs stops nobody: its queue is full.
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        while filler.send_to(b"x", &path).is_ok() {}
+        let mut c = Command::new("timeout");
+        c.args(["10", "unshare", "-m", "sh", "-ec", script, "sh"])
+            .arg(&path)
+            .arg(at)
+            .env("TMPDIR", &scratch.path);
+        state(log, &mut c).fails("does not exist");
         drop(socket);
         fs::remove_file(&path).unwrap();
         // And none at all.

@@ -23,6 +23,9 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 /// Where records go; set once by [`init`].
 static SINK: OnceLock<Sink> = OnceLock::new();
 
+/// How long a record waits for its daemon.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 enum Sink {
     Stderr,
     /// Only the file has a format: what reaches a person is text.
@@ -45,7 +48,11 @@ impl Sink {
     fn open(target: &Path, format: LogFormat) -> Result<Self> {
         let text = target.to_string_lossy();
         let daemon = |daemon: Daemon, path: &str, name: &str| {
-            let socket = UnixDatagram::unbound().and_then(|s| s.connect(path).map(|()| s));
+            let socket = UnixDatagram::unbound().and_then(|s| {
+                // A daemon that reads no more has a full queue, at which send(2) waits.
+                s.set_write_timeout(Some(PATIENCE))?;
+                s.connect(path).map(|()| s)
+            });
             let name = if name.is_empty() { "orlop" } else { name };
             let socket = socket.map_err(|e| Error::io("--log", format!("connect to {path}"), &e))?;
             Ok(Sink::Daemon(daemon, socket, clean(name).into_owned()))
