@@ -59,7 +59,8 @@ impl Dir {
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.file(name, libc::O_PATH).is_ok()
+        // Not by a descriptor: one that cannot be had says nothing of the file.
+        cstring(name).is_ok_and(|name| path::exists(&self.0, &name))
     }
 
     /// Is there a line `key value`?

@@ -107,6 +107,13 @@ pub fn may_execute(path: &CStr) -> Sys {
     .map(drop)
 }
 
+/// faccessat(2) F_OK
+pub fn exists(dir: impl AsFd, path: &CStr) -> bool {
+    // SAFETY: the path is a C string.
+    check(unsafe { libc::syscall(libc::SYS_faccessat, dir.as_fd().as_raw_fd(), path.as_ptr(), libc::F_OK) })
+        .is_ok()
+}
+
 /// stat(2)
 pub fn stat(path: &CStr) -> Sys<libc::stat> {
     let mut st = std::mem::MaybeUninit::<libc::stat>::zeroed();

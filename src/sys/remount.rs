@@ -102,24 +102,33 @@ pub fn mount_id(fd: impl AsFd, unique: bool) -> Sys<u64> {
     Ok(unsafe { st.assume_init() }.stx_mnt_id)
 }
 
-/// Each line of our mountinfo.
-fn lines(mut each: impl FnMut(&[u8]) -> Sys) -> Sys {
-    let file = fd::open(c"/proc/self/mountinfo", libc::O_RDONLY, 0)?;
-    let (mut buf, mut len) = ([0; 16384], 0);
+/// Each line of our mountinfo; of a long one, as the options of an overlay make it, its beginning.
+fn lines(each: impl FnMut(&[u8]) -> Sys) -> Sys {
+    lines_of(fd::open(c"/proc/self/mountinfo", libc::O_RDONLY, 0)?, each)
+}
+
+fn lines_of(file: OwnedFd, mut each: impl FnMut(&[u8]) -> Sys) -> Sys {
+    let (mut buf, mut len, mut begun) = ([0; 16384], 0, false);
     loop {
         let n = fd::read(&file, &mut buf[len..])?;
         len += n;
         let mut start = 0;
         while let Some(end) = buf[start..len].iter().position(|b| *b == b'\n') {
-            each(&buf[start..start + end])?;
+            if !begun {
+                each(&buf[start..start + end])?;
+            }
+            begun = false;
             start += end + 1;
         }
         buf.copy_within(start..len, 0);
         len -= start;
-        match n {
-            0 if len == buf.len() => return Err(Errno::E2BIG),
-            0 => return Ok(()),
-            _ => {}
+        if len == buf.len() {
+            if !begun {
+                each(&buf)?;
+            }
+            (begun, len) = (true, 0);
+        } else if n == 0 {
+            return Ok(());
         }
     }
 }
@@ -203,5 +212,19 @@ mod tests {
         assert_eq!(number(Some(b"1207")), 1207);
         assert_eq!(of_descriptor(&mut buf, 0).unwrap(), c"/proc/self/fd/0");
         assert_eq!(of_descriptor(&mut buf, 1_234_567_890).unwrap(), c"/proc/self/fd/1234567890");
+    }
+
+    #[test]
+    fn a_line_longer_than_the_buffer_is_one_line() {
+        let long = format!("1 {}\n2 b\n3 {}", "x".repeat(40_000), "y".repeat(16_382));
+        for text in [long.clone() + "\n4 d\n", long + "\n"] {
+            let file = fd::memfd(c"mountinfo").unwrap();
+            assert_eq!(fd::write(&file, text.as_bytes()).unwrap(), text.len());
+            fd::rewind(&file).unwrap();
+            let mut seen = Vec::new();
+            lines_of(file, |line| Ok(seen.push(line[0]))).unwrap();
+            let first: Vec<_> = text.lines().map(|l| l.as_bytes()[0]).collect();
+            assert_eq!(seen, first);
+        }
     }
 }
