@@ -149,6 +149,15 @@ fn a_job_that_fails_is_told_with_its_result_and_nothing_stays() {
     }
 }
 
+/// The system's bus lets every user send signals, to whom and in whose interface it likes.
+#[test]
+fn the_end_of_a_job_is_systemds_word_alone() {
+    needs_root!();
+    let w = World::new(Bundle::new(), Manner { forged: true, ..Manner::default() });
+    finish(&mut w.making("run")).ok();
+    w.is_clean();
+}
+
 #[test]
 fn a_refused_property_is_told_with_who_asked_for_it() {
     needs_root!();

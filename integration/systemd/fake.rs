@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Its unique name, and that of somebody else.
+const SYSTEMD: &str = ":1.0";
+const SOMEBODY: &str = ":1.66";
+
 /// How it behaves.
 #[derive(Clone, Debug, Default)]
 pub struct Manner {
@@ -22,6 +26,8 @@ pub struct Manner {
     pub slow: Duration,
     /// This method gets no answer.
     pub mute: Option<&'static str>,
+    /// Before a job ends somebody else says that it failed.
+    pub forged: bool,
     /// It is no bus.
     pub nonsense: bool,
 }
@@ -132,7 +138,8 @@ fn receive(stream: &mut UnixStream) -> Option<Message> {
 }
 
 fn message(kind: Kind, reply_serial: u32, member: &str, body: Vec<Value>) -> Message {
-    Message { kind, serial: 1, reply_serial, member: member.into(), body, ..Message::default() }
+    let (member, sender) = (member.into(), SYSTEMD.into());
+    Message { kind, serial: 1, reply_serial, member, sender, body, ..Message::default() }
 }
 
 fn answer(call: &Message, manner: &Manner, known: &mut Known) -> Vec<Message> {
@@ -153,13 +160,19 @@ fn answer(call: &Message, manner: &Manner, known: &mut Known) -> Vec<Message> {
             interface: "org.freedesktop.systemd1.Manager".into(),
             ..message(Kind::Signal, 0, "JobRemoved", end)
         };
+        let forged = vec![Value::U32(7), path.clone(), Value::Str(unit.into()), Value::Str("failed".into())];
+        let forged = Message { sender: SOMEBODY.into(), body: forged, ..signal.clone() };
         let mut both = vec![ok(vec![path]), signal];
+        if manner.forged {
+            both.insert(1, forged);
+        }
         if manner.hasty {
             both.reverse();
         }
         both
     };
     vec![match call.member.as_str() {
+        "GetNameOwner" => ok(vec![Value::Str(SYSTEMD.into())]),
         "Hello" => ok(vec![Value::Str(":1.1".into())]),
         "Get" => match string(1).as_str() {
             "Version" => variant("257.9-1~fake"),

@@ -196,6 +196,16 @@ impl Bus {
         self.call(DAEMON, "/org/freedesktop/DBus", DAEMON, "AddMatch", rule).map(drop)
     }
 
+    /// Who has a name now; empty is nobody.
+    pub fn name_owner(&mut self, name: &str) -> Result<String> {
+        let name = vec![Value::Str(name.into())];
+        match self.call(DAEMON, "/org/freedesktop/DBus", DAEMON, "GetNameOwner", name) {
+            Ok(answer) => answer.into_iter().next().and_then(Value::into_text).ok_or_else(|| self.nonsense()),
+            Err(Refusal::Answer { .. }) => Ok(String::new()),
+            Err(Refusal::Bus(e)) => Err(e),
+        }
+    }
+
     /// Waits for a signal that `is_it` knows.
     pub fn signal<T>(&mut self, mut is_it: impl FnMut(&Message) -> Option<T>) -> Result<T> {
         let deadline = Instant::now() + self.patience;

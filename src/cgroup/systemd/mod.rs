@@ -56,6 +56,8 @@ pub struct Systemd {
     bus: Bus,
     /// By way of a bus, which has to be asked for signals.
     on_bus: bool,
+    /// Who it was there when jobs' ends were asked for.
+    listened_to: String,
 }
 
 /// The manager that makes cgroups for us: the system's for root, and for root of a user namespace that has a systemd of
@@ -101,13 +103,13 @@ impl Systemd {
     /// By its bus; root does without, where there is none and none was named.
     pub fn connect(address: &str, user: bool) -> Result<Systemd> {
         let refused = match Bus::connect(address, true, PATIENCE) {
-            Ok(bus) => return Ok(Systemd { bus, on_bus: true }),
+            Ok(bus) => return Ok(Systemd { bus, on_bus: true, listened_to: String::new() }),
             Err(e) => e,
         };
         let absent = matches!(refused.errno(), Some(libc::ENOENT | libc::ECONNREFUSED));
         if absent && address == SYSTEM_BUS {
             if let Ok(bus) = Bus::connect(PRIVATE, false, PATIENCE) {
-                return Ok(Systemd { bus, on_bus: false });
+                return Ok(Systemd { bus, on_bus: false, listened_to: String::new() });
             }
         }
         Err(match (absent, user) {
@@ -236,7 +238,8 @@ impl Systemd {
 
     /// Has jobs' ends reported; before one is begun.
     fn listen(&mut self, what: &str) -> Result<()> {
-        let rule = format!("type='signal',interface='{MANAGER}',member='JobRemoved',path='{PATH}'");
+        let rule =
+            format!("type='signal',sender='{NAME}',interface='{MANAGER}',member='JobRemoved',path='{PATH}'");
         let asked = match self.on_bus {
             true => self.bus.listen(&rule).and_then(|()| self.manager("Subscribe", vec![])),
             false => self.manager("Subscribe", vec![]),
@@ -246,7 +249,11 @@ impl Systemd {
             Err(Refusal::Answer { name, .. }) if name.ends_with(".AlreadySubscribed") => Ok(()),
             Err(e) => Err(self.bus.explain(e, &format!("to wait for {what}"))),
             Ok(_) => Ok(()),
+        }?;
+        if self.on_bus {
+            self.listened_to = self.bus.name_owner(NAME)?;
         }
+        Ok(())
     }
 
     /// Waits for a job's end; its result.
@@ -256,11 +263,19 @@ impl Systemd {
         };
         let is_it = |m: &wire::Message| match (&m.member[..], &m.body[..]) {
             ("JobRemoved", [_, Value::Path(path), _, Value::Str(result)]) if *path == job => {
-                Some(result.clone())
+                Some((m.sender.clone(), result.clone()))
             }
             _ => None,
         };
-        self.bus.signal(is_it)
+        loop {
+            let (sender, result) = self.bus.signal(is_it)?;
+            // Everybody on the system's bus may send signals of any name. While a job lasts systemd may execute itself
+            // again, and is somebody else on the bus then.
+            if !self.on_bus || sender == self.listened_to || sender == self.bus.name_owner(NAME)? {
+                return Ok(result);
+            }
+            tracing::debug!("{sender:?} is not systemd, and says that {job} ended with {result:?}");
+        }
     }
 
     fn reset(&mut self, name: &str) {

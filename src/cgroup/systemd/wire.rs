@@ -27,6 +27,8 @@ pub struct Message {
     pub interface: String,
     /// Of the method or the signal; the name of an error.
     pub member: String,
+    /// The bus' word, not the sender's.
+    pub sender: String,
     pub destination: String,
     pub body: Vec<Value>,
 }
@@ -38,6 +40,7 @@ const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
+const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
 
 impl Message {
@@ -56,6 +59,7 @@ impl Message {
             ),
             (REPLY_SERIAL, Value::U32(self.reply_serial), self.reply_serial == 0),
             (DESTINATION, text(&self.destination), self.destination.is_empty()),
+            (SENDER, text(&self.sender), self.sender.is_empty()),
             (SIGNATURE, Value::Signature(signature), self.body.is_empty()),
         ];
         let field = |(n, v, _)| Value::Struct(vec![Value::Byte(n), Value::Variant(Box::new(v))]);
@@ -103,6 +107,7 @@ impl Message {
                 (MEMBER | ERROR_NAME, Value::Str(s)) => m.member.clone_from(s),
                 (REPLY_SERIAL, Value::U32(n)) => m.reply_serial = *n,
                 (DESTINATION, Value::Str(s)) => m.destination.clone_from(s),
+                (SENDER, Value::Str(s)) => m.sender.clone_from(s),
                 (SIGNATURE, Value::Signature(s)) => signature.clone_from(s),
                 _ => {}
             }
@@ -285,6 +290,7 @@ mod tests {
             path: "/org/freedesktop/systemd1".into(),
             interface: "org.freedesktop.systemd1.Manager".into(),
             member: "StartTransientUnit".into(),
+            sender: String::new(),
             destination: "org.freedesktop.systemd1".into(),
             body,
             ..Message::default()
