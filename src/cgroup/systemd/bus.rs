@@ -133,7 +133,12 @@ impl Bus {
     fn receive(&mut self, buf: &mut [u8], deadline: Instant) -> Result<()> {
         let mut at = 0;
         while at < buf.len() {
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            // Here too: what always has something to say would never let a read time out.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.lost("read from", &std::io::ErrorKind::TimedOut.into()));
+            }
+            let left = left.max(Duration::from_millis(1)); // the kernel's clock may round less to none, which is forever
             let read =
                 self.socket.set_read_timeout(Some(left)).and_then(|()| self.socket.read(&mut buf[at..]));
             match read {
@@ -278,6 +283,32 @@ mod tests {
         ] {
             assert_eq!(parse(address).map(|a| a.0).as_deref(), shown, "{address}");
         }
+    }
+
+    /// Of a server that answers nothing, and never stops to talk.
+    #[test]
+    fn endless_signals_do_not_keep_a_call_waiting() {
+        let path = std::env::temp_dir().join(format!("orlop-bus-flood-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let mut talker = listener.accept().unwrap().0;
+            let (path, interface, member) = ("/".into(), "a.b".into(), "C".into());
+            let signal =
+                Message { kind: Kind::Signal, serial: 1, path, interface, member, ..Message::default() };
+            let many = signal.to_bytes().repeat(64);
+            talker.write_all(b"OK 1234\r\n").unwrap();
+            // Its own end is for a client that never does.
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(20) && talker.write_all(&many).is_ok() {}
+        });
+        let began = Instant::now();
+        let address = format!("unix:path={}", path.display());
+        let e = Bus::connect(&address, true, Duration::from_millis(300)).unwrap_err();
+        assert_eq!(e.errno(), Some(libc::ETIMEDOUT), "{e}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        drop(server.join());
+        let _ = std::fs::remove_file(&path);
     }
 
     /// Of a queue that is full, of a server that is silent, of one that never ends its answer.
