@@ -89,8 +89,11 @@ fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<BorrowedFd>) -> Resul
 
 /// A file that takes the output of hooks.
 pub fn append_to(at: &str, path: &CStr) -> Result<OwnedFd> {
-    let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_APPEND | libc::O_NOCTTY;
-    fd::open(path, flags, 0o644).map_err(os(at, format!("open {:?}", path.to_string_lossy())))
+    // Of a FIFO that nobody reads open(2) would wait without end, and no hook's timeout counts yet.
+    let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_APPEND | libc::O_NOCTTY | libc::O_NONBLOCK;
+    let file = fd::open(path, flags, 0o644).map_err(os(at, format!("open {:?}", path.to_string_lossy())))?;
+    fd::set_appending(&file).map_err(os(at, "fcntl F_SETFL"))?;
+    Ok(file)
 }
 
 fn pointers(list: &[CString]) -> Vec<*const c_char> {
@@ -117,6 +120,22 @@ fn bundle(state: &[u8]) -> Option<CString> {
 mod tests {
     use super::*;
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_fifo_that_nobody_reads_takes_no_output() {
+        let path = std::env::temp_dir().join(format!("orlop-hook-fifo-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let file = CString::new(path.to_str().unwrap()).unwrap();
+        let refused = append_to("run.oci.hooks.stdout", &file).unwrap_err();
+        assert_eq!(refused.errno(), Some(libc::ENXIO), "{refused}");
+        std::fs::remove_file(&path).unwrap();
+        // What it is opened with lasts no longer than that.
+        let opened = append_to("run.oci.hooks.stdout", &file).unwrap();
+        let flags = nix::fcntl::fcntl(&opened, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        assert_eq!(flags & (libc::O_NONBLOCK | libc::O_APPEND), libc::O_APPEND);
+        std::fs::remove_file(&path).unwrap();
+    }
 
     fn sh(script: &str) -> Hook {
         Hook {

@@ -202,6 +202,12 @@ pub fn flock(fd: impl AsFd, operation: i32) -> Sys {
     retry(|| unsafe { libc::flock(fd, operation) as libc::c_long }).map(drop)
 }
 
+/// fcntl(2) F_SETFL: writes go to the end, and wait again after an open that did not.
+pub fn set_appending(fd: impl AsFd) -> Sys {
+    // SAFETY: no memory is passed.
+    check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETFL, libc::O_APPEND) }).map(drop)
+}
+
 /// fcntl(2) F_SETFL: reads and writes never wait. It acts on the open file, whoever else has it.
 pub fn set_nonblocking(fd: impl AsFd) -> Sys {
     // SAFETY: no memory is passed.
