@@ -188,19 +188,23 @@ fn a_unit_of_somebody_else_is_left_alone() {
 #[test]
 fn two_containers_of_one_unit_do_not_end_each_other() {
     needs_root!();
-    let first = World::new(Bundle::sleeping(), Manner::default());
-    first.create().ok();
-    let path = first.bundle.config["linux"]["cgroupsPath"].clone();
-    let second = Bundle::sleeping().set("/linux/cgroupsPath", path);
-    let mut c = making(&second, "create");
-    finish(c.env("DBUS_SYSTEM_BUS_ADDRESS", first.bus.address()))
-        .fails("linux.cgroupsPath: ")
-        .fails(&first.unit);
-    assert_eq!(first.bundle.state()["status"], "created");
-    assert_eq!(first.bus.units(), [first.unit.as_str()]);
-    first.bundle.start().ok();
-    first.bundle.delete().ok();
-    first.is_clean();
+    // Nor do those that are described alike.
+    for annotations in [json!({}), json!({ "org.systemd.property.Description": "'web'" })] {
+        let first =
+            World::new(Bundle::sleeping().set("/annotations", annotations.clone()), Manner::default());
+        first.create().ok();
+        let path = first.bundle.config["linux"]["cgroupsPath"].clone();
+        let second = Bundle::sleeping().set("/linux/cgroupsPath", path).set("/annotations", annotations);
+        let mut c = making(&second, "create");
+        finish(c.env("DBUS_SYSTEM_BUS_ADDRESS", first.bus.address()))
+            .fails("linux.cgroupsPath: ")
+            .fails(&first.unit);
+        assert_eq!(first.bundle.state()["status"], "created");
+        assert_eq!(first.bus.units(), [first.unit.as_str()]);
+        first.bundle.start().ok();
+        first.bundle.delete().ok();
+        first.is_clean();
+    }
 }
 
 #[test]

@@ -154,10 +154,11 @@ pub fn unit(
     nodes: &[(char, u32, u32)],
 ) -> Result<Unit> {
     // With the record's path it is this container's alone, whatever other containers are called.
-    let description = format!("container {}, on record in {}", d.request.id, d.request.dir.to_string_lossy());
+    let mut description =
+        format!("container {}, on record in {}", d.request.id, d.request.dir.to_string_lossy());
     let ours = |name: &str, value: Value| Property { name: name.into(), value, at: AT.into() };
     let mut all = vec![
-        ours("Description", Value::Str(description)),
+        ours("Description", Value::Str(description.clone())),
         ours("DefaultDependencies", Value::Bool(false)), // the container's manager ends it, not a target
         ours("CollectMode", Value::Str("inactive-or-failed".into())), // nobody looks at what failed
     ];
@@ -178,16 +179,19 @@ pub fn unit(
         let rules = devices::rules(resources.as_deref().and_then(|r| r.devices.as_deref()), nodes)?;
         all.extend(properties::of_devices(&rules));
     }
-    let asked = of_annotations(d.config.annotations.as_ref())?;
+    let mut asked = of_annotations(d.config.annotations.as_ref())?;
+    if let Some(Value::Str(s)) = asked.iter_mut().find(|p| p.name == "Description").map(|p| &mut p.value) {
+        // Two containers may ask for the same, and for the same unit: each has to know that it is another's.
+        *s = format!("{s} ({description})");
+        description.clone_from(s);
+    }
     all.retain(|p| asked.iter().all(|a| a.name != p.name)); // the user's word is the last
     all.extend(asked);
-    let description = all.iter().find(|p| p.name == "Description");
-    let description = description.and_then(|p| p.value.clone().into_text());
     Ok(Unit {
         name: place.unit.clone(),
         address: manager.address.clone(),
         user: manager.user,
-        description: description.unwrap_or_default(),
+        description,
         properties: all,
     })
 }

@@ -315,8 +315,9 @@ fn annotations_are_properties_too() {
         let all: Vec<_> = unit.properties.iter().filter(|p| p.name == name).collect();
         assert_eq!(all.iter().map(|p| &p.value).collect::<Vec<_>>(), [&expected], "{key}");
     }
-    // It stays known by whatever its description is.
-    assert_eq!(with("Description", "'mine'").unwrap().description, "mine");
+    // It stays known by whatever its description is, and no other is taken for it.
+    let mine = "mine (container web, on record in /run/orlop/web)";
+    assert_eq!(with("Description", "'mine'").unwrap().description, mine);
     for (key, value, message) in [
         ("X", "1", "\"X\" is no name of a property: three letters or more, and nothing else"),
         (
