@@ -222,7 +222,11 @@ mod tests {
             assert_eq!(fd::write(&file, text.as_bytes()).unwrap(), text.len());
             fd::rewind(&file).unwrap();
             let mut seen = Vec::new();
-            lines_of(file, |line| Ok(seen.push(line[0]))).unwrap();
+            lines_of(file, |line| {
+                seen.push(line[0]);
+                Ok(())
+            })
+            .unwrap();
             let first: Vec<_> = text.lines().map(|l| l.as_bytes()[0]).collect();
             assert_eq!(seen, first);
         }
