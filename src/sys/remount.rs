@@ -1,6 +1,6 @@
 //! mount(2) as it changes a mount that is attached: the way before mount_setattr(2), Linux 5.12.
 
-use super::path::Buf;
+use super::path::{self, Buf};
 use super::{Errno, Sys, check_int, decimal, fd};
 use crate::plan::mounts::options::{
     ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME,
@@ -32,7 +32,7 @@ pub fn set(fd: impl AsFd, attr: Attr, propagation: u64, recursive: bool) -> Sys 
         one(&fd, attr)?;
     }
     if !attr.is_empty() && recursive {
-        below(mount_id(&fd, false)?, attr)?;
+        below(&fd, attr)?;
     }
     if propagation == 0 {
         return Ok(());
@@ -52,8 +52,8 @@ fn one(fd: impl AsFd, attr: Attr) -> Sys {
 const MOST: usize = 1024;
 
 /// mount(2) does one mount a call: all those whose parents lead up to the mount `top`, by /proc/self/mountinfo.
-fn below(top: u64, attr: Attr) -> Sys {
-    let (mut tree, mut len) = ([top; MOST], 1);
+fn below(top: impl AsFd, attr: Attr) -> Sys {
+    let (mut tree, mut len) = ([mount_id(&top, false)?; MOST], 1);
     loop {
         let before = len;
         lines(|line| {
@@ -64,10 +64,17 @@ fn below(top: u64, attr: Attr) -> Sys {
             }
             *tree.get_mut(len).ok_or(Errno::E2BIG)? = id;
             len += 1;
-            let mut path = Buf::new();
-            let at = fd::open(unescape(fields.nth(2).unwrap_or_default(), &mut path)?, libc::O_PATH, 0)?;
-            // Another one may cover it: then nobody reaches it.
-            if mount_id(&at, false)? == id { one(&at, attr) } else { Ok(()) }
+            let mut buf = Buf::new();
+            let to = unescape(fields.nth(2).unwrap_or_default(), &mut buf)?;
+            let at = path::open(&top, to, libc::O_PATH, 0, libc::RESOLVE_NO_SYMLINKS)?; // absolute
+            let st = statx(&at, libc::STATX_MNT_ID)?;
+            match st.stx_mnt_id == id {
+                true => one(&at, attr),
+                // Another one covers it: then nobody reaches it.
+                false if st.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0 => Ok(()),
+                // Somebody moved the directories that lead there.
+                false => Err(Errno::EBUSY),
+            }
         })?;
         if len == before {
             return Ok(());
@@ -93,13 +100,17 @@ pub fn find(id: u64) -> Sys<Option<OwnedFd>> {
 /// statx(2) STATX_MNT_ID, Linux 5.8: the number that mountinfo has, and that a later mount may get. `unique`:
 /// STATX_MNT_ID_UNIQUE, Linux 6.8, which none will get; older kernels answer as for the other.
 pub fn mount_id(fd: impl AsFd, unique: bool) -> Sys<u64> {
-    let mask = if unique { 0x4000 } else { 0x1000 };
+    let unique = if unique { 0x4000 } else { libc::STATX_MNT_ID };
+    statx(fd, unique).map(|st| st.stx_mnt_id)
+}
+
+fn statx(fd: impl AsFd, mask: u32) -> Sys<libc::statx> {
     let mut st = std::mem::MaybeUninit::<libc::statx>::zeroed();
     let (fd, flags) = (fd.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
     // SAFETY: the path is a C string; the kernel fills the buffer, which has the right size.
     check_int(unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, st.as_mut_ptr()) })?;
     // SAFETY: filled by the successful call above.
-    Ok(unsafe { st.assume_init() }.stx_mnt_id)
+    Ok(unsafe { st.assume_init() })
 }
 
 /// Each line of our mountinfo; of a long one, as the options of an overlay make it, its beginning.
