@@ -1,11 +1,12 @@
 //! Units of a real systemd, the system's.
 
 use crate::cgroups::{DEVICES, NULL, Sleeper, is_unified, within};
-use crate::support::{Bundle, Outcome, finish, unique, until};
+use crate::support::{Bundle, Outcome, finish, skip, unique, until};
 use crate::{cgroups_of, create, dir, making, property, systemctl, unit_of};
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 fn exists(unit: &str) -> bool {
@@ -302,6 +303,53 @@ fn exec_joins_the_unit() {
     assert!(text.contains(&format!(":/system.slice/{}\n", unit_of(&b))), "{text}");
     b.delete().ok();
     is_gone(&b, &unit_of(&b));
+}
+
+#[test]
+fn a_restored_container_is_in_a_unit_again() {
+    needs_systemd!();
+    if !Command::new("criu").arg("check").output().is_ok_and(|o| o.status.success()) {
+        return skip("needs a criu that works on this kernel");
+    }
+    let b =
+        Bundle::new().sh("while :; do sleep 1; done").set("/linux/resources/pids", json!({ "limit": 77 }));
+    let unit = unit_of(&b);
+    // Its streams are pipes: files of the host are nothing for criu.
+    let begin = |c: &mut Command| {
+        let mut child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+        let (output, mut words) = (child.stdout.take(), child.stderr.take().expect("stderr"));
+        let status = child.wait().expect("wait");
+        let mut error = String::new();
+        if !status.success() {
+            words.read_to_string(&mut error).expect("UTF-8");
+        }
+        assert!(status.success(), "{status}: {error}");
+        (output, words)
+    };
+    let _streams = begin(making(&b, "run").arg("--detach"));
+    let images = b.path().join("images");
+    finish(b.orlop(["checkpoint", "--image-path"]).arg(&images).arg(&b.id)).ok();
+    is_gone(&b, &unit);
+
+    let mut c = b.orlop(["--systemd-cgroup", "restore", "--detach", "--bundle"]);
+    let _streams = begin(c.arg(b.path()).arg("--image-path").arg(&images).arg(&b.id));
+    assert_eq!(b.state()["status"], "running");
+    assert_eq!(property(&unit, "ActiveState"), "active");
+    assert_eq!(property(&unit, "TasksMax"), "77");
+    assert_eq!(property(&unit, "ControlGroup"), format!("/system.slice/{unit}"));
+    // A shell and what it waits for; criu is not among them.
+    let pid = b.state()["pid"].to_string();
+    for controller in ["memory", "pids", "cpu", "freezer", "systemd"].iter().filter(|c| dir(c, "/").exists())
+    {
+        let procs = file(controller, &format!("/system.slice/{unit}"), "cgroup.procs");
+        assert!(procs.lines().any(|p| p == pid), "{controller}: {procs:?}");
+        let criu = |p: &str| fs::read_to_string(format!("/proc/{p}/comm")).is_ok_and(|c| c.trim() == "criu");
+        assert!(!procs.lines().any(criu), "{controller}: {procs:?}");
+    }
+    reload();
+    assert_eq!(file("pids", &format!("/system.slice/{unit}"), "pids.max"), "77");
+    b.delete().ok();
+    is_gone(&b, &unit);
 }
 
 #[test]
