@@ -12,8 +12,9 @@ use support::{Bundle, Scratch, finish, rounds};
 /// Lines of our mountinfo that name something in the bundle.
 fn mounted(b: &Bundle) -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-    let path = b.path().to_string_lossy().into_owned();
-    table.lines().filter(|l| l.contains(&path)).map(String::from).collect()
+    // Not those of a bundle whose number begins with ours; one that was moved is `….moved`.
+    let ends = ["/", "."].map(|end| format!("{}{end}", b.path().display()));
+    table.lines().filter(|l| ends.iter().any(|path| l.contains(path))).map(String::from).collect()
 }
 
 #[track_caller]
