@@ -188,6 +188,16 @@ fn start_tells_that_execve_was_denied() {
     let b = bundle(denying(&["execve"], "ERRNO"), true);
     b.create().ok();
     b.start().fails("exec: \"true\": execve: operation not permitted; linux.seccomp may deny it");
+}
+
+/// What is left of a process until it is waited for tells that it never executed a program; of one that was waited for at
+/// once nothing tells, so here nobody does.
+#[test]
+fn start_tells_that_a_filter_killed_init_at_execve() {
+    needs_root!();
+    if !support::alone_as_subreaper("start_tells_that_a_filter_killed_init_at_execve") {
+        return;
+    }
     let b = bundle(denying(&["execve"], "KILL_PROCESS"), true);
     b.create().ok();
     b.start().fails("container process: ended before the program ran");

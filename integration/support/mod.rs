@@ -69,6 +69,28 @@ pub fn has_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|d| d.join(name).is_file())
 }
 
+/// lchown(2) of it and all below.
+pub fn own(path: &Path, id: u32) {
+    std::os::unix::fs::lchown(path, Some(id), Some(id)).expect("lchown");
+    if path.is_dir() && !path.is_symlink() {
+        fs::read_dir(path).expect("read").flatten().for_each(|e| own(&e.path(), id));
+    }
+}
+
+/// In a process of its own that is a subreaper, as engines' shims are, and collects no orphan by itself: beside other tests it
+/// would keep their containers from ending. `false`: the test of this name has run there, and this one is over.
+pub fn alone_as_subreaper(test: &str) -> bool {
+    const ALONE: &str = "ORLOP_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let mut c = Command::new(std::env::current_exe().expect("this program"));
+        c.args(["--exact", test]).env(ALONE, "1").stdin(Stdio::null());
+        assert!(finish(&mut c).ok().stdout.contains("1 passed"));
+        return false;
+    }
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
+    true
+}
+
 /// Rounds of a race or load: few in an ordinary run, ORLOP_ROUNDS=all of them, or the fewest, for emulated machines.
 pub fn rounds(few: usize, all: usize) -> usize {
     match std::env::var("ORLOP_ROUNDS").as_deref() {
@@ -323,6 +345,14 @@ impl Bundle {
         let list = self.config["linux"]["namespaces"].as_array_mut().expect("a list");
         list.retain(|n| n["type"] != kind);
         self
+    }
+
+    /// With a user namespace, whose root owns the rootfs and can reach it.
+    pub fn in_a_user_namespace(self) -> Self {
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+        own(&self.rootfs(), 100_000);
+        fs::set_permissions(self.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        self.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map)
     }
 
     /// Without a mount namespace, and without what needs one.

@@ -67,7 +67,9 @@ fn died() -> Error {
     Error::new(Kind::WrongState, "container process", "ended before the program ran")
 }
 
-/// End of file on the report means that the program runs, since init's end is close-on-exec, or that init is dead.
+/// End of file on the report means that the program runs, since init's end is close-on-exec, or that init is dead. Which, is
+/// told by what is left of init until its parent waits for it; when that was faster than we, the program counts as run,
+/// and its exit status is the parent's to tell.
 fn open_gate(c: &Container, init: Process) -> Result<()> {
     let report = open_fifo(&c.file("report"), libc::O_RDONLY)?;
     let gate = open_fifo(&c.file("gate"), libc::O_WRONLY)?;
