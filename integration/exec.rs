@@ -57,13 +57,6 @@ fn processes(b: &Bundle) -> Vec<String> {
     list
 }
 
-fn user_namespace(b: Bundle) -> Bundle {
-    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
-    finish(Command::new("chown").args(["-hR", "100000:100000"]).arg(b.rootfs())).ok();
-    finish(Command::new("chmod").arg("o+x").arg(b.path())).ok();
-    b.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map)
-}
-
 const CONFINEMENT: &str = "cat /proc/self/cgroup; readlink /proc/self/root; \
     for n in cgroup ipc mnt net pid user uts time; do readlink /proc/self/ns/$n; done; \
     grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|Cpus_allowed_list|Sig|Umask)' /proc/self/status; \
@@ -83,7 +76,7 @@ fn exec_is_confined_as_init_is() {
         b = b.set("/linux/personality", json!({ "domain": "LINUX32" }));
         b = b.set("/process/user", json!({ "uid": 5, "gid": 6, "additionalGids": [7], "umask": 0o27 }));
         if user {
-            b = user_namespace(b);
+            b = b.in_a_user_namespace();
         }
         let b = started(b);
         until("init's look", || exec(&b, &[], &["cat", "/tmp/init"]).stdout.contains("PWD=/etc"));
@@ -225,16 +218,9 @@ fn signals_in_the_foreground_go_to_the_program() {
 #[test]
 fn detached_it_is_the_callers_to_wait_for() {
     needs_root!();
-    // In a process of its own: one that collects no orphans would keep the containers of all other tests from ending.
-    const ALONE: &str = "ORLOP_TEST_ALONE";
-    if std::env::var_os(ALONE).is_none() {
-        let mut c = Command::new(std::env::current_exe().expect("this program"));
-        c.args(["--exact", "detached_it_is_the_callers_to_wait_for"]).env(ALONE, "1").stdin(Stdio::null());
-        assert!(finish(&mut c).ok().stdout.contains("1 passed"));
+    if !support::alone_as_subreaper("detached_it_is_the_callers_to_wait_for") {
         return;
     }
-    // SAFETY: prctl touches no memory of ours.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0);
     let b = running();
     let file = b.path().join("exec.pid");
     let file = file.to_str().expect("a path");
@@ -487,10 +473,10 @@ fn namespaces_that_the_container_joined_are_joined() {
     assert_eq!(sh(&b, &[], look).ok().stdout, want(&b));
     // With a user namespace of its own beside joined ones, and with the whole of it joined.
     let net = path("net");
-    let b = started(user_namespace(Bundle::sleeping()).namespace("network", Some(&net)));
+    let b = started(Bundle::sleeping().in_a_user_namespace().namespace("network", Some(&net)));
     assert_eq!(sh(&b, &[], look).ok().stdout, want(&b));
     let user = format!("/proc/{}/ns/user", pid(&b));
-    let c = started(user_namespace(Bundle::sleeping()).namespace("user", Some(&user)));
+    let c = started(Bundle::sleeping().in_a_user_namespace().namespace("user", Some(&user)));
     assert_eq!(sh(&c, &[], look).ok().stdout, want(&c));
     assert_eq!(sh(&c, &["-u", "3:4"], "id -u; id -g").ok().stdout, "3\n4\n");
 }

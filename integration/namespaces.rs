@@ -73,21 +73,6 @@ fn sleeper(b: Bundle) -> (Bundle, String) {
     (b, pid)
 }
 
-fn with_user_namespace(b: Bundle) -> Bundle {
-    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
-    let own = |p: &std::path::Path| std::os::unix::fs::chown(p, Some(100_000), Some(100_000)).expect("chown");
-    let mut rest = vec![b.rootfs()];
-    while let Some(p) = rest.pop() {
-        if !p.is_symlink() {
-            own(&p);
-        }
-        if p.is_dir() && !p.is_symlink() {
-            rest.extend(fs::read_dir(&p).expect("read").flatten().map(|e| e.path()));
-        }
-    }
-    b.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map)
-}
-
 #[test]
 fn every_listed_namespace_is_new_and_every_other_is_the_callers() {
     needs_root!();
@@ -133,10 +118,10 @@ fn a_mount_namespace_of_the_host_can_be_joined() {
 #[test]
 fn all_namespaces_are_joined_together_in_any_order() {
     needs_root!();
-    let (_target, pid) = sleeper(with_user_namespace(Bundle::new().namespace("time", None)));
+    let (_target, pid) = sleeper(Bundle::new().namespace("time", None).in_a_user_namespace());
     let kinds: Vec<_> = KINDS.iter().filter(|k| k.0 != "mount").collect();
     for turn in 0..kinds.len() {
-        let mut b = with_user_namespace(Bundle::new().sh(LIST)).unset("/hostname");
+        let mut b = Bundle::new().sh(LIST).in_a_user_namespace().unset("/hostname");
         b = b.unset("/linux/uidMappings").unset("/linux/gidMappings");
         for n in 0..kinds.len() {
             let (kind, file) = kinds[(n + turn) % kinds.len()];
@@ -155,7 +140,7 @@ fn a_new_user_namespace_goes_with_joined_namespaces_of_the_host() {
     let host = Host::new(&["--net", "--ipc", "--uts"]);
     for kinds in [&["network"][..], &["ipc"], &["uts"], &["network", "ipc", "uts"]] {
         let mut b =
-            with_user_namespace(Bundle::new().sh(&format!("{LIST}; cat /proc/self/uid_map; echo $$")));
+            Bundle::new().sh(&format!("{LIST}; cat /proc/self/uid_map; echo $$")).in_a_user_namespace();
         b = b.unset("/hostname");
         for kind in kinds {
             b = b.namespace(kind, Some(&host.path(kind)));
@@ -195,7 +180,7 @@ fn a_pid_namespace_of_the_host_goes_with_a_new_user_namespace() {
     needs_root!();
     let (_target, pid) = sleeper(Bundle::new());
     let path = format!("/proc/{pid}/ns/pid");
-    let b = with_user_namespace(Bundle::new().sh("echo $$")).namespace("pid", Some(&path));
+    let b = Bundle::new().sh("echo $$").in_a_user_namespace().namespace("pid", Some(&path));
     let b = without_their_mounts(b, &["pid"]).unset("/linux/maskedPaths").unset("/linux/readonlyPaths");
     let out = b.run().ok().stdout;
     assert!(out.trim().parse::<u32>().is_ok_and(|p| p > 1), "{out}");
@@ -204,11 +189,11 @@ fn a_pid_namespace_of_the_host_goes_with_a_new_user_namespace() {
 #[test]
 fn a_joined_user_namespace_owns_what_is_new_beside_it() {
     needs_root!();
-    let (_target, pid) = sleeper(with_user_namespace(Bundle::new()));
+    let (_target, pid) = sleeper(Bundle::new().in_a_user_namespace());
     let path = format!("/proc/{pid}/ns/user");
     let script = format!("{LIST}; hostname inside && hostname; echo $$; id -u; id -G");
     for mapped in [true, false] {
-        let mut b = with_user_namespace(Bundle::new().sh(&script)).namespace("user", Some(&path));
+        let mut b = Bundle::new().sh(&script).in_a_user_namespace().namespace("user", Some(&path));
         b.config["process"]["capabilities"] = caps(&["CAP_SYS_ADMIN"]);
         if !mapped {
             b = b.unset("/linux/uidMappings").unset("/linux/gidMappings");
@@ -225,7 +210,7 @@ fn nobody_in_a_joined_namespace_looks_into_init() {
     needs_root!();
     let script = "echo ready; while :; do for p in /proc/[0-9]*; do case \"$(cat $p/comm)\" in sh|cat|readlink) ;; \
                   ?*) echo seen; for f in fd/0 root cwd; do readlink $p/$f; done;; esac; done; done 2>/dev/null";
-    let mut rival = with_user_namespace(Bundle::new()).sh(script);
+    let mut rival = Bundle::new().in_a_user_namespace().sh(script);
     rival.config["process"]["capabilities"] = caps(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"]);
     let said = rival.path().join("said");
     let mut c = rival.making("run");
@@ -234,7 +219,7 @@ fn nobody_in_a_joined_namespace_looks_into_init() {
     support::until("the rival", || text().contains("ready"));
     let pid = rival.state()["pid"].to_string();
     let joining = || {
-        let mut b = with_user_namespace(Bundle::new());
+        let mut b = Bundle::new().in_a_user_namespace();
         for kind in ["user", "pid"] {
             b = b.namespace(kind, Some(&format!("/proc/{pid}/ns/{kind}")));
         }
@@ -260,10 +245,10 @@ fn caps(names: &[&str]) -> Value {
 #[test]
 fn mappings_beside_a_joined_user_namespace_must_be_its_own() {
     needs_root!();
-    let (_target, pid) = sleeper(with_user_namespace(Bundle::new()));
+    let (_target, pid) = sleeper(Bundle::new().in_a_user_namespace());
     let path = format!("/proc/{pid}/ns/user");
     let other = json!([{ "containerID": 0, "hostID": 100_000, "size": 65535 }]);
-    let b = || with_user_namespace(Bundle::new()).namespace("user", Some(&path));
+    let b = || Bundle::new().in_a_user_namespace().namespace("user", Some(&path));
     b().set("/linux/uidMappings", other.clone()).run().fails("linux.uidMappings: ");
     b().set("/linux/gidMappings", other).run().fails("linux.gidMappings: ");
     // The same ids in other words.
@@ -315,21 +300,23 @@ fn a_pid_namespace_whose_first_process_is_gone_is_told() {
 #[test]
 fn init_becomes_the_callers_child_in_every_shape() {
     needs_root!();
-    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
+    if !support::alone_as_subreaper("init_becomes_the_callers_child_in_every_shape") {
+        return;
+    }
     let host = Host::new(&["--net"]);
-    let (_other, pid) = sleeper(with_user_namespace(Bundle::new()));
+    let (_other, pid) = sleeper(Bundle::new().in_a_user_namespace());
     let shapes = [
         ("direct", Bundle::new()),
         ("joined", Bundle::new().namespace("network", Some(&host.path("network")))),
         ("pid joined", Bundle::new().namespace("pid", Some(&format!("/proc/{pid}/ns/pid")))),
-        ("new user", with_user_namespace(Bundle::new())),
+        ("new user", Bundle::new().in_a_user_namespace()),
         (
             "user joined",
-            with_user_namespace(Bundle::new()).namespace("user", Some(&format!("/proc/{pid}/ns/user"))),
+            Bundle::new().in_a_user_namespace().namespace("user", Some(&format!("/proc/{pid}/ns/user"))),
         ),
         (
             "new user, network joined",
-            without_their_mounts(with_user_namespace(Bundle::new()), &["network"])
+            without_their_mounts(Bundle::new().in_a_user_namespace(), &["network"])
                 .namespace("network", Some(&host.path("network"))),
         ),
     ];
@@ -353,7 +340,7 @@ fn host_and_domain_name_are_set() {
     let b = Bundle::new().set("/hostname", json!("web")).set("/domainname", json!("example.org"));
     let out = b.sh("cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname").run().ok();
     assert_eq!(out.stdout, "web\nexample.org\n");
-    let b = with_user_namespace(Bundle::new()).set("/linux/sysctl", json!({ "kernel.domainname": "nis" }));
+    let b = Bundle::new().in_a_user_namespace().set("/linux/sysctl", json!({ "kernel.domainname": "nis" }));
     assert_eq!(b.sh("cat /proc/sys/kernel/domainname").run().ok().stdout, "nis\n");
 }
 
@@ -400,7 +387,7 @@ fn sysctls_are_set_inside_and_only_there() {
     let want = "1\n1\n0\t7\n80\n7\n99\n250\t32000\t100\t99\n4242\n";
     let b = || Bundle::new().set("/linux/sysctl", sysctl.clone()).sh(script);
     assert_eq!(b().run().ok().stdout, want);
-    assert_eq!(with_user_namespace(b()).run().ok().stdout, want);
+    assert_eq!(b().in_a_user_namespace().run().ok().stdout, want);
     let host = Host::new(&["--net"]);
     assert_eq!(b().namespace("network", Some(&host.path("network"))).run().ok().stdout, want);
     assert_ne!(fs::read_to_string("/proc/sys/kernel/msgmax").expect("read"), "4242\n");
@@ -410,7 +397,7 @@ fn sysctls_are_set_inside_and_only_there() {
 fn sysctls_of_users_belong_to_the_user_namespace() {
     needs_root!();
     let b =
-        with_user_namespace(Bundle::new()).set("/linux/sysctl", json!({ "user.max_net_namespaces": "3" }));
+        Bundle::new().in_a_user_namespace().set("/linux/sysctl", json!({ "user.max_net_namespaces": "3" }));
     assert_eq!(b.sh("cat /proc/sys/user/max_net_namespaces").run().ok().stdout, "3\n");
 }
 
@@ -429,7 +416,7 @@ fn a_value_that_the_kernel_refuses_names_the_key() {
 fn loopback_is_up_in_a_new_network_namespace() {
     needs_root!();
     let script = "ip addr show lo; ip -o link | wc -l";
-    for b in [Bundle::new(), with_user_namespace(Bundle::new())] {
+    for b in [Bundle::new(), Bundle::new().in_a_user_namespace()] {
         let out = b.sh(script).run().ok().stdout;
         assert!(out.contains("LOOPBACK,UP") && out.contains("127.0.0.1/8"), "{out}");
     }
@@ -447,7 +434,7 @@ fn clocks_have_their_offsets() {
         text.split('.').next().and_then(|s| s.parse().ok()).expect("seconds")
     };
     let plain = || Bundle::new().namespace("time", None).sh(script);
-    for b in [plain(), with_user_namespace(plain())] {
+    for b in [plain(), plain().in_a_user_namespace()] {
         let b = b.set("/linux/timeOffsets", offsets.clone());
         let before = uptime();
         let out = b.run().ok().stdout;
@@ -477,7 +464,8 @@ fn the_mappings_are_those_of_the_document() {
     let map = json!([
         { "containerID": 0, "hostID": 100_000, "size": 10 }, { "containerID": 100, "hostID": 200_000, "size": 5 },
     ]);
-    let b = with_user_namespace(Bundle::new())
+    let b = Bundle::new()
+        .in_a_user_namespace()
         .set("/linux/uidMappings", map.clone())
         .set("/linux/gidMappings", map);
     let b = b.set("/process/user", json!({ "uid": 100, "gid": 101, "additionalGids": [3, 102] }));
@@ -495,9 +483,9 @@ fn the_mappings_are_those_of_the_document() {
 fn supplementary_groups_are_exactly_those_of_the_document() {
     needs_root!();
     needs_program!("setpriv");
-    let (_target, pid) = sleeper(with_user_namespace(Bundle::new()));
-    let joined = with_user_namespace(Bundle::new()).namespace("user", Some(&format!("/proc/{pid}/ns/user")));
-    for b in [Bundle::new(), with_user_namespace(Bundle::new()), joined] {
+    let (_target, pid) = sleeper(Bundle::new().in_a_user_namespace());
+    let joined = Bundle::new().in_a_user_namespace().namespace("user", Some(&format!("/proc/{pid}/ns/user")));
+    for b in [Bundle::new(), Bundle::new().in_a_user_namespace(), joined] {
         let b = b.sh("grep Groups /proc/self/status");
         b.write();
         let mut c = Command::new("setpriv");
@@ -512,7 +500,7 @@ fn supplementary_groups_are_exactly_those_of_the_document() {
 fn without_clone3_containers_are_made_all_the_same() {
     needs_root!();
     let host = Host::new(&["--net"]);
-    let staged = without_their_mounts(with_user_namespace(Bundle::new()), &["network"]);
+    let staged = without_their_mounts(Bundle::new().in_a_user_namespace(), &["network"]);
     let staged = staged.namespace("network", Some(&host.path("network")));
     for b in [Bundle::new(), staged] {
         let b = b.sh("echo $$");
@@ -542,7 +530,7 @@ fn interfaces_are_moved_with_their_addresses_and_set_up() {
     for (rename, shown) in
         [(json!({}), "veth-a"), (json!({ "name": "eth7" }), "eth7"), (json!({ "name": "net%d" }), "net0")]
     {
-        for b in [Bundle::new(), with_user_namespace(Bundle::new())] {
+        for b in [Bundle::new(), Bundle::new().in_a_user_namespace()] {
             let b = b.set("/linux/netDevices", json!({ "veth-a": rename })).sh(script);
             let out = on_a_host_with_interfaces(&b).ok().stdout;
             assert!(out.contains(&format!(": {shown}@")), "{out}");

@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, lchown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use support::{Bundle, Outcome, Scratch, finish, skip};
@@ -159,24 +159,10 @@ fn the_life_of_a_container_is_the_same_on_5_10() {
 #[test]
 fn user_namespaces_are_the_same_on_5_10() {
     needs_root!();
-    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
-    let b = Bundle::new()
-        .namespace("user", None)
-        .set("/linux/uidMappings", map.clone())
-        .set("/linux/gidMappings", map)
-        .mount("/plain", "bind", "/etc", &["rbind", "ro"])
-        .sh(LOOK);
-    own_by(b.path(), 100_000);
+    let b = Bundle::new().in_a_user_namespace().mount("/plain", "bind", "/etc", &["rbind", "ro"]).sh(LOOK);
     looks_the_same("user namespace", &b);
     let seen = looks_the_same("sysfs of the host", &b.without_namespace("network"));
     assert!(seen.contains("/ /sys ro,"), "{seen}");
-}
-
-fn own_by(path: &Path, uid: u32) {
-    lchown(path, Some(uid), Some(uid)).unwrap();
-    if path.symlink_metadata().unwrap().is_dir() {
-        fs::read_dir(path).unwrap().for_each(|e| own_by(&e.unwrap().path(), uid));
-    }
 }
 
 #[test]
@@ -190,7 +176,7 @@ fn an_ordinary_user_runs_containers_on_5_10() {
     let program = b.path().join("orlop");
     support::copy_orlop(&program);
     fs::set_permissions(b.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    own_by(b.path(), 12345);
+    support::own(b.path(), 12345);
     let user = |args: &[&str]| {
         let mut c = Command::new("setpriv");
         c.args(["--reuid", "12345", "--regid", "12345", "--clear-groups"]).arg(&program).arg("--root");

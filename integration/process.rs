@@ -304,11 +304,8 @@ fn no_new_privileges_is_as_given() {
 #[test]
 fn limits_reach_a_user_namespace() {
     needs_root!();
-    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
     let b = Bundle::new()
-        .namespace("user", None)
-        .set("/linux/uidMappings", map.clone())
-        .set("/linux/gidMappings", map)
+        .in_a_user_namespace()
         .set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 88 }]))
         .sh("ulimit -n; ulimit -Hn; cat /proc/self/uid_map");
     let out = b.run().ok().stdout;

@@ -21,18 +21,11 @@ const SUB: u32 = 300_000;
 fn bundle(script: &str) -> Bundle {
     let mut b = Bundle::new();
     support::copy_orlop(&b.path().join("orlop")); // our own directory may be closed to others
-    own(b.path());
+    support::own(b.path(), UID);
     finish(user(&b, "setpriv").args(["spec", "--rootless", "--bundle"]).arg(b.path())).ok();
     let text = fs::read(b.path().join("config.json")).expect("config.json");
     b.config = serde_json::from_slice(&text).expect("JSON");
     b.set("/process/terminal", json!(false)).sh(script)
-}
-
-fn own(path: &Path) {
-    std::os::unix::fs::lchown(path, Some(UID), Some(UID)).expect("lchown");
-    if path.is_dir() && !path.is_symlink() {
-        fs::read_dir(path).expect("read").flatten().for_each(|e| own(&e.path()));
-    }
 }
 
 /// Our binary as the ordinary user, by way of this program that drops root's rights.

@@ -27,18 +27,11 @@ macro_rules! needs_session {
 fn bundle() -> Bundle {
     let mut b = Bundle::sleeping();
     crate::support::copy_orlop(&b.path().join("orlop"));
-    own(b.path());
+    crate::support::own(b.path(), 1000);
     finish(user(&b, &["spec", "--rootless", "--bundle"]).arg(b.path())).ok();
     let text = fs::read(b.path().join("config.json")).expect("config.json");
     b.config = serde_json::from_slice(&text).expect("JSON");
     b.set("/process/terminal", json!(false)).args(&["sleep", "1000"])
-}
-
-fn own(path: &Path) {
-    std::os::unix::fs::lchown(path, Some(1000), Some(1000)).expect("lchown");
-    if path.is_dir() && !path.is_symlink() {
-        fs::read_dir(path).expect("read").flatten().for_each(|e| own(&e.path()));
-    }
 }
 
 /// The binary as the user, but from a cgroup that is not the user's: as after `su`.
