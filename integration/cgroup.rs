@@ -385,94 +385,32 @@ fn what_v1_has_holds_and_what_it_lacks_is_named() {
     let disk = disk.expect("a block device").trim().to_string();
     let (major, minor) =
         disk.split_once(':').map(|(a, b)| (a.parse::<u32>().unwrap(), b.parse::<u32>().unwrap())).unwrap();
-    let rate = json!([{ "major": major, "minor": minor, "rate": 1 << 20 }]);
+    let rate = || json!([{ "major": major, "minor": minor, "rate": 1 << 20 }]);
     let line = format!("{disk} 1048576");
-    for (at, value, property, controller, file, holds) in [
+    let priorities = json!([{ "name": "lo", "priority": 5 }]);
+    for (property, value, file, holds) in [
+        ("memory.kernelTCP", json!(1 << 20), "memory.kmem.tcp.limit_in_bytes", "1048576"),
+        ("memory.swappiness", json!(0), "memory.swappiness", "0"),
+        ("memory.useHierarchy", json!(true), "memory.use_hierarchy", "1"),
+        ("cpu.idle", json!(1), "cpu.idle", "1"),
+        ("blockIO.leafWeight", json!(300), "blkio.leaf_weight", "300"),
+        ("blockIO.throttleReadBpsDevice[0]", rate(), "blkio.throttle.read_bps_device", &line),
+        ("blockIO.throttleWriteBpsDevice[0]", rate(), "blkio.throttle.write_bps_device", &line),
+        ("blockIO.throttleReadIOPSDevice[0]", rate(), "blkio.throttle.read_iops_device", &line),
+        ("blockIO.throttleWriteIOPSDevice[0]", rate(), "blkio.throttle.write_iops_device", &line),
         (
-            "memory",
-            json!({ "kernelTCP": 1 << 20 }),
-            "memory.kernelTCP",
-            "memory",
-            "memory.kmem.tcp.limit_in_bytes",
-            "1048576",
-        ),
-        ("memory", json!({ "swappiness": 0 }), "memory.swappiness", "memory", "memory.swappiness", "0"),
-        (
-            "memory",
-            json!({ "useHierarchy": true }),
-            "memory.useHierarchy",
-            "memory",
-            "memory.use_hierarchy",
-            "1",
-        ),
-        ("cpu", json!({ "idle": 1 }), "cpu.idle", "cpu", "cpu.idle", "1"),
-        ("blockIO", json!({ "leafWeight": 300 }), "blockIO.leafWeight", "blkio", "blkio.leaf_weight", "300"),
-        (
-            "blockIO",
-            json!({ "throttleReadBpsDevice": rate }),
-            "blockIO.throttleReadBpsDevice[0]",
-            "blkio",
-            "blkio.throttle.read_bps_device",
-            &line,
-        ),
-        (
-            "blockIO",
-            json!({ "throttleWriteBpsDevice": rate }),
-            "blockIO.throttleWriteBpsDevice[0]",
-            "blkio",
-            "blkio.throttle.write_bps_device",
-            &line,
-        ),
-        (
-            "blockIO",
-            json!({ "throttleReadIOPSDevice": rate }),
-            "blockIO.throttleReadIOPSDevice[0]",
-            "blkio",
-            "blkio.throttle.read_iops_device",
-            &line,
-        ),
-        (
-            "blockIO",
-            json!({ "throttleWriteIOPSDevice": rate }),
-            "blockIO.throttleWriteIOPSDevice[0]",
-            "blkio",
-            "blkio.throttle.write_iops_device",
-            &line,
-        ),
-        (
-            "hugepageLimits",
-            json!([{ "pageSize": "2MB", "limit": 4 << 20 }]),
             "hugepageLimits[0]",
-            "hugetlb",
+            json!([{ "pageSize": "2MB", "limit": 4 << 20 }]),
             "hugetlb.2MB.limit_in_bytes",
             "4194304",
         ),
-        (
-            "network",
-            json!({ "classID": 1048577 }),
-            "network.classID",
-            "net_cls",
-            "net_cls.classid",
-            "1048577",
-        ),
-        (
-            "network",
-            json!({ "priorities": [{ "name": "lo", "priority": 5 }] }),
-            "network.priorities[0]",
-            "net_prio",
-            "net_prio.ifpriomap",
-            "lo 5",
-        ),
-        (
-            "rdma",
-            json!({ "nonesuch": { "hcaHandles": 3 } }),
-            "rdma[\"nonesuch\"]",
-            "rdma",
-            "rdma.max",
-            "no such device",
-        ),
+        ("network.classID", json!(1_048_577), "net_cls.classid", "1048577"),
+        ("network.priorities[0]", priorities, "net_prio.ifpriomap", "lo 5"),
+        ("rdma[\"nonesuch\"]", json!({ "nonesuch": { "hcaHandles": 3 } }), "rdma.max", "no such device"),
     ] {
-        let b = sleeping().set(&format!("/linux/resources/{at}"), value);
+        let (controller, _) = file.split_once('.').unwrap();
+        let (path, _) = property.split_once('[').unwrap_or((property, ""));
+        let b = sleeping().set(&format!("/linux/resources/{}", path.replace('.', "/")), value);
         let out = b.create();
         // Huge pages are limited by v2 on a hybrid host that has them there.
         let on_v2 = Path::new(ROOT).join("unified").join(&b.id).join("hugetlb.2MB.max");
@@ -494,6 +432,12 @@ fn what_v1_has_holds_and_what_it_lacks_is_named() {
         b.delete().ok();
         assert_eq!(cgroups_named(&b.id), Vec::<PathBuf>::new());
     }
+}
+
+#[test]
+fn what_no_v1_host_can_do_is_named() {
+    needs_version!(1);
+    needs_controllers!("memory", "blkio");
     let none = json!({ "weightDevice": [{ "major": 4000, "minor": 77, "weight": 500 }] });
     sleeping()
         .set("/linux/resources/blockIO", none)

@@ -142,6 +142,29 @@ fn message(kind: Kind, reply_serial: u32, member: &str, body: Vec<Value>) -> Mes
     Message { kind, serial: 1, reply_serial, member, sender, body, ..Message::default() }
 }
 
+const JOB: &str = "/org/freedesktop/systemd1/job/7";
+
+/// The answer that names the job of this unit, and the signal of its end.
+fn job(unit: &str, answer: Message, manner: &Manner) -> Vec<Message> {
+    let body = |result: &str| {
+        vec![Value::U32(7), Value::Path(JOB.into()), Value::Str(unit.into()), Value::Str(result.into())]
+    };
+    let signal = Message {
+        path: "/org/freedesktop/systemd1".into(),
+        interface: "org.freedesktop.systemd1.Manager".into(),
+        ..message(Kind::Signal, 0, "JobRemoved", body(manner.job.unwrap_or("done")))
+    };
+    let forged = Message { sender: SOMEBODY.into(), body: body("failed"), ..signal.clone() };
+    let mut all = vec![answer, signal];
+    if manner.forged {
+        all.insert(1, forged);
+    }
+    if manner.hasty {
+        all.reverse();
+    }
+    all
+}
+
 fn answer(call: &Message, manner: &Manner, known: &mut Known) -> Vec<Message> {
     let ok = |body| message(Kind::Return, call.serial, "", body);
     let error =
@@ -151,26 +174,7 @@ fn answer(call: &Message, manner: &Manner, known: &mut Known) -> Vec<Message> {
     let unit = string(0);
     let missing = || error("org.freedesktop.systemd1.NoSuchUnit", &format!("Unit {unit} not loaded."));
     known.calls.push(format!("{} {unit}", call.member).trim_end().into());
-    let job = |unit: &str| {
-        let path = Value::Path("/org/freedesktop/systemd1/job/7".into());
-        let result = Value::Str(manner.job.unwrap_or("done").into());
-        let end = vec![Value::U32(7), path.clone(), Value::Str(unit.into()), result];
-        let signal = Message {
-            path: "/org/freedesktop/systemd1".into(),
-            interface: "org.freedesktop.systemd1.Manager".into(),
-            ..message(Kind::Signal, 0, "JobRemoved", end)
-        };
-        let forged = vec![Value::U32(7), path.clone(), Value::Str(unit.into()), Value::Str("failed".into())];
-        let forged = Message { sender: SOMEBODY.into(), body: forged, ..signal.clone() };
-        let mut both = vec![ok(vec![path]), signal];
-        if manner.forged {
-            both.insert(1, forged);
-        }
-        if manner.hasty {
-            both.reverse();
-        }
-        both
-    };
+    let job = |unit: &str| job(unit, ok(vec![Value::Path(JOB.into())]), manner);
     vec![match call.member.as_str() {
         "GetNameOwner" => ok(vec![Value::Str(SYSTEMD.into())]),
         "Hello" => ok(vec![Value::Str(":1.1".into())]),
