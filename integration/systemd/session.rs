@@ -36,9 +36,15 @@ fn bundle() -> Bundle {
 
 /// The binary as the user, but from a cgroup that is not the user's: as after `su`.
 fn user(b: &Bundle, args: &[&str]) -> Command {
+    let mut c = as_user();
+    c.arg(b.path().join("orlop")).arg("--root").arg(b.state_root()).args(args);
+    c
+}
+
+/// What follows is run by the user of the session.
+fn as_user() -> Command {
     let mut c = Command::new("setpriv");
-    c.args(["--reuid", "1000", "--regid", "1000", "--init-groups"]).arg(b.path().join("orlop"));
-    c.arg("--root").arg(b.state_root()).args(args).stdin(Stdio::null());
+    c.args(["--reuid", "1000", "--regid", "1000", "--init-groups"]).stdin(Stdio::null());
     c.env("XDG_RUNTIME_DIR", "/run/user/1000").env_remove("DBUS_SESSION_BUS_ADDRESS");
     c
 }
@@ -54,22 +60,11 @@ fn verb(b: &Bundle, verb: &str, more: &[&str]) -> Outcome {
 
 /// A property of a unit of the user's.
 fn property(unit: &str, name: &str) -> String {
-    let mut c = Command::new("setpriv");
-    c.args([
-        "--reuid",
-        "1000",
-        "--regid",
-        "1000",
-        "--init-groups",
-        "systemctl",
-        "--user",
-        "show",
-        "--value",
-        "-p",
-        name,
-        unit,
-    ]);
-    finish(c.env("XDG_RUNTIME_DIR", "/run/user/1000")).ok().stdout.trim().into()
+    finish(as_user().args(["systemctl", "--user", "show", "--value", "-p", name, unit]))
+        .ok()
+        .stdout
+        .trim()
+        .into()
 }
 
 #[test]
@@ -115,20 +110,11 @@ fn exec_joins_a_users_unit() {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert!(text.contains(&format!("0::{SLICES}/orlop-{}.scope\n", b.id)), "{text}");
     // From inside of what is the user's the kernel takes it itself.
-    let mut inside = Command::new("setpriv");
-    inside.args([
-        "--reuid",
-        "1000",
-        "--regid",
-        "1000",
-        "--init-groups",
-        "systemd-run",
-        "--user",
-        "--quiet",
-        "--collect",
-    ]);
-    inside.args(["--pipe", "--wait"]).arg(b.path().join("orlop")).arg("--root").arg(b.state_root());
-    inside.args(["exec", &b.id, "cat", "/proc/self/cgroup"]).env("XDG_RUNTIME_DIR", "/run/user/1000");
+    let mut inside = as_user();
+    inside
+        .args(["systemd-run", "--user", "--quiet", "--collect", "--pipe", "--wait"])
+        .arg(b.path().join("orlop"));
+    inside.arg("--root").arg(b.state_root()).args(["exec", &b.id, "cat", "/proc/self/cgroup"]);
     let out = finish(&mut inside).ok();
     assert!(out.stdout.ends_with("0::/\n"), "{}", out.stdout);
     verb(&b, "delete", &["--force"]).ok();
@@ -163,21 +149,10 @@ fn root_of_a_users_namespace_asks_the_users_systemd() {
     let ids = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
     let b = bundle().set("/linux/uidMappings", ids.clone()).set("/linux/gidMappings", ids);
     b.write();
-    let mut c = Command::new("setpriv");
-    c.args([
-        "--reuid",
-        "1000",
-        "--regid",
-        "1000",
-        "--init-groups",
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--mount",
-    ]);
-    c.arg(b.path().join("orlop")).arg("--root").arg(b.state_root());
-    c.args(["--systemd-cgroup", "create", "--bundle"]).arg(b.path()).arg(&b.id).stdin(Stdio::null());
-    finish(c.env("XDG_RUNTIME_DIR", "/run/user/1000")).ok();
+    let mut c = as_user();
+    c.args(["unshare", "--user", "--map-root-user", "--mount"]).arg(b.path().join("orlop"));
+    c.arg("--root").arg(b.state_root()).args(["--systemd-cgroup", "create", "--bundle"]);
+    finish(c.arg(b.path()).arg(&b.id)).ok();
     let unit = format!("orlop-{}.scope", b.id);
     assert_eq!(property(&unit, "ControlGroup"), format!("{SLICES}/{unit}"));
     verb(&b, "delete", &["--force"]).ok();
