@@ -201,7 +201,9 @@ fn output_of_hooks_goes_to_the_files_of_the_annotations() {
 
     let nowhere = bundle().set("/annotations", json!({ "run.oci.hooks.stdout": "/nowhere/out" }));
     let nowhere = with_hook(nowhere, "createContainer", hook("true"));
-    nowhere.run().fails("run.oci.hooks.stdout: open \"/nowhere/out\": no such file or directory");
+    nowhere
+        .run()
+        .fails("annotations[\"run.oci.hooks.stdout\"]: open \"/nowhere/out\": no such file or directory");
     nowhere.is_clean();
 }
 

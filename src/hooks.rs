@@ -5,7 +5,7 @@ use crate::container::Container;
 use crate::error::{Error, Result, os};
 use crate::init::hook::{self, End, Job};
 use crate::plan::cstring;
-use crate::plan::hooks::{Hook, Hooks};
+use crate::plan::hooks::{Hook, Hooks, OUTPUTS};
 use crate::sys::{clone::Exit, fd};
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -61,7 +61,7 @@ fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<BorrowedFd>) -> Resul
         None => Ok(None),
     };
     let [out, err] = &hook.output;
-    let files = [open(out, "run.oci.hooks.stdout")?, open(err, "run.oci.hooks.stderr")?];
+    let files = [open(out, OUTPUTS[0])?, open(err, OUTPUTS[1])?];
     let job = Job {
         path: &path,
         argv: &pointers(&argv),
@@ -127,11 +127,11 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let file = CString::new(path.to_str().unwrap()).unwrap();
-        let refused = append_to("run.oci.hooks.stdout", &file).unwrap_err();
+        let refused = append_to(OUTPUTS[0], &file).unwrap_err();
         assert_eq!(refused.errno(), Some(libc::ENXIO), "{refused}");
         std::fs::remove_file(&path).unwrap();
         // What it is opened with lasts no longer than that.
-        let opened = append_to("run.oci.hooks.stdout", &file).unwrap();
+        let opened = append_to(OUTPUTS[0], &file).unwrap();
         let flags = nix::fcntl::fcntl(&opened, nix::fcntl::FcntlArg::F_GETFL).unwrap();
         assert_eq!(flags & (libc::O_NONBLOCK | libc::O_APPEND), libc::O_APPEND);
         std::fs::remove_file(&path).unwrap();

@@ -21,10 +21,14 @@ pub struct Hook {
     pub output: [Option<String>; 2],
 }
 
-/// Where the annotations run.oci.hooks.stdout and .stderr have the output of every hook go, each with its name.
+/// What errors call the annotations that say where the output of every hook goes.
+pub const OUTPUTS: [&str; 2] =
+    ["annotations[\"run.oci.hooks.stdout\"]", "annotations[\"run.oci.hooks.stderr\"]"];
+
+/// Where they have it go, each with what errors call it.
 pub fn outputs(config: &config::Config) -> [Option<(&'static str, &str)>; 2] {
-    ["run.oci.hooks.stdout", "run.oci.hooks.stderr"]
-        .map(|name| config.annotation(name).map(|file| (name, file)))
+    let [out, err] = ["run.oci.hooks.stdout", "run.oci.hooks.stderr"].map(|name| config.annotation(name));
+    [out.map(|file| (OUTPUTS[0], file)), err.map(|file| (OUTPUTS[1], file))]
 }
 
 /// The six kinds, in the order of their points.

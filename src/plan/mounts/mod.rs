@@ -393,7 +393,7 @@ fn page(at: &str, params: &Params) -> Result<Option<CString>> {
 /// Which option takes the label: `podman run --security-opt label=nested` and its systemd mode ask for `rootcontext`,
 /// so that files inside may have labels of their own.
 fn context_type<'a>(d: &Draft<'a>) -> Result<&'a str> {
-    const AT: &str = "annotations.run.oci.mount_context_type";
+    const AT: &str = "annotations[\"run.oci.mount_context_type\"]";
     const TYPES: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
     match d.config.annotation("run.oci.mount_context_type") {
         None => Ok(TYPES[0]),

@@ -314,7 +314,7 @@ fn a_label_is_set_where_selinux_is_and_left_out_with_a_warning_elsewhere() {
     assert_eq!(new_of(&s).1, ["rootcontext=u:r:t:c1,c2"]);
     assert_eq!(
         run(&s.set("/annotations", of("x"))).unwrap_err().to_string(),
-        "annotations.run.oci.mount_context_type: \"x\" is unknown; known are context, fscontext, defcontext, rootcontext"
+        "annotations[\"run.oci.mount_context_type\"]: \"x\" is unknown; known are context, fscontext, defcontext, rootcontext"
     );
     let s = one("proc", &[]).set("/linux/mountLabel", json!("u:r:t")).host(|h| h.selinux = true);
     assert!(new_of(&s).1.is_empty());
