@@ -2,6 +2,8 @@
 
 use crate::plan::cgroup::systemd::value::{Value, split_type};
 
+/// The types of systemd's signal JobRemoved: number, path, unit, result (org.freedesktop.systemd1(5)).
+const JOB_REMOVED: &str = "uoss";
 /// The specification's limit.
 const MOST: usize = 1 << 27;
 /// The part of the head whose length is always the same.
@@ -113,11 +115,9 @@ impl Message {
             }
         }
         r.align(8)?;
-        match r.sequence(&signature) {
-            Some(body) => m.body = body,
-            // Signals come unasked, of whatever types: a descriptor is none that is read here.
-            None if kind == Kind::Signal => {}
-            None => return None,
+        // Every user may send signals of whatever types and sizes: only those of the one that is waited for are read.
+        if kind != Kind::Signal || signature == JOB_REMOVED {
+            m.body = r.sequence(&signature)?;
         }
         Some(m)
     }
@@ -355,16 +355,23 @@ mod tests {
     fn signals_of_other_types_are_passed_over() {
         let entry = Value::Struct(vec![Value::Str("a".into()), Value::Variant(Box::new(Value::Bool(true)))]);
         let list = Value::Array("(sv)".into(), vec![entry]);
-        let signal = Message { kind: Kind::Signal, ..message(vec![Value::Str("x".into()), list]) };
-        let with = |new: &[u8]| {
-            let mut bytes = signal.to_bytes();
+        let body = vec![Value::Str("x".into()), list];
+        let with = |kind, new: &[u8]| {
+            let mut bytes = Message { kind, ..message(body.clone()) }.to_bytes();
             let at = bytes.windows(6).position(|w| w == b"sa(sv)").unwrap();
             bytes[at + 2..at + 6].copy_from_slice(new);
-            Message::from_bytes(&bytes).unwrap()
+            Message::from_bytes(&bytes)
         };
-        let dictionary = with(b"{sv}").body;
+        for signature in [b"{sv}", b"(hv)"] {
+            assert_eq!(with(Kind::Signal, signature).unwrap().body, []);
+        }
+        let dictionary = with(Kind::Return, b"{sv}").unwrap().body;
         assert!(matches!(&dictionary[1], Value::Array(kind, list) if kind == "{sv}" && list.len() == 1));
-        assert_eq!(with(b"(hv)").body, []);
+        assert_eq!(with(Kind::Return, b"(hv)"), None);
+        let of_a_job =
+            vec![Value::U32(1), Value::Path("/".into()), Value::Str("u".into()), Value::Str("r".into())];
+        let signal = Message { kind: Kind::Signal, ..message(of_a_job.clone()) };
+        assert_eq!(Message::from_bytes(&signal.to_bytes()).unwrap().body, of_a_job);
     }
 
     #[test]
