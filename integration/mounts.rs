@@ -6,6 +6,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use support::{Bundle, Scratch, finish, until};
 
@@ -387,7 +388,12 @@ fn no_mount_of_the_container_reaches_a_shared_host() {
             .mount("/m", "tmpfs", "tmpfs", &["rshared"])
             .mount("/etc", "bind", "/etc", &["rbind", "rshared"])
             .set("/linux/rootfsPropagation", propagation)
-            .sh("echo inside");
+            .without_namespace("cgroup")
+            .set("/process/capabilities/effective/-", json!("CAP_SYS_ADMIN"))
+            .set("/process/capabilities/permitted/-", json!("CAP_SYS_ADMIN"))
+            .set("/process/capabilities/bounding/-", json!("CAP_SYS_ADMIN"))
+            .sh("mount -t tmpfs own /run/notify
+                for d in /sys/fs/cgroup/*/ /sys/fs/cgroup; do mount -t tmpfs own $d || exit; done; echo inside");
         b.write();
         let script = "mount --make-rshared / && cat /proc/self/mountinfo > $1/before && shift && \"$@\" && \
             cat /proc/self/mountinfo > $0/after";
@@ -400,7 +406,8 @@ fn no_mount_of_the_container_reaches_a_shared_host() {
             .args(["run", "--bundle"])
             .arg(b.path())
             .arg(&b.id);
-        assert_eq!(finish(&mut c).ok().stdout, "inside\n");
+        let _manager = UnixDatagram::bind(dir.join("manager")).unwrap();
+        assert_eq!(finish(c.env("NOTIFY_SOCKET", dir.join("manager"))).ok().stdout, "inside\n");
         let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
         let (before, after) = (read("before"), read("after"));
         let more: Vec<_> = after.lines().filter(|l| !before.lines().any(|b| b == *l)).collect();

@@ -100,30 +100,38 @@ fn open_tree(
     let shown = path.to_string_lossy();
     let tree =
         mount::clone_tree_of(path, recursive, nofollow).map_err(os(at, format!("open_tree {shown:?}")))?;
-    if propagation != 0 {
-        match mount::set_attr_detached(&tree, Attr::default(), propagation, true) {
-            Err(Errno::ENOSYS) => {} // init sets it on what is attached
-            other => other.map_err(os(at, format!("mount_setattr of the copy of {shown:?}")))?,
-        }
-    }
+    relate(at, path, &tree, propagation)?;
     Ok(tree)
+}
+
+/// How a copy relates to the mount at `path`: its own would be one with it, and a mount in the container one on the host.
+fn relate(at: &str, path: &CStr, tree: &OwnedFd, propagation: u64) -> Result<()> {
+    if propagation == 0 {
+        return Ok(());
+    }
+    match mount::set_attr_detached(tree, Attr::default(), propagation, true) {
+        Err(Errno::ENOSYS) => Ok(()), // init sets it on what is attached
+        other => other.map_err(os(at, format!("mount_setattr of the copy of {:?}", path.to_string_lossy()))),
+    }
 }
 
 /// Opens what exists only now: the container's cgroups, FIFOs and files for its state.
 pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Result<()> {
     for (slot, open) in plan.opens.iter().enumerate() {
         let fd = match &open.what {
-            OpenWhat::LateTree { path, own } => {
+            OpenWhat::LateTree { path, own, propagation } => {
                 if plan.cgroup.unit.is_some() {
                     // systemd takes it as it is, once there is a process; without a right to make it, `own` is left
                     let _ = std::fs::create_dir_all(OsStr::from_bytes(path.to_bytes()));
                 }
-                mount::clone_tree(path, false)
+                let tree = mount::clone_tree(path, false)
                     .or_else(|e| match own {
                         Some(own) if e == Errno::ENOENT => mount::clone_tree(own, false),
                         _ => Err(e),
                     })
-                    .map_err(os(&open.at, format!("open_tree {:?}", path.to_string_lossy())))?
+                    .map_err(os(&open.at, format!("open_tree {:?}", path.to_string_lossy())))?;
+                relate(&open.at, path, &tree, *propagation)?;
+                tree
             }
             OpenWhat::State { .. } => fd::memfd(c"state").map_err(os(&open.at, "memfd_create"))?,
             OpenWhat::Gate => fifo(&container.file("gate"))?,
@@ -233,7 +241,10 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) ->
 
 /// What each tree would have got of the parent, which can change only what is attached.
 fn propagations(plan: &Plan) -> Vec<u64> {
-    let of = |open: &Open| if let OpenWhat::Tree { propagation, .. } = open.what { propagation } else { 0 };
+    let of = |open: &Open| match open.what {
+        OpenWhat::Tree { propagation, .. } | OpenWhat::LateTree { propagation, .. } => propagation,
+        _ => 0,
+    };
     plan.opens.iter().map(of).collect()
 }
 

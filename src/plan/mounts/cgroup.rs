@@ -20,7 +20,7 @@ pub fn plan(d: &mut Draft, e: &Entry, o: &mut Options, path: &str) -> Result<Mou
     if unknown || !own && !d.host.privileged {
         // Cgroups are not ours to manage here, and there may be none of the container: the host's view, for reading.
         o.rattr.set |= o.attr.set | RDONLY;
-        let (path, propagation) = (cstring(&e.at, "/sys/fs/cgroup")?, super::tree_propagation(d));
+        let (path, propagation) = (cstring(&e.at, "/sys/fs/cgroup")?, super::inward(d));
         return Ok(MountWhat::Bind(super::tree(d, &e.at, path, (true, false), propagation)));
     }
     match &hierarchies.v2 {
@@ -69,7 +69,8 @@ fn v1(d: &mut Draft, e: &Entry, o: &Options, path: &str, own: bool) -> Result<Mo
 /// where we are.
 fn tree(d: &mut Draft, e: &Entry, mount: &str, path: &str, own: &str) -> Result<Slot> {
     let own = (Who::of(d.host) != Who::Root).then(|| cstring(&e.at, &join(mount, own))).transpose()?;
-    let what = OpenWhat::LateTree { path: cstring(&e.at, &join(mount, path))?, own };
+    let (path, propagation) = (cstring(&e.at, &join(mount, path))?, super::inward(d));
+    let what = OpenWhat::LateTree { path, own, propagation };
     Ok(d.open(Open { at: e.at.clone(), what }))
 }
 
@@ -93,6 +94,7 @@ mod tests {
     use super::*;
     use crate::plan::cgroup::{Hierarchies, Unified};
     use crate::plan::sample::Sample;
+    use libc::MS_SLAVE;
     use serde_json::json;
 
     fn v1() -> Vec<Hierarchy> {
@@ -143,7 +145,7 @@ mod tests {
             let m = super::super::plan(d, "/web").unwrap();
             assert_eq!(m.steps.len(), 1);
             let path = c"/sys/fs/cgroup/memory/web".to_owned();
-            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own: None });
+            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own: None, propagation: MS_SLAVE });
         });
         let nested = with(v1(), None).host(|h| {
             h.nested = true;
@@ -153,12 +155,12 @@ mod tests {
             super::super::plan(d, "/web").unwrap();
             let path = c"/sys/fs/cgroup/memory/web".to_owned();
             let own = Some(c"/sys/fs/cgroup/memory/user".to_owned());
-            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own });
+            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own, propagation: MS_SLAVE });
         });
         with(vec![], unified("/sys/fs/cgroup")).run(|d| {
             super::super::plan(d, "/a/web").unwrap();
             let path = c"/sys/fs/cgroup/a/web".to_owned();
-            assert_eq!(d.opens[0].what, OpenWhat::LateTree { path, own: None });
+            assert_eq!(d.opens[0].what, OpenWhat::LateTree { path, own: None, propagation: MS_SLAVE });
         });
     }
 

@@ -132,6 +132,14 @@ pub fn tree_propagation(d: &Draft) -> u64 {
     }
 }
 
+/// The same for what nobody named as a volume: the host's cgroups, and what is ours. Never both ways.
+fn inward(d: &Draft) -> u64 {
+    match tree_propagation(d) {
+        0 => libc::MS_SLAVE,
+        other => other,
+    }
+}
+
 fn entry<'a>(d: &mut Draft<'_>, n: usize, doc: &'a config::Mount) -> Result<Entry<'a>> {
     let destination = doc.destination.as_deref().unwrap_or_default();
     let at = format!("mounts[{n}] ({destination})");

@@ -16,9 +16,13 @@ pub const NAME: &str = "notify.sock";
 pub fn plan(d: &mut Draft) -> Result<Option<Step>> {
     let Some(dir) = &d.request.notify else { return Ok(None) };
     let path = cpath(AT, dir)?;
+    let propagation = super::inward(d);
     let tree = match d.host.privileged {
-        true => Tree::Slot(d.open(Open { at: AT.into(), what: OpenWhat::LateTree { path, own: None } })),
-        false => Tree::Path { path, recursive: false, nofollow: false, propagation: 0 },
+        true => {
+            let what = OpenWhat::LateTree { path, own: None, propagation };
+            Tree::Slot(d.open(Open { at: AT.into(), what }))
+        }
+        false => Tree::Path { path, recursive: false, nofollow: false, propagation },
     };
     let mount = Mount {
         target: cstring(AT, INSIDE)?,
