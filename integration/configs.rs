@@ -27,7 +27,7 @@ section pid; echo $$
 section sysctl; cat /proc/sys/net/ipv4/ping_group_range /proc/sys/net/ipv4/ip_unprivileged_port_start
 section sealed; for f in /proc/kcore /proc/keys /proc/timer_list /sys/firmware /proc/acpi; do ls -ld $f 2>&1 | cut -c 1; done
 for f in /proc/sys/kernel/shmmax /proc/sysrq-trigger /proc/irq/x /sys/x /rootx; do (: >>$f) 2>/dev/null && echo "$f opens" || echo "$f refused"; done
-for d in /sys/fs/cgroup/*; do mkdir $d/x 2>/dev/null && echo "$d is writable"; done
+for d in /sys/fs/cgroup/*; do mkdir $d/x 2>/dev/null && rmdir $d/x && echo "$d is writable"; done
 exit 0
 "#;
 
@@ -44,6 +44,8 @@ fn sections(text: &str, host: &BTreeSet<String>) -> Look {
                     "mounts" => mount(line),
                     "namespaces" if host.contains(line) => Some(format!("{line} of the host")),
                     "namespaces" => line.split_once(':').map(|n| format!("{} of its own", n.0)),
+                    // Without a cgroup namespace on v2, runc shows all of the host's cgroups, writable if the mount is.
+                    "sealed" if line.starts_with("/sys/fs/cgroup/") && pure_v2() => None,
                     _ => Some(line.trim().to_string()),
                 };
                 look.entry(at.clone()).or_default().extend(line);
@@ -60,7 +62,10 @@ fn mount(line: &str) -> Option<String> {
     let left: Vec<_> = left.split(' ').collect();
     let right: Vec<_> = right.split(' ').collect();
     let (point, options) = (*left.get(4)?, *left.get(5)?);
-    let peers: Vec<_> = left[6..].iter().filter_map(|p| p.split(':').next()).collect();
+    // Newer versions of runc make the mount below the bundle private before they copy from it, others from nothing: what
+    // comes in from the host is tested by itself.
+    let peers: Vec<_> =
+        left[6..].iter().filter_map(|p| p.split(':').next()).filter(|p| *p != "master").collect();
     let (fstype, data) = (right[0], right.get(2).copied().unwrap_or_default());
     let under = |p| point.starts_with(p);
     let masked = ["/proc/", "/sys/firmware", "/sys/devices/virtual/powercap"].into_iter().any(under);
@@ -81,6 +86,10 @@ fn mount(line: &str) -> Option<String> {
         !["inode64", "ro", "rw"].contains(&d.as_str()) && (!d.starts_with("size=") || point != "/dev/shm")
     });
     Some(format!("{point} {fstype} {:?} {peers:?} {data:?}", set(options)))
+}
+
+fn pure_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 fn host_namespaces() -> BTreeSet<String> {

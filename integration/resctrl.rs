@@ -249,7 +249,7 @@ fn a_named_group_is_joined_when_it_fits_and_stays() {
     out.ok();
     assert_eq!(calls, "rmdir(\"/sys/fs/resctrl/gold/mon_groups/web\") = 0\n");
     // One that the document names stays, even when it was made for it.
-    fs::remove_dir_all(f.tree.join("gold/mon_groups/web")).unwrap();
+    fs::rename(f.tree.join("gold/mon_groups/web"), f.bundle.path().join("removed")).unwrap();
     let (out, calls) = f.create(json!({ "closID": "bronze", "schemata": ["L3:0=f", "MB:0=10"] }));
     out.ok();
     assert!(calls.contains("mkdir(\"/sys/fs/resctrl/bronze\", 0777) = 0"), "{calls}");
