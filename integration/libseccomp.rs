@@ -31,20 +31,14 @@ type Arch = (&'static str, &'static str, u32, u32);
 
 const OPS: [&str; 7] = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
 
-/// The compiled C program; `None`, with the reason counted, where it cannot be had.
+/// The compiled C program.
 fn tool() -> Option<&'static Path> {
-    static TOOL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static TOOL: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = TOOL.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/data/seccomp/libseccomp.c");
         let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libseccomp-export");
-        let cc = Command::new("cc").args(["-Wall", "-o"]).arg(&to).args([source, "-lseccomp"]).output();
-        match cc {
-            Ok(o) if o.status.success() => Ok(to),
-            Ok(_) => Err("needs libseccomp's header".into()),
-            Err(e) => Err(format!("needs cc: {e}")),
-        }
+        support::compile("libseccomp", &to).map(|()| to)
     });
-    made.as_deref().map_err(|why| support::skip(why)).ok()
+    made.as_deref()
 }
 
 /// What libseccomp says of a profile.

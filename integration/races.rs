@@ -381,15 +381,8 @@ fn a_foreground_run_leaves_a_later_container_of_its_id_alone() {
 #[test]
 fn a_program_whose_first_thread_ended_is_still_running_and_killed() {
     needs_root!();
-    needs_program!("cc");
     let b = Bundle::new().args(&["/bin/headless"]);
-    let source = b.path().join("headless.c");
-    let text = "#include <pthread.h>\n#include <unistd.h>\n\
-                static void *rest(void *x) { for (;;) pause(); return x; }\n\
-                int main(void) { pthread_t t; pthread_create(&t, 0, rest, 0); pthread_exit(0); }\n";
-    fs::write(&source, text).unwrap();
-    let mut cc = Command::new("cc");
-    finish(cc.args(["-static", "-pthread", "-o"]).arg(b.rootfs().join("bin/headless")).arg(&source)).ok();
+    let Some(()) = support::compile("headless", &b.rootfs().join("bin/headless")) else { return };
     finish(b.making("run").arg("--detach")).ok();
     let pid = b.state()["pid"].clone();
     let stat = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

@@ -69,6 +69,25 @@ pub fn has_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|d| d.join(name).is_file())
 }
 
+/// Compiles integration/data/c/NAME.c, whose first line has the compiler's flags; `None`, with the reason counted, where
+/// that cannot be. ORLOP_C_PROGRAMS is a directory of compiled ones, for a machine without a compiler.
+pub fn compile(name: &str, to: &Path) -> Option<()> {
+    fs::create_dir_all(to.parent()?).expect("mkdir");
+    if let Some(dir) = std::env::var_os("ORLOP_C_PROGRAMS") {
+        fs::copy(Path::new(&dir).join(name), to).expect("the compiled program");
+        return Some(());
+    }
+    let source = format!("{}/integration/data/c/{name}.c", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(&source).expect("the program's source");
+    let flags = text.lines().next().and_then(|l| l.strip_prefix("// cc ")).expect("a line of flags");
+    match Command::new("cc").arg("-o").arg(to).arg(&source).args(flags.split(' ')).output() {
+        Ok(o) if o.status.success() => return Some(()),
+        Ok(o) => skip(&format!("cc says: {}", String::from_utf8_lossy(&o.stderr).trim())),
+        Err(e) => skip(&format!("needs cc: {e}")),
+    }
+    None
+}
+
 /// lchown(2) of it and all below.
 pub fn own(path: &Path, id: u32) {
     std::os::unix::fs::lchown(path, Some(id), Some(id)).expect("lchown");

@@ -1,3 +1,4 @@
+// cc -Wall -lseccomp
 /* What libseccomp makes of a profile: commands on standard input, the filter and its refusals on standard output. */
 #include <errno.h>
 #include <seccomp.h>

@@ -1,3 +1,4 @@
+// cc -static -O1
 /* Makes one system call by one of x86's ways in, and prints what it answers: probe 64|x32|32 NUMBER */
 #include <stdio.h>
 #include <stdlib.h>
