@@ -393,7 +393,7 @@ fn no_mount_of_the_container_reaches_a_shared_host() {
             .set("/process/capabilities/permitted/-", json!("CAP_SYS_ADMIN"))
             .set("/process/capabilities/bounding/-", json!("CAP_SYS_ADMIN"))
             .sh("mount -t tmpfs own /run/notify
-                for d in /sys/fs/cgroup/*/ /sys/fs/cgroup; do mount -t tmpfs own $d || exit; done; echo inside");
+                for d in $(ls -d /sys/fs/cgroup/*/) /sys/fs/cgroup; do mount -t tmpfs own $d || exit; done; echo inside");
         b.write();
         let script = "mount --make-rshared / && cat /proc/self/mountinfo > $1/before && shift && \"$@\" && \
             cat /proc/self/mountinfo > $0/after";
