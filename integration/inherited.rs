@@ -5,7 +5,7 @@ mod support;
 use serde_json::json;
 use std::fs;
 use std::process::{Command, Stdio};
-use support::{Bundle, Outcome, finish};
+use support::{Bundle, Outcome, Scratch, finish};
 
 /// A shell that opens descriptors before it becomes orlop.
 fn with_descriptors(b: &Bundle, env: &str, redirections: &str, flags: &str) -> Outcome {
@@ -121,4 +121,39 @@ fn a_signal_that_the_caller_ignores_is_not_ignored_inside() {
     }
     let out = finish(&mut c).ok();
     assert_eq!(out.stdout, "SigBlk:0000000000000000SigIgn:0000000000000000", "{}", out.stderr);
+}
+
+#[test]
+fn init_holds_nothing_of_the_host_while_it_waits_and_needs_few_descriptors_for_many_mounts() {
+    needs_root!();
+    let source = Scratch::new("source");
+    let mut b = Bundle::sleeping().set("/process/rlimits", json!([]));
+    for n in 0..120 {
+        b = b.mount(&format!("/many/{n}"), "bind", source.path.to_str().unwrap(), &["rbind", "ro"]);
+    }
+    b.write();
+    let mut c = b.making("create");
+    // SAFETY: setrlimit is async-signal-safe.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut c, || {
+            let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+            assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+            Ok(())
+        });
+    }
+    finish(&mut c).ok();
+    let fds = format!("/proc/{}/fd", b.state()["pid"]);
+    let open: Vec<_> = std::fs::read_dir(&fds)
+        .expect("its descriptors")
+        .flatten()
+        .filter(|e| e.file_name().to_str().is_some_and(|n| n.parse::<u32>().unwrap() > 2))
+        .map(|e| std::fs::read_link(e.path()).unwrap_or_default().to_string_lossy().into_owned())
+        .collect();
+    // The wire, the gate and the report, the host's procfs (for labels), and its own root.
+    let known = |f: &String| {
+        f.starts_with("socket:") || f.contains("gate") || f.contains("report") || f == "/proc" || f == "/"
+    };
+    assert!(open.len() <= 5 && open.iter().all(known), "{open:?}");
+    b.start().ok();
+    b.delete().ok();
 }

@@ -266,7 +266,7 @@ impl Points<'_> {
             return Ok((named, None));
         }
         let found = mountpoint::find_or_make(self.root.as_fd(), target, directory, strict);
-        let found = found.map_err(|f| fault(step, f))?;
+        let found = found.map_err(|f| fault(step, f))?.fd;
         let link = format!("/proc/self/fd/{}", found.as_raw_fd());
         let real =
             fs::read_link(&link).map_err(|e| Error::io(&step.at, "readlink of the mount point", &e))?;

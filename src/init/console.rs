@@ -1,6 +1,6 @@
 //! config.md#process: terminal; and standard streams that are none.
 
-use super::{Done, During, Fault, Init};
+use super::{Done, During, Fault, Init, mountpoint};
 use crate::sync::{Head, Kind};
 use crate::sys::{Errno, fd, mount, path, pty};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -39,7 +39,7 @@ impl Init<'_> {
 
     /// /dev/console is the terminal.
     fn bind_console(&mut self, slave: &OwnedFd) -> Done {
-        let target = self.find_or_make(c"dev/console", false, true)?;
+        let target = mountpoint::find_or_make(self.root()?, c"dev/console", false, true)?.fd;
         let copy = mount::clone_tree_at(slave, false).during("open_tree of the terminal")?;
         mount::attach(&copy, &target).during("move_mount of the terminal")
     }

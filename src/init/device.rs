@@ -6,52 +6,78 @@ use crate::sys::{Errno, fd, path};
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
-impl Init<'_> {
+impl<'a> Init<'a> {
     /// Made by name in a directory that was opened, with its mode whatever the umask; what exists must be this very
     /// device (config-linux.md: "MUST generate an error").
-    pub(super) fn device(&mut self, d: &Device) -> Done {
-        let (mut dir_buf, mut name_buf) = (path::Buf::new(), path::Buf::new());
-        let Some((parent, name)) = path::split(&d.path, &mut dir_buf, &mut name_buf).during("mknodat")?
-        else {
+    pub(super) fn device(&mut self, d: &'a Device) -> Done {
+        let Some((parent, name)) = path::cut(&d.path) else {
             return Err(Fault { call: "mknodat", errno: Errno::EISDIR });
         };
-        let dir = self.make_dirs(parent, false)?;
+        let near = self.near(parent)?;
+        let (dir, mut buf) = (&near.dir, path::Buf::new());
+        let name = buf.set(name).during("mknodat")?;
         if let Some(tree) = &d.bind {
             let from = self.tree(tree)?;
             check_node(&from.fd, d)?;
-            return from.attach(mount_point(&dir, name, d)?, "move_mount").map(drop);
+            let point = mount_point(dir, name, d)?;
+            let node = from.attach(&point, "move_mount")?;
+            self.leave(node);
+            self.leave(point);
+        } else {
+            match path::mknod(dir, name, d.kind | d.mode, libc::makedev(d.major, d.minor)) {
+                Err(Errno::EEXIST) => check_node(&open_node(dir, name)?, d)?,
+                other => {
+                    other.during("mknodat")?;
+                    if (d.uid, d.gid) != (0, 0) {
+                        path::chown(dir, name, d.uid, d.gid).during("fchownat")?;
+                    }
+                }
+            }
         }
-        match path::mknod(&dir, name, d.kind | d.mode, libc::makedev(d.major, d.minor)) {
-            Err(Errno::EEXIST) => return check_node(&open_node(&dir, name)?, d),
-            other => other.during("mknodat")?,
-        }
-        if (d.uid, d.gid) != (0, 0) {
-            path::chown(&dir, name, d.uid, d.gid).during("fchownat")?;
-        }
+        self.near = Some(near);
         Ok(())
     }
 
     /// `only_if` is a file of the container that must be there. A link that is there already stays, unless it must be
     /// replaced (ptmx of an image).
-    pub(super) fn symlink(&mut self, to: &CStr, at: &CStr, only_if: Option<&CStr>, replace: bool) -> Done {
-        if let Some(file) = only_if {
-            if path::open(self.root()?, file, libc::O_PATH, 0, path::IN_ROOT).is_err() {
-                return Ok(());
-            }
+    pub(super) fn symlink(
+        &mut self,
+        to: &CStr,
+        at: &'a CStr,
+        only_if: Option<&'a CStr>,
+        replace: bool,
+    ) -> Done {
+        if only_if.map(|file| self.is_there(file)).transpose()? == Some(false) {
+            return Ok(());
         }
-        let (mut dir_buf, mut name_buf) = (path::Buf::new(), path::Buf::new());
-        let Some((parent, name)) = path::split(at, &mut dir_buf, &mut name_buf).during("symlinkat")? else {
+        let Some((parent, name)) = path::cut(at) else {
             return Err(Fault { call: "symlinkat", errno: Errno::EISDIR });
         };
-        let dir = self.make_dirs(parent, false)?;
-        match path::symlink(to, &dir, name) {
+        let near = self.near(parent)?;
+        let (dir, mut buf) = (&near.dir, path::Buf::new());
+        let name = buf.set(name).during("symlinkat")?;
+        match path::symlink(to, dir, name) {
             Err(Errno::EEXIST) if replace => {
-                path::unlink(&dir, name, 0).during("unlinkat")?;
-                path::symlink(to, &dir, name).during("symlinkat")
+                path::unlink(dir, name, 0).during("unlinkat")?;
+                path::symlink(to, dir, name).during("symlinkat")?;
             }
-            Err(Errno::EEXIST) => Ok(()),
-            other => other.during("symlinkat"),
+            Err(Errno::EEXIST) => {}
+            other => other.during("symlinkat")?,
         }
+        self.near = Some(near);
+        Ok(())
+    }
+
+    /// Several links ask for the same file.
+    fn is_there(&mut self, file: &'a CStr) -> Done<bool> {
+        if let Some((_, there)) = self.seen.filter(|seen| seen.0 == file) {
+            return Ok(there);
+        }
+        let found = path::open(self.root()?, file, libc::O_PATH, 0, path::IN_ROOT);
+        let there = found.is_ok();
+        found.into_iter().for_each(|fd| self.leave(fd));
+        self.seen = Some((file, there));
+        Ok(there)
     }
 }
 

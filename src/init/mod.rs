@@ -20,9 +20,15 @@ use crate::plan::step::{Act, Ask, Attr, CStrings, Program, Step, Tree};
 use crate::sync::{self, HEAD, Head, Kind, MAX};
 use crate::sys::{Errno, Sys, clone, cred, fd, ns, path};
 use detached::Detached;
+use rootfs::Near;
 use std::ffi::{CStr, c_char};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Descriptors of ours beside slots and cgroups: socket, procfs, rootfs, directory at work, two masks.
+const OWN: usize = 6;
+/// So many descriptors that nobody needs are closed at once: few enough for any limit that a caller may have set.
+const MOST_LEFT: u32 = 32;
 
 /// A step that failed: the call and its errno; longer words stand in `Init::detail`.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +73,12 @@ pub struct Init<'a> {
     /// Pointer tables: of the program, and of each hook in the order of steps.
     tables: Vec<Tables>,
     hooks_run: usize,
-    /// Numbers of the descriptors that are init's own, ascending.
+    /// Numbers of the descriptors that are init's own, ascending; room for all that there can be.
     own: Vec<u32>,
+    /// Everything from this number on is init's.
+    first: u32,
+    /// So many descriptors are open that nobody needs.
+    left: u32,
     /// Descriptors by slot.
     slots: Vec<Option<OwnedFd>>,
     /// By slot, the propagation that the parent's kernel could not give to a tree.
@@ -85,9 +95,13 @@ pub struct Init<'a> {
     report: Option<usize>,
     /// The rootfs, once attached.
     root: Option<OwnedFd>,
+    /// The directory of what was made last.
+    near: Option<Near<'a>>,
+    /// Whether there is a file that links ask for.
+    seen: Option<(&'a CStr, bool)>,
     /// The empty read-only tmpfs that masks directories, once made.
     mask: Option<OwnedFd>,
-    /// The host's null device, which masks files, once opened.
+    /// The mount of the host's null device that masks files, once made.
     null: Option<OwnedFd>,
     /// Which candidate of the program was found.
     chosen: usize,
@@ -119,19 +133,14 @@ impl<'a> Init<'a> {
                 tables.push(Tables::of(&h.argv, &h.envp));
             }
         }
-        let slots = parts.slots.iter().flatten();
-        let mut own: Vec<u32> = slots
-            .chain(&parts.cgroups)
-            .chain([&parts.socket, &parts.proc])
-            .map(|fd| fd.as_raw_fd() as u32)
-            .collect();
-        own.sort_unstable();
         Self {
             steps,
             program,
             tables,
             hooks_run: 0,
-            own,
+            own: Vec::with_capacity(parts.slots.len() + parts.cgroups.len() + OWN),
+            first: u32::MAX,
+            left: 0,
             slots: parts.slots,
             unset: parts.unset,
             cgroups: parts.cgroups,
@@ -140,6 +149,8 @@ impl<'a> Init<'a> {
             report: parts.report,
             progress: parts.progress,
             root: None,
+            near: None,
+            seen: None,
             mask: None,
             null: None,
             chosen: 0,
@@ -159,6 +170,8 @@ impl<'a> Init<'a> {
         for n in 0..self.steps.len() {
             self.progress.store(n as u32, Ordering::Relaxed);
             let done = self.step(n);
+            let done =
+                if self.left >= MOST_LEFT { done.and_then(|()| self.close_others(true)) } else { done };
             if let Err(fault) = done {
                 self.fail(n, fault, gated);
             }
@@ -169,8 +182,7 @@ impl<'a> Init<'a> {
 
     /// In the parent: init is not born in its cgroup, and has to join it by this `cgroup.procs`.
     pub fn join_by(&mut self, procs: OwnedFd) {
-        self.own.push(procs.as_raw_fd() as u32);
-        self.own.sort_unstable();
+        self.own.reserve(1);
         self.cgroups.push(procs);
     }
 
@@ -183,7 +195,11 @@ impl<'a> Init<'a> {
     /// As long as the list of acts is.
     fn step(&mut self, n: usize) -> Done {
         let steps = self.steps;
-        match &steps[n].act {
+        let act = &steps[n].act;
+        if !matches!(act, Act::Mount(_) | Act::Device(_) | Act::Symlink { .. }) {
+            self.forget_near();
+        }
+        match act {
             Act::Dumpable(on) => cred::set_dumpable(*on).during("prctl PR_SET_DUMPABLE"),
             Act::JoinCgroups => self.join_cgroups(),
             Act::JoinNamespaces { list, keep_groups } => self.join_namespaces(list, *keep_groups),
@@ -206,9 +222,9 @@ impl<'a> Init<'a> {
                 self.symlink(target, path, only_if.as_deref(), *replace)
             }
             Act::Hook(h) => self.hook(h),
-            Act::Pivot => self.pivot(),
-            Act::MoveRoot => self.move_root(),
-            Act::Chroot => self.chroot(),
+            Act::Pivot => self.pivot().and_then(|()| self.leave_host()),
+            Act::MoveRoot => self.move_root().and_then(|()| self.leave_host()),
+            Act::Chroot => self.chroot().and_then(|()| self.leave_host()),
             Act::RootPropagation { flag, recursive } => self.root_propagation(*flag, *recursive),
             Act::MakeReadonly { target } => self.make_readonly(target),
             Act::ReadonlyRoot => self.readonly_root(),
@@ -243,14 +259,13 @@ impl<'a> Init<'a> {
             Act::MakeCwd { path } => self.make_dirs(path, false).map(drop),
             Act::Cwd { path } => self.cwd(path),
             Act::ResetSignals { ignored } => crate::sys::signal::reset(*ignored).during("rt_sigprocmask"),
-            Act::CloseInherited { first } => self.close_inherited(*first),
+            Act::CloseInherited { first } => {
+                self.first = *first;
+                self.close_others(true)
+            }
             Act::CloseHosts { first } => {
-                let kept = |n: &u32| {
-                    let mut kept = self.slots.iter().flatten().chain([&self.socket]);
-                    kept.any(|fd| fd.as_raw_fd() as u32 == *n)
-                };
-                self.own.retain(kept);
-                self.close_inherited(*first)
+                self.first = *first;
+                self.close_others(false)
             }
             Act::FindProgram => self.find_program(),
             Act::WaitGate { gate } => self.wait_gate(*gate),
@@ -258,7 +273,31 @@ impl<'a> Init<'a> {
         }
     }
 
-    fn close_inherited(&self, mut first: u32) -> Done {
+    /// Leaves a descriptor open: many are closed by one call, and what is there at its end execve(2) closes.
+    fn leave(&mut self, fd: OwnedFd) {
+        let _ = fd.into_raw_fd();
+        self.left += 1;
+    }
+
+    /// After the host's root: no path of the container's may lead back by what was left open (CVE-2024-21626).
+    fn leave_host(&mut self) -> Done {
+        for fd in [self.mask.take(), self.null.take()].into_iter().flatten() {
+            self.leave(fd);
+        }
+        if self.left > 0 { self.close_others(true) } else { Ok(()) }
+    }
+
+    /// Closes all from `first` on but our own; `hosts`: the host's procfs and cgroup files are of these, too.
+    fn close_others(&mut self, hosts: bool) -> Done {
+        let (mut first, near) = (self.first, self.near.as_ref().map(|n| &n.dir));
+        let kept = [self.root.as_ref(), self.mask.as_ref(), self.null.as_ref(), near];
+        let of_host = self.cgroups.iter().chain([&self.proc]).filter(|_| hosts);
+        let own =
+            self.slots.iter().map(Option::as_ref).chain(kept).flatten().chain([&self.socket]).chain(of_host);
+        self.own.clear();
+        self.own.extend(own.map(|fd| fd.as_raw_fd() as u32)); // within its capacity
+        self.own.sort_unstable();
+        self.left = 0;
         for own in &self.own {
             if *own > first {
                 fd::close_range(first, *own - 1, 0).during("close_range")?;
@@ -268,11 +307,13 @@ impl<'a> Init<'a> {
         fd::close_range(first, u32::MAX, 0).during("close_range")
     }
 
-    /// "0" means the writer itself, which spares the kernel the lock that moving another process takes. execve closes
-    /// the files, by one call less for each.
+    /// "0" means the writer itself, which spares the kernel the lock that moving another process takes.
     fn join_cgroups(&mut self) -> Done {
         for tasks in &self.cgroups {
             fd::write(tasks, b"0").during("write \"0\" to the cgroup")?;
+        }
+        while let Some(tasks) = self.cgroups.pop() {
+            self.leave(tasks);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! config.md#mounts: one entry, onto the descriptor of its target.
 
 use super::detached::{self, Detached};
-use super::mountpoint::in_root;
+use super::mountpoint::{Point, in_root};
 use super::{Done, During, Fault, Init};
 use crate::plan::mounts::options::{NODEV, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
 use crate::plan::step::{Attr, CgroupV1Mount, Mount, MountWhat, OnProc, Tree};
@@ -14,8 +14,8 @@ const PROC_ROOT_INO: u64 = 1;
 
 pub type Params = [(CString, Option<CString>)];
 
-impl Init<'_> {
-    pub(super) fn mount(&mut self, m: &Mount) -> Done {
+impl<'a> Init<'a> {
+    pub(super) fn mount(&mut self, m: &'a Mount) -> Done {
         match &m.what {
             MountWhat::Bind(tree) => self.bind(m, tree),
             MountWhat::New { .. } => self.mount_new(m),
@@ -26,7 +26,7 @@ impl Init<'_> {
         }
     }
 
-    fn bind(&mut self, m: &Mount, tree: &Tree) -> Done {
+    fn bind(&mut self, m: &'a Mount, tree: &Tree) -> Done {
         let mut tree = self.tree(tree)?;
         let directory = is_directory(&tree.fd)?;
         // Attributes first, while nobody can reach it: a read-only bind is never writable, not even for a moment.
@@ -36,11 +36,14 @@ impl Init<'_> {
         if m.copy_link && is_link(&tree.fd)? {
             return self.copy_link(&tree.fd, &m.target);
         }
-        let target = self.mount_point(m, directory)?;
-        self.attach(m, tree, &target).map(drop)
+        let point = self.mount_point(m, directory)?;
+        let fd = self.attach(m, tree, &point)?;
+        self.leave(fd);
+        self.leave(point.fd);
+        Ok(())
     }
 
-    fn mount_point(&self, m: &Mount, directory: bool) -> Done<OwnedFd> {
+    fn mount_point(&mut self, m: &'a Mount, directory: bool) -> Done<Point> {
         if m.cover_link {
             let link = path::open(
                 self.root()?,
@@ -49,11 +52,12 @@ impl Init<'_> {
                 0,
                 in_root(m.strict_target),
             );
-            if let Ok(link) = link {
-                return Ok(link);
+            if let Ok(fd) = link {
+                self.forget_near();
+                return Ok(Point { fd, made: false, literal: m.strict_target });
             }
         }
-        self.find_or_make(&m.target, directory, m.strict_target)
+        self.point(&m.target, directory, m.strict_target)
     }
 
     /// The link `from` once more. One that is there already must be the same.
@@ -80,11 +84,10 @@ impl Init<'_> {
         }
     }
 
-    fn attach(&mut self, m: &Mount, tree: Detached, target: &OwnedFd) -> Done<OwnedFd> {
+    fn attach(&mut self, m: &Mount, tree: Detached, point: &Point) -> Done<OwnedFd> {
         let fd = &tree.fd;
         match m.proc {
-            // Without links the name tells it.
-            OnProc::Never if !m.strict_target && self.on_own_procfs(target)? => {
+            OnProc::Never if !self.may_cover(point)? => {
                 return Err(Fault {
                     call: "the mount point lies on the container's procfs: move_mount",
                     errno: Errno::EPERM,
@@ -98,35 +101,39 @@ impl Init<'_> {
             }
             _ => {}
         }
-        let fd = tree.attach(target, "move_mount")?;
+        let fd = tree.attach(&point.fd, "move_mount")?;
         propagate(m, &fd)?;
         Ok(fd)
     }
 
-    /// Another procfs, such as the host's below a bind of its root, is not what anything trusts.
-    fn on_own_procfs(&self, target: &OwnedFd) -> Done<bool> {
-        if !is_procfs(target)? {
-            return Ok(false);
+    /// Not on the container's own procfs, unless its name says so, which was judged. Another procfs, such as the host's
+    /// below a bind of its root, is not what anything trusts.
+    fn may_cover(&self, point: &Point) -> Done<bool> {
+        if point.literal || !is_procfs(&point.fd)? {
+            return Ok(true);
         }
         match path::open(self.root()?, c"proc", libc::O_PATH, 0, in_root(true)) {
-            Err(Errno::ENOENT) => Ok(false),
+            Err(Errno::ENOENT) => Ok(true),
             own => {
                 let own = fd::stat(own.during("openat2 of /proc")?).during("fstat of /proc")?;
-                Ok(own.st_dev == fd::stat(target).during("fstat of the mount point")?.st_dev)
+                Ok(own.st_dev != fd::stat(&point.fd).during("fstat of the mount point")?.st_dev)
             }
         }
     }
 
-    fn mount_new(&mut self, m: &Mount) -> Done {
+    fn mount_new(&mut self, m: &'a Mount) -> Done {
         let MountWhat::New { fstype, source, params, page, copy_up, inherit_mode, fallback } = &m.what else {
             return Err(Fault { call: "mount", errno: Errno::EINVAL });
         };
-        let (target, made) = match m.cover_link {
-            true => (self.mount_point(m, true)?, false),
-            false => self.find_or_make_dir(&m.target, m.strict_target)?,
-        };
+        let point = self.mount_point(m, true)?;
         if let Some(page) = page {
-            return self.mount_page(m, fstype, source, page, &target);
+            match self.mount_page(m, fstype, source, &page.options, &point) {
+                Err(_) if !page.only => {} // the other way tells more
+                done => {
+                    self.leave(point.fd);
+                    return done;
+                }
+            }
         }
         let mut new = match (self.new_instance(fstype, source, params, m.attr.set), fallback) {
             (Err(fault), Some(tree)) if cred::is_denied(fault.errno) => {
@@ -137,28 +144,38 @@ impl Init<'_> {
             }
             (other, _) => other?,
         };
-        if *inherit_mode && !made {
-            let st = fd::stat(&target).during("fstat of the mount point")?;
+        if *inherit_mode && !point.made {
+            let st = fd::stat(&point.fd).during("fstat of the mount point")?;
             path::chmod(&new.fd, c".", st.st_mode & 0o7777).during("fchmodat of the mount")?;
         }
         if *copy_up {
-            let from = path::open(&target, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, path::NO_LINKS)
+            let from = path::open(&point.fd, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0, path::NO_LINKS)
                 .during("open of the covered directory")?;
             super::copy::tree(&from, &new.fd)?;
         }
         if !m.rattr.is_empty() {
             new.set(m.rattr, 0, true)?;
         }
-        self.attach(m, new, &target).map(drop)
+        let fd = self.attach(m, new, &point)?;
+        self.leave(fd);
+        self.leave(point.fd);
+        Ok(())
     }
 
     /// mount(2) onto the descriptor, which becomes our working directory: we leave that with the pivot.
-    fn mount_page(&mut self, m: &Mount, fstype: &CStr, source: &CStr, page: &CStr, target: &OwnedFd) -> Done {
-        if m.proc == OnProc::Never && is_procfs(target)? {
-            return Err(Fault { call: "the mount point lies on a procfs: mount", errno: Errno::EPERM });
+    fn mount_page(&mut self, m: &Mount, fstype: &CStr, source: &CStr, page: &CStr, point: &Point) -> Done {
+        if m.proc == OnProc::Never && !self.may_cover(point)? {
+            return Err(Fault {
+                call: "the mount point lies on the container's procfs: mount",
+                errno: Errno::EPERM,
+            });
         }
-        path::enter(target.as_fd()).during("fchdir to the mount point")?;
-        mount::mount_here(fstype, source, page).during("mount")?;
+        path::enter(point.fd.as_fd()).during("fchdir to the mount point")?;
+        let attr = m.attr.set & !RDONLY; // which would be the superblock's as well
+        mount::mount_new(fstype, source, c".", attr, page).during("mount")?;
+        if m.attr.set == attr && m.rattr.is_empty() && m.propagation.is_empty() {
+            return Ok(());
+        }
         let fd = path::open(self.root()?, &m.target, libc::O_PATH, 0, in_root(m.strict_target))
             .during("openat2 of the mount")?;
         for (attr, recursive) in asked(m) {
@@ -203,42 +220,47 @@ impl Init<'_> {
             self.note_log(&fs);
             return Err(Fault { call: "fsconfig", errno });
         }
-        match mount::fs_mount(&fs, attr) {
+        let new = match mount::fs_mount(&fs, attr) {
             // Linux before 5.14: mount(2) knows it since 5.10.
             Err(Errno::EINVAL) if attr & NOSYMFOLLOW != 0 => {
                 let mut new = Detached::new(mount::fs_mount(&fs, attr & !NOSYMFOLLOW).during("fsmount")?);
                 new.wait(Attr { set: NOSYMFOLLOW, clear: 0 }, 0, false)?;
-                Ok(new)
+                new
             }
-            other => other.during("fsmount").map(Detached::new),
-        }
+            other => Detached::new(other.during("fsmount")?),
+        };
+        self.leave(fs);
+        Ok(new)
     }
 
-    /// A tmpfs with a directory for each hierarchy, as systemd lays them out on v1 hosts.
+    /// A tmpfs with a directory for each hierarchy, as systemd lays them out on v1 hosts. The superblock of a hierarchy is
+    /// the host's: mount(2) makes the mount alone read-only.
     fn mount_cgroup_v1(
         &mut self,
-        m: &Mount,
+        m: &'a Mount,
         list: &[CgroupV1Mount],
         links: &[(CString, CString)],
         read_only: bool,
     ) -> Done {
-        let target = self.find_or_make(&m.target, true, true)?;
+        let point = self.point(&m.target, true, true)?;
         let flags = NOSUID | NODEV | NOEXEC;
-        let top = self.attach(m, Detached::new(small_tmpfs(flags)?), &target)?;
-        let ro = if read_only { RDONLY } else { 0 };
+        let top = self.attach(m, Detached::new(small_tmpfs(flags)?), &point)?;
+        self.leave(point.fd);
+        path::enter(top.as_fd()).during("fchdir to the tmpfs")?; // we leave it with the pivot
+        let attr = flags | if read_only { RDONLY } else { 0 };
         for h in list {
             path::mkdir(&top, &h.name, 0o755).during("mkdirat")?;
-            let place = path::open(&top, &h.name, libc::O_PATH | libc::O_DIRECTORY, 0, path::NO_LINKS)
-                .during("openat2")?;
-            let hierarchy = match h.bind {
-                Some(slot) => {
-                    let mut own = self.tree(&Tree::Slot(slot))?;
-                    own.set(Attr { set: flags | ro, clear: 0 }, 0, false)?;
-                    own
-                }
-                None => self.new_instance(c"cgroup", c"cgroup", &h.params, flags | ro)?,
+            let Some(slot) = h.bind else {
+                mount::mount_new(c"cgroup", c"cgroup", &h.name, attr, &h.options).during("mount cgroup")?;
+                continue;
             };
-            hierarchy.attach(&place, "move_mount")?;
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let place = path::open(&top, &h.name, flags, 0, path::NO_LINKS).during("openat2")?;
+            let mut own = self.tree(&Tree::Slot(slot))?;
+            own.set(Attr { set: attr, clear: 0 }, 0, false)?;
+            let own = own.attach(&place, "move_mount")?;
+            self.leave(own);
+            self.leave(place);
         }
         for (name, to) in links {
             path::symlink(to, &top, name).during("symlinkat")?;
@@ -246,6 +268,7 @@ impl Init<'_> {
         if read_only {
             detached::set(&top, Attr::READ_ONLY, 0, false)?;
         }
+        self.leave(top);
         Ok(())
     }
 }

@@ -1,28 +1,44 @@
 //! Mount points in the rootfs: found, or made.
 
 use super::{Done, During, Fault};
-use crate::sys::{Errno, fd, path};
+use crate::sys::{Errno, Sys, fd, path};
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+/// A mount point.
+pub struct Point {
+    pub fd: OwnedFd,
+    /// It was made for this.
+    pub made: bool,
+    /// No link led there: it lies where its name says.
+    pub literal: bool,
+}
+
 /// Opens `target` inside the rootfs, and makes it and its missing parents first when it is not there: one component
-/// at a time, never following a link in what we made (CVE-2024-45310).
-pub fn find_or_make(root: BorrowedFd, target: &CStr, directory: bool, strict: bool) -> Done<OwnedFd> {
-    if directory {
-        return Ok(find_or_make_dir(root, target, strict)?.0);
-    }
-    match path::open(root, target, libc::O_PATH, 0, in_root(strict)) {
-        Err(Errno::ENOENT) => make_file(root, target, strict),
-        other => other.during("openat2 of the mount point"),
+/// at a time, never following a link in what we made (CVE-2024-45310). `strict`: a link in it is an error.
+pub fn find_or_make(root: BorrowedFd, target: &CStr, directory: bool, strict: bool) -> Done<Point> {
+    let (found, literal) = find(root, target, directory, strict);
+    let point = |fd, made, literal| Point { fd, made, literal };
+    match found {
+        Err(Errno::ENOENT) if directory => match literal.then(|| make_missing(root, target, true)) {
+            // Somebody has just put a link there.
+            None | Some(Err(Fault { errno: Errno::ELOOP, .. })) if !strict => {
+                Ok(point(make_missing(root, target, false)?, true, false))
+            }
+            Some(made) => Ok(point(made?, true, true)),
+            None => Ok(point(make_missing(root, target, strict)?, true, false)),
+        },
+        Err(Errno::ENOENT) => Ok(point(make_file(root, target, strict)?, true, strict)),
+        other => Ok(point(other.during("openat2 of the mount point")?, false, literal)),
     }
 }
 
-/// The directory `target`, and whether it was made for this.
-pub fn find_or_make_dir(root: BorrowedFd, target: &CStr, strict: bool) -> Done<(OwnedFd, bool)> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    match path::open(root, target, flags, 0, in_root(strict)) {
-        Err(Errno::ENOENT) => Ok((make_dirs(root, target, strict)?, true)),
-        other => Ok((other.during("openat2 of the mount point")?, false)),
+/// Nearly always no link is in the way, which is asked first: what was found so needs no look at where it is.
+pub fn find(root: BorrowedFd, target: &CStr, directory: bool, strict: bool) -> (Sys<OwnedFd>, bool) {
+    let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
+    match path::open(root, target, flags, 0, in_root(true)) {
+        Err(Errno::ELOOP) if !strict => (path::open(root, target, flags, 0, in_root(false)), false),
+        other => (other, true),
     }
 }
 
@@ -52,9 +68,13 @@ fn make_file(root: BorrowedFd, target: &CStr, strict: bool) -> Done<OwnedFd> {
 /// rootfs, and that is made: images have /etc/resolv.conf and /var/run so.
 pub fn make_dirs(root: BorrowedFd, path: &CStr, strict: bool) -> Done<OwnedFd> {
     match path::open(root, path, libc::O_PATH | libc::O_DIRECTORY, 0, in_root(strict)) {
-        Err(Errno::ENOENT) => {}
-        other => return other.during("openat2"),
+        Err(Errno::ENOENT) => make_missing(root, path, strict),
+        other => other.during("openat2"),
     }
+}
+
+/// As [`make_dirs`], for what is known not to be there.
+fn make_missing(root: BorrowedFd, path: &CStr, strict: bool) -> Done<OwnedFd> {
     let mut now = path::Buf::new();
     now.set(path.to_bytes()).during("mkdirat")?;
     for _ in 0..MAX_LINKS {
@@ -67,35 +87,22 @@ pub fn make_dirs(root: BorrowedFd, path: &CStr, strict: bool) -> Done<OwnedFd> {
     Err(Fault { call: "openat2", errno: Errno::ELOOP })
 }
 
-/// As [`make_dirs`]; `None` when a link to what is missing is in the way: then `next` is where it leads.
+/// As [`make_missing`]; `None` when a link to what is missing is in the way: then `next` is where it leads.
 fn make_dirs_to_link(
     root: BorrowedFd,
     path: &CStr,
     strict: bool,
     next: &mut path::Buf,
 ) -> Done<Option<OwnedFd>> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
     let bytes = path.to_bytes();
-    let mut at = path::open(root, c".", flags, 0, path::IN_ROOT).during("openat2")?;
-    let (mut made, mut prefix, mut name) = (false, path::Buf::new(), path::Buf::new());
-    let mut end = 0;
+    let (mut at, mut end) = deepest(root, bytes, strict)?;
+    let mut name = path::Buf::new();
     while end < bytes.len() {
         let start = end + usize::from(bytes[end] == b'/');
         end = bytes[start..].iter().position(|b| *b == b'/').map_or(bytes.len(), |n| start + n);
         let part = &bytes[start..end];
         if part.is_empty() || part == b"." {
             continue;
-        }
-        if !made {
-            let so_far = prefix.set(&bytes[..end]).during("openat2")?;
-            match path::open(root, so_far, flags, 0, in_root(strict)) {
-                Err(Errno::ENOENT) => made = true,
-                Ok(dir) => {
-                    at = dir;
-                    continue;
-                }
-                Err(errno) => return Err(Fault { call: "openat2", errno }),
-            }
         }
         if part == b".." {
             return Err(Fault { call: "mkdirat", errno: Errno::ENOENT });
@@ -110,6 +117,21 @@ fn make_dirs_to_link(
         }
     }
     Ok(Some(at))
+}
+
+/// The longest part of a path that is there, and its length. Mostly it is the last name alone that is missing.
+fn deepest(root: BorrowedFd, path: &[u8], strict: bool) -> Done<(OwnedFd, usize)> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let mut prefix = path::Buf::new();
+    let mut end = path.len();
+    while let Some(slash) = path[..end].iter().rposition(|b| *b == b'/').filter(|n| *n > 0) {
+        end = slash;
+        match path::open(root, prefix.set(&path[..end]).during("openat2")?, flags, 0, in_root(strict)) {
+            Err(Errno::ENOENT) => {}
+            other => return Ok((other.during("openat2")?, end)),
+        }
+    }
+    Ok((path::open(root, c".", flags, 0, path::IN_ROOT).during("openat2")?, 0))
 }
 
 /// How a path of the container is resolved; `strict`: not over any link.

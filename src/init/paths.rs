@@ -21,37 +21,42 @@ impl Init<'_> {
         let Some(target) = self.existing(path)? else { return Ok(()) };
         let mut copy = Detached::new(mount::clone_tree_at(&target, true).during("open_tree")?);
         copy.set(Attr::READ_ONLY, 0, true)?;
-        copy.attach(&target, "move_mount").map(drop)
+        let copy = copy.attach(&target, "move_mount")?;
+        self.leave(copy);
+        self.leave(target);
+        Ok(())
     }
 
-    /// A file is covered by the host's null device, a directory by one empty tmpfs that all share.
+    /// A file is covered by the host's null device, a directory by an empty tmpfs.
     pub(super) fn mask_path(&mut self, path: &CStr) -> Done {
         let Some(target) = self.existing(path)? else { return Ok(()) };
-        if !is_directory(&target)? {
-            let null = match self.null.take() {
-                Some(null) => null,
-                None => host_null()?,
-            };
-            let mut copy =
-                Detached::new(mount::clone_tree_at(&null, false).during("open_tree of /dev/null")?);
-            self.null = Some(null);
-            // Writes go to a device all the same, but mode, owner and times of the host's node stay out of reach.
-            copy.set(Attr::READ_ONLY, 0, false)?;
-            return copy.attach(&target, "move_mount of /dev/null").map(drop);
-        }
-        match &self.mask {
+        let directory = is_directory(&target)?;
+        let first = if directory { &mut self.mask } else { &mut self.null };
+        match first {
+            // With its attributes.
             Some(first) => {
                 let copy = mount::clone_tree_at(first, false).during("open_tree of the mask")?;
-                mount::attach(&copy, &target).during("move_mount of the mask")
+                mount::attach(&copy, &target).during("move_mount of the mask")?;
+                self.leave(copy);
             }
-            None => {
-                let first = small_tmpfs(Attr::READ_ONLY.set)?;
-                mount::attach(&first, &target).during("move_mount of the mask")?;
-                self.mask = Some(first);
-                Ok(())
+            None if directory => {
+                *first = Some(
+                    Detached::new(small_tmpfs(Attr::READ_ONLY.set)?)
+                        .attach(&target, "move_mount of the mask")?,
+                );
             }
+            None => *first = Some(null_mask()?.attach(&target, "move_mount of /dev/null")?),
         }
+        self.leave(target);
+        Ok(())
     }
+}
+
+/// Writes go to a device all the same, but mode, owner and times of the host's node stay out of reach.
+fn null_mask() -> Done<Detached> {
+    let mut copy = Detached::new(mount::clone_tree_at(host_null()?, false).during("open_tree of /dev/null")?);
+    copy.set(Attr::READ_ONLY, 0, false)?;
+    Ok(copy)
 }
 
 /// The host's null device, which is still reachable by path: we have not pivoted yet. Verified all the same.

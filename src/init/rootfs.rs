@@ -2,6 +2,7 @@
 
 use super::detached::Detached;
 use super::mount::Params;
+use super::mountpoint::Point;
 use super::{Done, During, Fault, Init, mountpoint};
 use crate::bundle::is_plain;
 use crate::plan::step::{Attr, Tree};
@@ -57,6 +58,7 @@ impl Init<'_> {
         };
         let target = target.during("open of the rootfs")?;
         self.root = Some(tree.attach(&target, "move_mount of the rootfs")?);
+        self.leave(target);
         Ok(())
     }
 
@@ -124,15 +126,82 @@ impl Init<'_> {
         mount::set_attr(&fd, Attr::READ_ONLY, 0, false).during("mount_setattr MOUNT_ATTR_RDONLY")
     }
 
-    pub(super) fn find_or_make(&self, target: &CStr, directory: bool, strict: bool) -> Done<OwnedFd> {
-        mountpoint::find_or_make(self.root()?, target, directory, strict)
-    }
-
-    pub(super) fn find_or_make_dir(&self, target: &CStr, strict: bool) -> Done<(OwnedFd, bool)> {
-        mountpoint::find_or_make_dir(self.root()?, target, strict)
-    }
-
     pub(super) fn make_dirs(&self, path: &CStr, strict: bool) -> Done<OwnedFd> {
         mountpoint::make_dirs(self.root()?, path, strict)
+    }
+}
+
+/// The directory that something was made in, opened once for all that follow there (CVE-2026-41579). Only steps that
+/// cannot cover or move it are in between.
+pub(super) struct Near<'a> {
+    path: &'a [u8],
+    pub dir: OwnedFd,
+    /// No link led there.
+    literal: bool,
+}
+
+impl<'a> Init<'a> {
+    /// The directory `path`, made if it is missing. The caller gives it back.
+    pub(super) fn near(&mut self, path: &'a [u8]) -> Done<Near<'a>> {
+        match self.near.take() {
+            Some(near) if near.path == path => return Ok(near),
+            Some(other) => self.leave(other.dir),
+            None => {}
+        }
+        let mut name = path::Buf::new();
+        let name = name.set(path).during("openat2")?;
+        let (dir, literal) = match mountpoint::find(self.root()?, name, true, false) {
+            (Err(Errno::ENOENT), _) => (self.make_dirs(name, false)?, false),
+            (found, literal) => (found.during("openat2")?, literal),
+        };
+        Ok(Near { path, dir, literal })
+    }
+
+    /// What follows may lie on another mount.
+    pub(super) fn forget_near(&mut self) {
+        if let Some(near) = self.near.take() {
+            self.leave(near.dir);
+        }
+        self.seen = None;
+    }
+
+    /// The mount point `target`, made if it is missing.
+    pub(super) fn point(&mut self, target: &'a CStr, directory: bool, strict: bool) -> Done<Point> {
+        if !directory {
+            return mountpoint::find_or_make(self.root()?, target, directory, strict);
+        }
+        if let Some(point) = self.point_near(target, strict)? {
+            return Ok(point);
+        }
+        self.forget_near(); // a mount may cover it
+        match (mountpoint::find(self.root()?, target, directory, strict), path::cut(target)) {
+            ((Ok(fd), literal), _) => return Ok(Point { fd, made: false, literal }),
+            // The next one may be missing from the same directory.
+            ((Err(Errno::ENOENT), true), Some((parent, _))) => self.near = Some(self.near(parent)?),
+            _ => {}
+        }
+        match self.point_near(target, strict)? {
+            Some(point) => Ok(point),
+            None => mountpoint::find_or_make(self.root()?, target, directory, strict),
+        }
+    }
+
+    /// The same in the directory that is open: made first, since in a new file system nothing is there. `None` where
+    /// that is not the place, or not plain.
+    fn point_near(&self, target: &'a CStr, strict: bool) -> Done<Option<Point>> {
+        let (Some(near), Some((parent, name))) = (&self.near, path::cut(target)) else { return Ok(None) };
+        if parent != near.path || strict && !near.literal {
+            return Ok(None);
+        }
+        let mut buf = path::Buf::new();
+        let name = buf.set(name).during("mkdirat")?;
+        let made = match path::mkdir(&near.dir, name, 0o755) {
+            Err(Errno::EEXIST) => false,
+            Err(_) => return Ok(None),
+            Ok(()) => true,
+        };
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let fd = path::open(&near.dir, name, flags, 0, path::NO_LINKS).ok();
+        Ok(fd.map(|fd| Point { fd, made, literal: near.literal }))
     }
 }

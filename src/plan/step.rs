@@ -118,8 +118,8 @@ pub enum MountWhat {
         fstype: CString,
         source: CString,
         params: Vec<(CString, Option<CString>)>,
-        /// All of them as mount(2) takes them, when one is too long for fsconfig(2).
-        page: Option<CString>,
+        /// mount(2) in place of all that.
+        page: Option<Page>,
         /// tmpfs only: copy what the mount covers into it.
         copy_up: bool,
         /// tmpfs without a `mode=`: take mode and owner of the directory that it covers.
@@ -135,14 +135,23 @@ pub enum MountWhat {
     },
 }
 
+/// The parameters of a file system as mount(2) takes them, in one page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub options: CString,
+    /// One is too long for fsconfig(2). Else mount(2) makes the same mount by fewer calls, and of one that it refuses the
+    /// other way tells why.
+    pub only: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupV1Mount {
     /// Name of the directory, `cpu,cpuacct`.
     pub name: CString,
     /// The container's own cgroup to bind, when it has no cgroup namespace.
     pub bind: Option<Slot>,
-    /// Parameters of a `cgroup` mount otherwise: `memory`, or `none` and `name=systemd`.
-    pub params: Vec<(CString, Option<CString>)>,
+    /// Options of a `cgroup` mount otherwise: `memory`, or `none,name=systemd`.
+    pub options: CString,
 }
 
 /// config-linux.md#devices, one entry.

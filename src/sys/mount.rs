@@ -136,11 +136,12 @@ fn attach_raw(from: RawFd, to: RawFd, path: &CStr, flags: u32) -> Sys {
         .map(drop)
 }
 
-/// mount(2) of a new instance onto the working directory, its options in one page.
-pub fn mount_here(fstype: &CStr, source: &CStr, page: &CStr) -> Sys {
-    let data = page.as_ptr().cast();
+/// mount(2) of a new instance onto a path, relative to the working directory, its options in one page. MOUNT_ATTR_RDONLY
+/// makes a superblock read-only, too, if it is a new one.
+pub fn mount_new(fstype: &CStr, source: &CStr, to: &CStr, attr: u64, page: &CStr) -> Sys {
+    let (flags, data) = (remount::of_mount(attr), page.as_ptr().cast());
     // SAFETY: all four are C strings, and the call keeps none.
-    check_int(unsafe { libc::mount(source.as_ptr(), c".".as_ptr(), fstype.as_ptr(), 0, data) }).map(drop)
+    check_int(unsafe { libc::mount(source.as_ptr(), to.as_ptr(), fstype.as_ptr(), flags, data) }).map(drop)
 }
 
 /// fsopen(2)

@@ -126,17 +126,29 @@ pub fn stat(path: &CStr) -> Sys<libc::stat> {
 /// The part before the last slash and the last name of a path below a root, without trailing slashes; `None` for the
 /// root itself or a name that is `.` or `..`.
 pub fn split<'a>(path: &CStr, dir: &'a mut Buf, name: &'a mut Buf) -> Sys<Option<(&'a CStr, &'a CStr)>> {
-    let mut bytes = path.to_bytes();
-    while let [rest @ .., b'/'] = bytes {
-        bytes = rest;
-    }
-    let cut = bytes.iter().rposition(|b| *b == b'/').map_or(0, |n| n + 1);
-    let last = &bytes[cut..];
-    if last.is_empty() || last == b"." || last == b".." {
-        return Ok(None);
-    }
-    let parent: &[u8] = if cut == 0 { b"." } else { &bytes[..cut] };
+    let Some((parent, last)) = cut(path) else { return Ok(None) };
     Ok(Some((dir.set(parent)?, name.set(last)?)))
+}
+
+/// As [`split`], in place; a parent other than `/` has no slash at its end.
+pub fn cut(path: &CStr) -> Option<(&[u8], &[u8])> {
+    let bytes = trimmed(path.to_bytes());
+    let at = bytes.iter().rposition(|b| *b == b'/').map_or(0, |n| n + 1);
+    let (parent, last) = bytes.split_at(at);
+    let parent = match trimmed(parent) {
+        b"" if at == 0 => b".",
+        b"" => b"/",
+        parent => parent,
+    };
+    (!last.is_empty() && last != b"." && last != b"..").then_some((parent, last))
+}
+
+/// Without slashes at its end.
+fn trimmed(mut path: &[u8]) -> &[u8] {
+    while let [rest @ .., b'/'] = path {
+        path = rest;
+    }
+    path
 }
 
 /// A path of at most PATH_MAX bytes on the stack.

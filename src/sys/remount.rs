@@ -183,7 +183,8 @@ fn of_statfs(flags: u64) -> u64 {
     plain | if strict { STRICTATIME } else { 0 }
 }
 
-fn of_mount(attr: u64) -> u64 {
+/// MOUNT_ATTR_* as flags of mount(2).
+pub(super) fn of_mount(attr: u64) -> u64 {
     let plain = FLAGS.iter().filter(|f| attr & f.0 != 0).fold(0, |all, f| all | f.1);
     plain
         | match attr & ATIME {

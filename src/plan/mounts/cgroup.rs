@@ -60,7 +60,7 @@ fn v1(d: &mut Draft, e: &Entry, o: &Options, path: &str, own: bool) -> Result<Mo
             }
         }
         let bind = if own { None } else { Some(tree(d, e, &h.mount, path, &h.own)?) };
-        mounts.push(CgroupV1Mount { name: c_name, bind, params: controllers(&e.at, &h)? });
+        mounts.push(CgroupV1Mount { name: c_name, bind, options: controllers(&e.at, &h)? });
     }
     Ok(MountWhat::CgroupV1 { hierarchies: mounts, links, read_only: o.attr.set & RDONLY != 0 })
 }
@@ -75,13 +75,11 @@ fn tree(d: &mut Draft, e: &Entry, mount: &str, path: &str, own: &str) -> Result<
 }
 
 /// cgroup v1 takes each controller as a flag; a named hierarchy has none.
-fn controllers(at: &str, h: &Hierarchy) -> Result<Vec<(CString, Option<CString>)>> {
-    if let [one] = &h.controllers[..] {
-        if let Some(name) = one.strip_prefix("name=") {
-            return Ok(vec![(cstring(at, "none")?, None), (cstring(at, "name")?, Some(cstring(at, name)?))]);
-        }
+fn controllers(at: &str, h: &Hierarchy) -> Result<CString> {
+    match &h.controllers[..] {
+        [name] if name.starts_with("name=") => cstring(at, &format!("none,{name}")),
+        list => cstring(at, &list.join(",")),
     }
-    h.controllers.iter().map(|c| Ok((cstring(at, c)?, None))).collect()
 }
 
 fn join(mount: &str, path: &str) -> String {
@@ -132,9 +130,8 @@ mod tests {
             assert_eq!((names, read_only), (vec!["cpu,cpuacct", "memory", "systemd"], true));
             let joined = c"cpu,cpuacct".to_owned();
             assert_eq!(links, [(c"cpu".to_owned(), joined.clone()), (c"cpuacct".to_owned(), joined)]);
-            assert_eq!(hierarchies[0].params, [(c"cpu".to_owned(), None), (c"cpuacct".to_owned(), None)]);
-            let named = [(c"none".to_owned(), None), (c"name".to_owned(), Some(c"systemd".to_owned()))];
-            assert_eq!(hierarchies[2].params, named);
+            assert_eq!(hierarchies[0].options.as_c_str(), c"cpu,cpuacct");
+            assert_eq!(hierarchies[2].options.as_c_str(), c"none,name=systemd");
             assert!(hierarchies.iter().all(|h| h.bind.is_none()));
         }
     }

@@ -6,7 +6,7 @@ pub mod options;
 
 use super::idmap::{self, Maps, to_host};
 use super::spawn::{NEWNET, NEWNS, NEWUSER};
-use super::step::{Act, Mount, MountWhat, OnProc, Open, OpenWhat, Step, Tree};
+use super::step::{Act, Mount, MountWhat, OnProc, Open, OpenWhat, Page, Step, Tree};
 use super::{Draft, cstring};
 use crate::config;
 use crate::error::{Error, Result};
@@ -319,7 +319,7 @@ fn new(d: &mut Draft, e: &Entry, o: &mut Options, label: &str) -> Result<MountWh
     if !label.is_empty() && !UNLABELLED.contains(&e.kind) {
         params.push((cstring(at, context_type(d)?)?, Some(cstring("linux.mountLabel", label)?)));
     }
-    let has_mode = o.data.iter().any(|p| p.0 == "mode");
+    let inherit_mode = e.kind == "tmpfs" && !o.data.iter().any(|p| p.0 == "mode");
     // The kernel mounts a sysfs for the owner of the network namespace alone.
     let fallback = if e.kind == "sysfs" && d.in_user_namespace() && !d.ns.is_new(NEWNET) {
         let propagation = tree_propagation(d);
@@ -330,10 +330,10 @@ fn new(d: &mut Draft, e: &Entry, o: &mut Options, label: &str) -> Result<MountWh
     Ok(MountWhat::New {
         fstype: cstring(at, e.kind)?,
         source: cstring(at, e.source_or(e.kind))?,
-        page: page(at, &params)?,
+        page: page(e, o, &params, inherit_mode || fallback.is_some())?,
         params,
         copy_up: o.copy_up,
-        inherit_mode: e.kind == "tmpfs" && !has_mode,
+        inherit_mode,
         fallback,
     })
 }
@@ -378,10 +378,20 @@ fn params(at: &str, data: &[(String, Option<String>)]) -> Result<Params> {
     data.iter().map(|(k, v)| Ok((cstring(at, k)?, value(v)?))).collect()
 }
 
-/// The options in one string when a value is longer than fsconfig(2) takes, 255 bytes: podman mounts images with a
-/// `lowerdir` of many paths. mount(2) has a page for them all.
-fn page(at: &str, params: &Params) -> Result<Option<CString>> {
-    if !params.iter().any(|(_, v)| v.as_ref().is_some_and(|v| v.as_bytes().len() > 255)) {
+/// File systems of which mount(2) makes what fsopen(2) and its followers make: the kernel reads the options one by one.
+const SAME_BY_PAGE: &[&str] = &["devpts", "mqueue", "proc", "tmpfs"];
+
+/// The options in one string. A value may be longer than fsconfig(2) takes, 255 bytes: podman mounts images with a
+/// `lowerdir` of many paths. mount(2) has a page for them all. It is also one call in place of many, where nothing is to
+/// be done with the mount before it is attached; not for MS_RDONLY, which makes the superblock read-only as well.
+fn page(e: &Entry, o: &Options, params: &Params, detached: bool) -> Result<Option<Page>> {
+    let at = &e.at;
+    let values = || params.iter().filter_map(|(_, v)| v.as_ref());
+    let only = values().any(|v| v.as_bytes().len() > 255);
+    let plain = o.attr.set & RDONLY == 0 && o.rattr.is_empty() && o.propagation.is_empty();
+    let plain = plain && o.superblock.is_empty() && !(detached || o.copy_up || o.target_nofollow);
+    let split = params.iter().map(|p| &p.0).chain(values()).any(|text| text.as_bytes().contains(&b','));
+    if !only && (split || !plain || !SAME_BY_PAGE.contains(&e.kind)) {
         return Ok(None);
     }
     let one = |(k, v): &(CString, Option<CString>)| match v {
@@ -389,13 +399,17 @@ fn page(at: &str, params: &Params) -> Result<Option<CString>> {
         None => k.as_bytes().to_vec(),
     };
     let all = params.iter().map(one).collect::<Vec<_>>().join(&b","[..]);
+    if all.len() > 4095 && !only {
+        return Ok(None);
+    }
     if all.len() > 4095 {
         return Err(Error::invalid(
             format!("{at}.options"),
             format!("are {} bytes, and mount(2) takes 4095", all.len()),
         ));
     }
-    CString::new(all).map(Some).map_err(|_| Error::invalid(at, "has a NUL byte"))
+    let options = CString::new(all).map_err(|_| Error::invalid(at, "has a NUL byte"))?;
+    Ok(Some(Page { options, only }))
 }
 
 /// Which option takes the label: `podman run --security-opt label=nested` and its systemd mode ask for `rootcontext`,

@@ -292,11 +292,38 @@ fn options_too_long_for_fsconfig_come_in_one_page() {
     assert_eq!(page, None);
     let MountWhat::New { page, .. } = mount_of(&of(256)).what else { panic!() };
     let want = format!("index=off,lowerdir={},userxattr", "/x".repeat(128));
-    assert_eq!(page.unwrap().to_str().unwrap(), want);
+    assert_eq!(page.unwrap().options.to_str().unwrap(), want);
     assert_eq!(
         run(&of(5000)).unwrap_err().to_string(),
         "mounts[0] (/x).options: are 5029 bytes, and mount(2) takes 4095"
     );
+}
+
+#[test]
+fn plain_file_systems_are_mounted_by_one_call() {
+    let page = |kind: &str, options: &[&str]| match mount_of(&one(kind, options)).what {
+        MountWhat::New { page, .. } => page.map(|p| (p.options.into_string().unwrap(), p.only)),
+        other => panic!("{other:?}"),
+    };
+    let by = |options: &str| Some((options.to_string(), false));
+    assert_eq!(page("proc", &["nosuid"]), by(""));
+    assert_eq!(page("tmpfs", &["mode=755", "size=64k", "noexec"]), by("mode=755,size=64k"));
+    assert_eq!(page("devpts", &["newinstance", "gid=5"]), by("newinstance,gid=5"));
+    for (kind, options) in [
+        ("tmpfs", &["size=64k"][..]),          // the mode of what it covers
+        ("tmpfs", &["mode=755", "tmpcopyup"]), // filled before it is attached
+        ("tmpfs", &["mode=755", "rnosuid"]),
+        ("tmpfs", &["mode=755", "rshared"]),
+        ("tmpfs", &["mode=755", "sync"]),
+        ("mqueue", &["ro"]), // MS_RDONLY would be the superblock's, too
+        ("ext4", &[]),
+    ] {
+        assert_eq!(page(kind, options), None, "{kind} {options:?}");
+    }
+    // A page has commas between options.
+    let s =
+        one("tmpfs", &["mode=755"]).set("/linux/mountLabel", json!("u:r:t:c1,c2")).host(|h| h.selinux = true);
+    assert!(matches!(mount_of(&s).what, MountWhat::New { page: None, .. }));
 }
 
 #[test]
