@@ -54,31 +54,29 @@ pub mod sync;
 pub mod sys;
 pub mod verbs;
 
-use std::process::ExitCode;
-
 /// Runs the command line and returns its exit code: 0, 1 for an error, or that of a program in the foreground.
-pub fn main() -> ExitCode {
+pub fn main() -> u8 {
     let request = match cli::parse(std::env::args_os()) {
         Ok(request) => request,
         Err(cli::Stop::Show(text)) => {
             use std::io::Write;
             return match std::io::stdout().write_all(text.as_bytes()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
+                Ok(()) => 0,
+                Err(_) => 1,
             };
         }
         Err(cli::Stop::Usage { verb, global, error }) => {
             let _ = log::init(&global); // the usage error is the one to tell
             log::fatal(&verb, &error);
-            return ExitCode::FAILURE;
+            return 1;
         }
     };
     let (verb, failure) = (request.verb.name(), request.verb.failure_code());
     match log::init(&request.global).and_then(|()| verbs::dispatch(request)) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(e) => {
             log::fatal(verb, &e);
-            ExitCode::from(failure)
+            failure
         }
     }
 }

@@ -1,4 +1,4 @@
 //! The binary: everything is in the library, so that tests reach it too.
-fn main() -> std::process::ExitCode {
-    orlop::main()
-}
+#![cfg_attr(target_env = "gnu", no_main)]
+
+orlop::program!(orlop::main);

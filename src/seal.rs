@@ -18,7 +18,8 @@ const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW |
 /// Returns when the program that runs is sealed already, else runs it again, sealed, with the same arguments.
 pub fn ensure() -> Result<()> {
     let at = "/proc/self/exe";
-    if fd::on_read_only_mount(EXE).map_err(os(at, "statvfs"))? || is_sealed_memory() {
+    let (magic, flags) = fd::fs_of(EXE).map_err(os(at, "statfs"))?;
+    if flags & libc::ST_RDONLY != 0 || magic == libc::TMPFS_MAGIC && is_sealed_memory() {
         return Ok(());
     }
     let program = read_only_clone()

@@ -22,7 +22,7 @@ use crate::sys::{Errno, Sys, clone, cred, fd, ns, path};
 use detached::Detached;
 use rootfs::Near;
 use std::ffi::{CStr, c_char};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Descriptors of ours beside slots and cgroups: socket, procfs, rootfs, directory at work, two masks.
@@ -275,7 +275,7 @@ impl<'a> Init<'a> {
 
     /// Leaves a descriptor open: many are closed by one call, and what is there at its end execve(2) closes.
     fn leave(&mut self, fd: OwnedFd) {
-        let _ = fd.into_raw_fd();
+        fd::keep(fd);
         self.left += 1;
     }
 

@@ -28,6 +28,11 @@ pub fn adopt(fd: RawFd) -> OwnedFd {
     own(fd as libc::c_long)
 }
 
+/// Stays open for the rest of our life.
+pub fn keep(fd: OwnedFd) {
+    let _ = fd.into_raw_fd();
+}
+
 /// read(2)
 pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Sys<usize> {
     let fd = fd.as_fd().as_raw_fd();
@@ -180,13 +185,10 @@ pub fn mount_flags(fd: impl AsFd) -> Sys<u64> {
     Ok(unsafe { st.assume_init() }.f_flag)
 }
 
-/// statvfs(3): is the mount that holds `path` read-only?
-pub fn on_read_only_mount(path: &CStr) -> Sys<bool> {
-    let mut st = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: the path is a C string; the kernel fills the buffer, which has the right size.
-    check_int(unsafe { libc::statvfs(path.as_ptr(), st.as_mut_ptr()) })?;
-    // SAFETY: filled by the successful call above.
-    Ok(unsafe { st.assume_init() }.f_flag & libc::ST_RDONLY != 0)
+/// statfs(2): the magic number of the file system that holds `path`, and ST_* of its mount.
+pub fn fs_of(path: &CStr) -> Sys<(i64, u64)> {
+    let st = rustix::fs::statfs(path).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    Ok((st.f_type as i64, st.f_flags as u64)) // libc's structure has no flags
 }
 
 /// fchown(2)

@@ -17,6 +17,7 @@ pub mod remount;
 pub mod seccomp;
 pub mod shared;
 pub mod signal;
+pub mod start;
 pub mod tty;
 
 pub use nix::errno::Errno;

@@ -4,7 +4,7 @@ use super::fd::{owned, read};
 use super::{Errno, Sys, check, check_int};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Default action for the ignored signals (the Rust runtime ignores SIGPIPE) and an empty mask: execve(2) keeps both.
+/// Default action for the ignored signals (we ignore SIGPIPE) and an empty mask: execve(2) keeps both.
 pub fn reset(ignored: u64) -> Sys {
     for signal in 1..=64 {
         if ignored & bit(signal) != 0 {
@@ -16,9 +16,18 @@ pub fn reset(ignored: u64) -> Sys {
 
 /// sigaction(2): the default action.
 pub fn set_default(signal: i32) -> Sys {
-    // SAFETY: four zero words are a valid sigaction (handler, flags, restorer, mask), that of SIG_DFL.
+    set(signal, libc::SIG_DFL)
+}
+
+/// sigaction(2): ignored.
+pub fn ignore(signal: i32) -> Sys {
+    set(signal, libc::SIG_IGN)
+}
+
+fn set(signal: i32, handler: libc::sighandler_t) -> Sys {
+    // SAFETY: these four words are a valid sigaction (handler, flags, restorer, mask) for a handler that is no function.
     unsafe {
-        let action = [0u64; 4]; // the kernel's own structure: libc's call refuses its own two signals
+        let action = [handler as u64, 0, 0, 0]; // the kernel's own structure: libc's call refuses its own two signals
         let none = std::ptr::null_mut::<u64>();
         check(libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, size_of::<u64>()))
             .map(drop)

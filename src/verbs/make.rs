@@ -111,9 +111,9 @@ fn listen(order: &Order, container: &Container) -> Result<Option<Ready>> {
 /// What a caller may have left us in must not show in the container: umask, an ignored SIGCHLD, whose children cannot be
 /// waited for, a program that can be written to.
 pub fn settle() -> Result<()> {
+    seal::ensure()?; // which begins anew
     cred::set_umask(0o022);
-    signal::set_default(libc::SIGCHLD).map_err(os("process", "sigaction"))?;
-    seal::ensure()
+    signal::set_default(libc::SIGCHLD).map_err(os("process", "sigaction"))
 }
 
 /// The id and the cgroup, which are this container's alone from here on.
