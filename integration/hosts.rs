@@ -171,6 +171,9 @@ fn every_v1_hierarchy_has_the_containers_cgroup() {
     for line in mine.lines() {
         let (controllers, path) =
             line.split_once(':').and_then(|(_, rest)| rest.split_once(':')).expect("three");
+        if controllers.is_empty() && !Path::new(ROOT).join("unified").exists() {
+            continue; // the kernel tells of v2 once anybody has mounted it anywhere
+        }
         assert!(path.ends_with(&b.id), "{line}");
         let name = controllers.trim_start_matches("name=");
         let place =
