@@ -90,7 +90,7 @@ impl Bundle {
 }
 
 /// A regular file; opening a FIFO must not wait for a writer.
-fn read(file: &Path) -> Result<Vec<u8>> {
+pub fn read(file: &Path) -> Result<Vec<u8>> {
     let at = file.to_string_lossy();
     let mut options = fs::OpenOptions::new();
     let open = options
@@ -98,10 +98,34 @@ fn read(file: &Path) -> Result<Vec<u8>> {
         .custom_flags(libc::O_NONBLOCK)
         .open(file)
         .map_err(|e| Error::io(&*at, "open", &e))?;
-    if !open.metadata().is_ok_and(|m| m.is_file()) {
+    let Some(about) = open.metadata().ok().filter(fs::Metadata::is_file) else {
         return Err(Error::invalid(at, "is not a regular file"));
+    };
+    if about.len() > MAX_CONFIG {
+        return Err(too_large(&at));
     }
-    whole(open, &at)
+    if about.len() == 0 {
+        return whole(open, &at); // it may be one of those that the kernel writes when they are read
+    }
+    to_size(&open, about.len()).map_err(|e| Error::io(&*at, "read", &e))
+}
+
+/// So many bytes of a regular file, or all: the end is not asked for.
+pub fn to_size(mut file: &fs::File, size: u64) -> std::io::Result<Vec<u8>> {
+    let mut text = vec![0; size as usize];
+    let mut len = 0;
+    while len < text.len() {
+        match file.read(&mut text[len..])? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    text.truncate(len);
+    Ok(text)
+}
+
+fn too_large(at: &str) -> Error {
+    Error::invalid(at, format!("is larger than {MAX_CONFIG} bytes"))
 }
 
 /// A document of bounded size, to its end.
@@ -110,7 +134,7 @@ pub fn whole(open: impl Read, at: &str) -> Result<Vec<u8>> {
     let mut text = Vec::with_capacity(16 << 10);
     open.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(|e| Error::io(at, "read", &e))?;
     if text.len() as u64 > MAX_CONFIG {
-        return Err(Error::invalid(at, format!("is larger than {MAX_CONFIG} bytes")));
+        return Err(too_large(at));
     }
     Ok(text)
 }

@@ -5,18 +5,20 @@
 //! init, which is renamed to `init` once the container is created: one atomic step that `state` can see. Files appear by
 //! rename or in one short write, so that a kill at any point leaves something that `delete --force` understands.
 
+use crate::bundle;
 use crate::cgroup::Recorded;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result, os};
 use crate::plan::cpath;
 use crate::plan::hooks::Hooks;
-use crate::sys::{Errno, Sys, clone, fd};
+use crate::sys::{Errno, Sys, clone, dir, fd, path};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -106,7 +108,7 @@ impl ProcStat {
 pub fn proc_stat(pid: i32) -> Option<ProcStat> {
     let path = CString::new(format!("/proc/{pid}/stat")).ok()?;
     let mut buf = [0; 1024]; // 52 numbers and a name of 16 bytes
-    let len = fd::read_file(&path, &mut buf).ok()?;
+    let len = fd::read_value(&path, &mut buf).ok()?;
     parse_stat(&buf[..len])
 }
 
@@ -194,7 +196,7 @@ impl StateRoot {
         check_id(id)?;
         let dir = self.path.join(id);
         let file = dir.join("state.json");
-        let text = match fs::read(&file) {
+        let text = match File::open(&file).and_then(|f| bundle::to_size(&f, f.metadata()?.len())) {
             Ok(text) => text,
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
                 return Err(unknown(id));
@@ -357,8 +359,8 @@ impl Container {
     /// The document that it was made by.
     pub fn document(&self) -> Result<Config> {
         let file = self.dir.join("config.json");
-        let text = fs::read(&file).map_err(|e| Error::io(file.to_string_lossy(), "read", &e))?;
-        crate::bundle::parse(&text, &file.to_string_lossy())
+        let text = bundle::read(&file)?;
+        bundle::parse(&text, &file.to_string_lossy())
     }
 
     /// Puts init on record, at once after the clone.
@@ -377,7 +379,10 @@ impl Container {
     /// Init, and whether the container was created completely.
     pub fn init(&self) -> Option<(Process, bool)> {
         for (name, created) in [("init", true), ("init.creating", false), ("init", true)] {
-            let Ok(text) = fs::read_to_string(self.dir.join(name)) else { continue };
+            let Ok(file) = cpath("", &self.dir.join(name)) else { continue };
+            let mut buf = [0; 64];
+            let Ok(len) = fd::read_value(&file, &mut buf) else { continue };
+            let text = String::from_utf8_lossy(&buf[..len]);
             let mut words = text.split_ascii_whitespace();
             let pid = words.next().and_then(|w| w.parse().ok());
             let start = words.next().and_then(|w| w.parse().ok());
@@ -390,17 +395,24 @@ impl Container {
 
     /// From the process and its cgroup, never from memory: (status, pid or 0).
     pub fn status(&self) -> (Status, i32) {
+        let (status, init) = self.seen();
+        (status, init.map_or(0, |p| p.pid))
+    }
+
+    /// The status, and init unless it is dead.
+    pub fn seen(&self) -> (Status, Option<Process>) {
         let Some((process, created)) = self.init() else {
-            return (self.status_without_init(), 0);
+            return (self.status_without_init(), None);
         };
-        match process.stat() {
-            None => (Status::Stopped, 0),
-            Some(s) if s.is_dead() => (Status::Stopped, 0),
-            Some(_) if !created => (Status::Creating, process.pid),
-            Some(_) if self.cgroup().is_frozen() => (Status::Paused, process.pid),
-            Some(s) if !s.has_exec() && !self.record.criu.restored => (Status::Created, process.pid),
-            Some(_) => (Status::Running, process.pid),
-        }
+        let status = match process.stat() {
+            None => return (Status::Stopped, None),
+            Some(s) if s.is_dead() => return (Status::Stopped, None),
+            Some(_) if !created => Status::Creating,
+            Some(_) if self.cgroup().is_frozen() => Status::Paused,
+            Some(s) if !s.has_exec() && !self.record.criu.restored => Status::Created,
+            Some(_) => Status::Running,
+        };
+        (status, Some(process))
     }
 
     /// A create in progress holds the lock, unless that is us; nobody holds that of a create that died.
@@ -458,7 +470,31 @@ impl Container {
 
     /// Removes the record; the last step of a deletion, since everything else is found by it.
     pub fn remove(&self) -> Result<()> {
-        remove_dir(&self.dir)
+        match self.handle.as_ref().map(|handle| self.remove_by(handle)) {
+            Some(Ok(())) => Ok(()),
+            _ => remove_dir(&self.dir),
+        }
+    }
+
+    /// By its descriptor, as long as there are plain files only.
+    fn remove_by(&self, handle: &OwnedFd) -> Sys {
+        let mut buf = [0; 1024];
+        loop {
+            let n = dir::entries(handle, &mut buf)?;
+            let mut rest = &buf[..n];
+            while let Some((name, behind)) = dir::next(rest) {
+                if ![c".", c"..", c"state.json"].contains(&name) {
+                    path::unlink(handle, name, 0)?;
+                }
+                rest = behind;
+            }
+            if n == 0 {
+                break;
+            }
+        }
+        path::unlink(handle, c"state.json", 0)?;
+        let dir = CString::new(self.dir.as_os_str().as_bytes()).map_err(|_| Errno::ENOENT)?;
+        path::remove_dir(&dir)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::plan::Facts;
 use crate::plan::process::rlimits;
-use crate::sys::{cred, fd};
+use crate::sys::{Errno, cred, fd, path};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ pub fn facts(config: &Config, with_cgroups: bool) -> Result<Facts> {
 /// /proc/self/status: 1,500 bytes, unless we are in thousands of groups.
 fn own_status() -> std::io::Result<String> {
     let mut buf = [0; 4096];
-    match fd::read_file(c"/proc/self/status", &mut buf)? {
+    match fd::read_value(c"/proc/self/status", &mut buf)? {
         len if len < buf.len() => Ok(String::from_utf8_lossy(&buf[..len]).into_owned()),
         _ => fs::read_to_string("/proc/self/status"),
     }
@@ -116,14 +116,13 @@ fn search(dir: &Path, wanted: (char, u32, u32), depth: u32) -> Option<PathBuf> {
     })
 }
 
-/// The mappings of our own user namespace are the identity: it is the host's.
+/// PROC_USER_INIT_INO, the inode of the first user namespace (linux/nsfs.h).
+const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+/// Is our own user namespace that of the host? A kernel without them has no file.
 pub fn in_initial_user_namespace() -> bool {
-    let mut buf = [0; 64];
-    fd::read_file(c"/proc/self/uid_map", &mut buf).is_ok_and(|len| {
-        buf[..len].trim_ascii().split(|b| *b == b' ').filter(|w| !w.is_empty()).eq([
-            &b"0"[..],
-            b"0",
-            b"4294967295",
-        ])
-    })
+    match path::stat(c"/proc/self/ns/user") {
+        Ok(st) => st.st_ino == FIRST_USER_NAMESPACE,
+        Err(e) => e == Errno::ENOENT,
+    }
 }

@@ -92,8 +92,14 @@ impl Cgroup {
 
     /// Frozen, or about to be, by itself or by a cgroup above.
     pub fn is_frozen(&self) -> bool {
-        let frozen = |f: &Freezer| matches!(f.state(), Ok(Some(true) | None));
-        self.freezers().is_ok_and(|all| all.iter().any(frozen))
+        let is = |p: &Place, file, what: &dyn Fn(&str) -> bool| p.value(file).is_ok_and(|text| what(&text));
+        self.places.iter().any(|p| match p.v2 {
+            true => {
+                is(p, "cgroup.events", &|text| text.lines().any(|l| l == "frozen 1"))
+                    || is(p, "cgroup.freeze", &|text| text == "1\n")
+            }
+            false => p.freezer && is(p, "freezer.state", &|text| text != "THAWED\n"),
+        })
     }
 
     /// Freezes it, and returns when every process in it and below stands still; one that does not is undone. `false`:

@@ -19,7 +19,7 @@ pub use stats::Stats;
 use crate::error::{Error, Kind, Result};
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::cgroup::systemd as plan;
-use crate::sys::{Errno, Sys};
+use crate::sys::{Errno, Sys, fd};
 use dir::{Dir, cstring};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -86,6 +86,13 @@ impl Place {
 
     fn open(&self) -> Sys<Dir> {
         Dir::open(&self.name())
+    }
+
+    /// A short file of it.
+    fn value(&self, file: &str) -> Sys<String> {
+        let mut buf = [0; 256];
+        let len = fd::read_value(&cstring(&format!("{}/{file}", self.name()))?, &mut buf)?;
+        Ok(String::from_utf8_lossy(&buf[..len]).into_owned())
     }
 }
 

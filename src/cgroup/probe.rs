@@ -72,10 +72,16 @@ pub fn seen_by(file: &str) -> Result<Hierarchies> {
 
 /// Mostly a few hundred bytes, and at most a path of 4 KiB for each of a dozen hierarchies.
 fn cgroups(file: &str) -> Sys<String> {
-    let mut buf = vec![0; 1 << 16];
-    let len = fd::read_file(&super::dir::cstring(file)?, &mut buf)?;
-    buf.truncate(len);
-    Ok(String::from_utf8_lossy(&buf).into_owned())
+    let file = super::dir::cstring(file)?;
+    let mut buf = [0; 4096];
+    match fd::read_value(&file, &mut buf)? {
+        len if len < buf.len() => Ok(String::from_utf8_lossy(&buf[..len]).into_owned()),
+        _ => {
+            let mut buf = vec![0; 1 << 16];
+            let len = fd::read_value(&file, &mut buf)?;
+            Ok(String::from_utf8_lossy(&buf[..len]).into_owned())
+        }
+    }
 }
 
 fn magic(path: &str) -> Option<i64> {

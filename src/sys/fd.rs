@@ -41,22 +41,10 @@ pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Sys<usize> {
         .map(|n| n as usize)
 }
 
-/// One value of cgroupfs or sysfs: what one read(2) has, with its newline.
+/// What one read(2) has: all of a file that the kernel writes as one record (proc(5), cgroupfs, sysfs), if it fits, and all
+/// of a short regular file.
 pub fn read_value(path: &CStr, buf: &mut [u8]) -> Sys<usize> {
     read(open(path, libc::O_RDONLY, 0)?, buf)
-}
-
-/// A whole small file, such as procfs has, in as few calls as it takes; what does not fit is left out.
-pub fn read_file(path: &CStr, buf: &mut [u8]) -> Sys<usize> {
-    let file = open(path, libc::O_RDONLY, 0)?;
-    let mut len = 0;
-    while len < buf.len() {
-        match read(&file, &mut buf[len..])? {
-            0 => break,
-            n => len += n,
-        }
-    }
-    Ok(len)
 }
 
 /// write(2)

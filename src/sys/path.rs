@@ -66,6 +66,12 @@ pub fn unlink(dir: impl AsFd, name: &CStr, flags: i32) -> Sys {
     check_int(unsafe { libc::unlinkat(dir.as_fd().as_raw_fd(), name.as_ptr(), flags) }).map(drop)
 }
 
+/// rmdir(2)
+pub fn remove_dir(path: &CStr) -> Sys {
+    // SAFETY: the path is a C string.
+    check_int(unsafe { libc::rmdir(path.as_ptr()) }).map(drop)
+}
+
 /// fchmodat(2) of a name in a directory, which the caller has just made.
 pub fn chmod(dir: impl AsFd, name: &CStr, mode: u32) -> Sys {
     // SAFETY: the name is a C string.

@@ -77,16 +77,15 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
 
 /// Init, if the container takes another process: created and running ones do (runc does the same).
 fn living(c: &Container, ignore_paused: bool) -> Result<container::Process> {
-    let (status, _) = c.status();
-    match (status, c.init()) {
-        (Status::Created | Status::Running, Some((init, _))) => Ok(init),
-        (Status::Paused, Some((init, _))) if ignore_paused => Ok(init),
+    match c.seen() {
+        (Status::Created | Status::Running, Some(init)) => Ok(init),
+        (Status::Paused, Some(init)) if ignore_paused => Ok(init),
         (Status::Paused, _) => {
             let at = format!("container {:?}", c.record.id);
             let what = "cannot exec in a paused container";
             Err(Error::new(Kind::WrongState, at, what).hint("--ignore-paused runs it once that is resumed"))
         }
-        _ => Err(super::not_running(c, status, "exec in")),
+        (status, _) => Err(super::not_running(c, status, "exec in")),
     }
 }
 

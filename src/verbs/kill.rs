@@ -7,7 +7,7 @@ pub fn kill(root: &StateRoot, id: &str, signal: &str, all: bool) -> Result<()> {
     let signal = number(signal)?;
     let c = root.load(id)?;
     let at = format!("container {id:?}");
-    let (status, _) = c.status();
+    let (status, init) = c.seen();
     let stopped = || Error::new(Kind::WrongState, at.clone(), "container not running");
     if status == Status::Creating {
         return Err(stopped()); // runtime.md#kill: only created and running ones
@@ -19,7 +19,7 @@ pub fn kill(root: &StateRoot, id: &str, signal: &str, all: bool) -> Result<()> {
     } else if all && status == Status::Stopped {
         return Ok(());
     } else {
-        let Some((init, _)) = c.init().filter(|_| status != Status::Stopped) else { return Err(stopped()) };
+        let Some(init) = init else { return Err(stopped()) };
         match container::signal(init, signal) {
             Ok(()) => {}
             Err(e) if e as i32 == libc::ESRCH => return Err(stopped()),

@@ -103,6 +103,9 @@ fn table(list: &[Container]) -> String {
 
 /// The user's name from the host's /etc/passwd, read directly: the binary is static and has no NSS. `#uid` otherwise.
 fn owner_name(uid: u32) -> String {
+    if uid == 0 {
+        return "root".into();
+    }
     let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = text.lines().find_map(|l| {
         let mut fields = l.split(':');

@@ -9,7 +9,7 @@ use super::{Draft, cstring, user};
 use crate::config;
 use crate::error::{Error, Result};
 pub use scheduling::{Affinity, affinity, memory_policies};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 
 /// Where a bare name is looked up when the environment has no PATH.
@@ -103,7 +103,7 @@ fn program(d: &mut Draft, p: &config::Process) -> Result<Program> {
 /// which of two they see. An empty HOME counts as none.
 fn environment<'a>(d: &mut Draft, env: impl Iterator<Item = &'a String>) -> Vec<(usize, &'a str)> {
     let mut out: Vec<(usize, &str)> = Vec::new();
-    let mut places = HashMap::new();
+    let mut places = BTreeMap::new();
     for (n, entry) in env.map(String::as_str).enumerate() {
         let Some((key, _)) = entry.split_once('=') else {
             d.warn(&format!("process.env[{n}]"), format!("{entry:?} has no \"=\", kept as it is"));
