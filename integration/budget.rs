@@ -31,7 +31,7 @@ fn run_stays_within_its_system_calls_and_makes_one_process() {
     let b = Bundle::new().set("/linux/cgroupsPath", json!("/orlop-test-budget"));
     let (calls, processes) = calls(&b.making("run"));
     println!("run: {calls} system calls, {processes} processes");
-    assert!(calls <= 451, "run took {calls} system calls");
+    assert!(calls <= 430, "run took {calls} system calls");
     assert_eq!(processes, 2, "the runtime and the container's init");
 }
 
@@ -43,6 +43,6 @@ fn state_is_cheap() {
     b.create().ok();
     let (calls, processes) = calls(&b.orlop(["state", &b.id]));
     println!("state: {calls} system calls");
-    assert!(calls <= 40, "state took {calls} system calls");
+    assert!(calls <= 35, "state took {calls} system calls");
     assert_eq!(processes, 1);
 }

@@ -34,6 +34,9 @@ pub fn ensure() -> Result<()> {
 
 /// The descriptor is close-on-exec: while one is open, a container with CAP_SYS_ADMIN could make the mount writable.
 fn read_only_clone() -> Result<OwnedFd, Errno> {
+    if let Ok(tree) = mount::copy_tree(EXE, (false, false), Attr::READ_ONLY, libc::MS_PRIVATE) {
+        return Ok(tree);
+    }
     let tree = mount::clone_tree(EXE, false)?;
     mount::set_attr_detached(&tree, Attr::READ_ONLY, libc::MS_PRIVATE, false)?;
     Ok(tree)

@@ -98,6 +98,11 @@ fn open_tree(
     propagation: u64,
 ) -> Result<OwnedFd> {
     let shown = path.to_string_lossy();
+    if propagation != 0 && recursive {
+        if let Ok(tree) = mount::copy_tree(path, (recursive, nofollow), Attr::default(), propagation) {
+            return Ok(tree);
+        }
+    }
     let tree =
         mount::clone_tree_of(path, recursive, nofollow).map_err(os(at, format!("open_tree {shown:?}")))?;
     relate(at, path, &tree, propagation)?;

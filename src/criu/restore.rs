@@ -212,7 +212,7 @@ fn loopback_up(pid: i32) -> Result<()> {
     ns::enter(&theirs, NEWNET).map_err(call("setns"))?;
     let up = ns::loopback_up();
     ns::enter(&home, NEWNET).map_err(call("setns back"))?;
-    up.map_err(call("set lo up"))
+    up.map(drop).map_err(call("set lo up"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A mount that is attached nowhere yet: nobody can reach it, so what it gets before it is attached was never
 //! otherwise.
 
-use super::{Done, Fault, mount::is_directory};
+use super::{Done, During, Fault, mount::is_directory};
 use crate::plan::mounts::options::{ATIME, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::plan::step::Attr;
 use crate::sys::{Errno, mount};
@@ -19,6 +19,16 @@ pub struct Detached {
 impl Detached {
     pub fn new(fd: OwnedFd) -> Self {
         Self { fd, waiting: [None; 4] }
+    }
+
+    /// A copy of the mount that `fd` is in, at the file `fd`, with these attributes: one call where the kernel has it.
+    pub fn copy(fd: impl AsFd, recursive: bool, attr: Attr, call: &'static str) -> Done<Self> {
+        if let Ok(copy) = mount::copy_tree_at(&fd, recursive, attr) {
+            return Ok(Self::new(copy));
+        }
+        let mut copy = Self::new(mount::clone_tree_at(fd, recursive).during(call)?);
+        copy.set(attr, 0, recursive)?;
+        Ok(copy)
     }
 
     /// mount_setattr(2), now or when it is attached.

@@ -18,7 +18,7 @@ pub mod rootfs;
 
 use crate::plan::step::{Act, Ask, Attr, CStrings, Program, Step, Tree};
 use crate::sync::{self, HEAD, Head, Kind, MAX};
-use crate::sys::{Errno, Sys, clone, cred, fd, ns, path};
+use crate::sys::{self, Errno, Sys, clone, cred, fd, ns, path};
 use detached::Detached;
 use rootfs::Near;
 use std::ffi::{CStr, c_char};
@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Descriptors of ours beside slots and cgroups: socket, procfs, rootfs, directory at work, two masks.
 const OWN: usize = 6;
 /// So many descriptors that nobody needs are closed at once: few enough for any limit that a caller may have set.
-const MOST_LEFT: u32 = 32;
+const MOST_LEFT: u32 = 44;
 
 /// A step that failed: the call and its errno; longer words stand in `Init::detail`.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +163,7 @@ impl<'a> Init<'a> {
     /// Does every step; the last one is execve(2). A failure is reported and ends the process.
     pub fn run(&mut self) -> ! {
         #[cfg(debug_assertions)]
-        crate::sys::alloc::forbid();
+        sys::alloc::forbid();
         // The caller's mask must not change the modes of what is made in the rootfs.
         cred::set_umask(0);
         let mut gated = false;
@@ -210,7 +210,7 @@ impl<'a> Init<'a> {
             Act::NewSession => ns::new_session().during("setsid"),
             Act::NewKeyring { name } => ids::new_keyring(name),
             Act::Ask(what) => self.ask(*what),
-            Act::LoopbackUp => ns::loopback_up().during("ioctl SIOCSIFFLAGS lo"),
+            Act::LoopbackUp => ns::loopback_up().during("ioctl SIOCSIFFLAGS lo").map(|fd| self.leave(fd)),
             Act::IsolateMounts { flag } => rootfs::isolate(*flag),
             Act::AttachRoot { tree, path } => self.attach_root(tree, path),
             Act::AttachOverlay { params, path } => self.attach_overlay(params, path),
@@ -451,7 +451,13 @@ impl<'a> Init<'a> {
                 Ok(tree)
             }
             Tree::Path { path, recursive, nofollow, propagation } => {
-                let fd = crate::sys::mount::clone_tree_of(path, *recursive, *nofollow).during("open_tree")?;
+                let flags = (*recursive, *nofollow);
+                if *propagation != 0 && *recursive {
+                    if let Ok(fd) = sys::mount::copy_tree(path, flags, Attr::default(), *propagation) {
+                        return Ok(Detached::new(fd));
+                    }
+                }
+                let fd = sys::mount::clone_tree_of(path, *recursive, *nofollow).during("open_tree")?;
                 let mut tree = Detached::new(fd);
                 if *propagation != 0 {
                     tree.set(Attr::default(), *propagation, true)?;

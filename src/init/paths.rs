@@ -19,8 +19,7 @@ impl Init<'_> {
 
     pub(super) fn readonly_path(&mut self, path: &CStr) -> Done {
         let Some(target) = self.existing(path)? else { return Ok(()) };
-        let mut copy = Detached::new(mount::clone_tree_at(&target, true).during("open_tree")?);
-        copy.set(Attr::READ_ONLY, 0, true)?;
+        let copy = Detached::copy(&target, true, Attr::READ_ONLY, "open_tree")?;
         let copy = copy.attach(&target, "move_mount")?;
         self.leave(copy);
         self.leave(target);
@@ -54,9 +53,7 @@ impl Init<'_> {
 
 /// Writes go to a device all the same, but mode, owner and times of the host's node stay out of reach.
 fn null_mask() -> Done<Detached> {
-    let mut copy = Detached::new(mount::clone_tree_at(host_null()?, false).during("open_tree of /dev/null")?);
-    copy.set(Attr::READ_ONLY, 0, false)?;
-    Ok(copy)
+    Detached::copy(host_null()?, false, Attr::READ_ONLY, "open_tree of /dev/null")
 }
 
 /// The host's null device, which is still reachable by path: we have not pivoted yet. Verified all the same.

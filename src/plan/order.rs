@@ -187,7 +187,10 @@ fn rootfs(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
         let (mount, uid) = (ours && !p.mounts.dev_is_bind, p.identity.user.uid);
         s.push(step("process.terminal", Act::Console { rows, columns, mount, uid }));
     }
-    s.push(step("process.cwd", Act::MakeCwd { path: p.identity.process.cwd.clone() })); // while the rootfs is writable
+    let cwd = &p.identity.process.cwd;
+    if cwd.as_bytes() != b"/" {
+        s.push(step("process.cwd", Act::MakeCwd { path: cwd.clone() })); // while the rootfs is writable
+    }
     s.extend(p.mounts.late.iter().cloned());
     // Before the pivot: the host's null device is still in reach, so that no file of the image stands in for it.
     s.extend(p.paths.readonly.iter().cloned());
@@ -221,7 +224,9 @@ fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<St
     if d.in_user_namespace() || p.user.uid != 0 {
         s.push(step("process.user", Act::OwnStdio { uid: p.user.uid }));
     }
-    s.push(step("process", Act::Dumpable(false)));
+    if d.in_user_namespace() || !d.host.privileged {
+        s.push(step("process", Act::Dumpable(false))); // what else there is was so from the start
+    }
     let filter = p.seccomp.as_ref().map(|f| seccomp_steps(d, f)).unwrap_or_default();
     if !p.process.no_new_privileges {
         s.extend(filter.clone()); // needs CAP_SYS_ADMIN, which `SetCaps` takes away
@@ -292,7 +297,9 @@ fn attach_root(d: &mut Draft) -> Result<Step> {
         ));
     }
     let path = root_path(d)?;
-    let (recursive, propagation) = (true, super::mounts::tree_propagation(d));
+    let slave = |p: &u64| *p == libc::MS_SLAVE; // which it becomes when it is attached
+    let (recursive, propagation) =
+        (true, Some(super::mounts::tree_propagation(d)).filter(|p| !slave(p)).unwrap_or(0));
     let tree = if d.host.privileged && !d.ns.is_joined(NEWNS) {
         let what = OpenWhat::Tree { path, recursive, nofollow: false, propagation };
         Tree::Slot(d.open(Open { at: "root.path".into(), what }))

@@ -11,6 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// mount_setattr(2) was called once and is not there: Linux before 5.12, or a filter.
 static MISSING: AtomicBool = AtomicBool::new(false);
 
+/// open_tree_attr(2) was called once and is not there: Linux before 6.15, or a filter.
+static NO_COPY: AtomicBool = AtomicBool::new(false);
+
+/// Of unified numbers, the same on every architecture.
+const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
+
 /// `struct mount_attr` of mount_setattr(2).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -56,6 +62,47 @@ fn clone_tree_raw(dir: RawFd, path: &CStr, recursive: bool, more: u32) -> Sys<Ow
     let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | more | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a C string.
     owned(check(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) }))
+}
+
+/// open_tree_attr(2), Linux 6.15: a detached copy that has these attributes and this propagation. Of an error the two
+/// calls that it is made of tell more.
+pub fn copy_tree(path: &CStr, flags: (bool, bool), attr: Attr, propagation: u64) -> Sys<OwnedFd> {
+    let (recursive, nofollow) = flags;
+    let more = if nofollow { libc::AT_SYMLINK_NOFOLLOW as u32 } else { 0 };
+    copy_tree_raw(libc::AT_FDCWD, path, recursive, more, attr, propagation)
+}
+
+/// As [`copy_tree`], of the mount that `fd` is in, at the file `fd`.
+pub fn copy_tree_at(fd: impl AsFd, recursive: bool, attr: Attr) -> Sys<OwnedFd> {
+    copy_tree_raw(fd.as_fd().as_raw_fd(), c"", recursive, libc::AT_EMPTY_PATH as u32, attr, 0)
+}
+
+fn copy_tree_raw(
+    dir: RawFd,
+    path: &CStr,
+    recursive: bool,
+    more: u32,
+    attr: Attr,
+    propagation: u64,
+) -> Sys<OwnedFd> {
+    if NO_COPY.load(Ordering::Relaxed) {
+        return Err(Errno::ENOSYS);
+    }
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | more | if recursive { AT_RECURSIVE } else { 0 };
+    let arg = MountAttr { attr_set: attr.set, attr_clr: attr.clear, propagation, userns_fd: 0 };
+    // SAFETY: path and `arg` outlive the call, and the size passed is that of `arg`.
+    let ret = check(unsafe {
+        libc::syscall(
+            SYS_OPEN_TREE_ATTR,
+            dir,
+            path.as_ptr(),
+            flags,
+            &arg as *const MountAttr,
+            size_of::<MountAttr>(),
+        )
+    });
+    NO_COPY.store(ret == Err(Errno::ENOSYS), Ordering::Relaxed);
+    owned(ret)
 }
 
 /// mount_setattr(2) on the mount at `fd`, and on all below it when `recursive`; ENOSYS where the kernel has it not.

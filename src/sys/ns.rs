@@ -56,8 +56,8 @@ pub fn route_socket() -> Sys<OwnedFd> {
     owned(check(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) as libc::c_long }))
 }
 
-/// netdevice(7): sets IFF_UP on `lo`.
-pub fn loopback_up() -> Sys {
+/// netdevice(7): sets IFF_UP on `lo`, by a socket that is of no more use.
+pub fn loopback_up() -> Sys<OwnedFd> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: no memory is passed.
     let socket = owned(check(unsafe { libc::socket(libc::AF_INET, kind, 0) as libc::c_long }))?;
@@ -68,6 +68,7 @@ pub fn loopback_up() -> Sys {
         req.ifr_name[0] = b'l' as _;
         req.ifr_name[1] = b'o' as _;
         req.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as _;
-        check_int(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &req)).map(drop)
+        check_int(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &req))?;
     }
+    Ok(socket)
 }
