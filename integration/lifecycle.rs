@@ -178,12 +178,13 @@ fn delete_force_is_idempotent_in_each_state() {
     for (name, prepare) in states {
         let b = Bundle::sleeping();
         prepare(&b);
-        let pid = fs::read_to_string(b.state_root().join(&b.id).join("init")).unwrap_or_default();
+        let pid = fs::read_link(b.state_root().join(&b.id).join("init")).unwrap_or_default();
         for turn in 0..2 {
             let out = b.verb("delete", &["--force"]);
             assert!(out.status.success(), "{name}, {turn}: {}", out.stderr);
         }
         b.is_clean();
+        let pid = pid.to_string_lossy();
         if let Some(pid) = pid.split(' ').next().filter(|p| !p.is_empty()) {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             assert!(stat.is_empty() || stat.contains(") Z "), "{name}: init lives: {stat}");

@@ -57,7 +57,7 @@ fn is_clean(b: &Bundle, when: &str) {
 /// forced deletion leaves nothing.
 #[track_caller]
 fn comes_clean(b: &Bundle, when: &str) {
-    let created = b.state_root().join(&b.id).join("init").exists();
+    let created = b.state_root().join(&b.id).join("init").is_symlink();
     if !created {
         until(&format!("{when}: the end of init"), || processes(b).is_empty());
     }
@@ -441,9 +441,10 @@ fn a_pid_that_another_process_has_by_now_is_left_alone() {
     b.await_status("stopped");
     let mut other = Command::new("sleep").arg("1000").spawn().expect("sleep");
     let file = b.state_root().join(&b.id).join("init");
-    let text = fs::read_to_string(&file).expect("init");
-    let start = text.split_whitespace().nth(1).expect("its start");
-    fs::write(&file, format!("{} {start}\n", other.id())).expect("write");
+    let text = fs::read_link(&file).expect("init").into_os_string().into_string().expect("two numbers");
+    let start = text.split(' ').nth(1).expect("its start");
+    fs::remove_file(&file).expect("unlink");
+    std::os::unix::fs::symlink(format!("{} {start}", other.id()), &file).expect("symlink");
     assert_eq!(b.state()["status"], "stopped");
     b.verb("kill", &["KILL"]).fails("container not running");
     b.start().fails("is stopped");

@@ -1,9 +1,10 @@
 //! Containers on record: the state root, ids, locks, and a status derived from reality.
 //!
 //! `ROOT/ID/` is the lock (flock(2) on the directory) and holds `state.json`, written before anything else exists and
-//! naming all that must be undone, `config.json`, the document as it was, and `init.creating`, the pid and start time of
-//! init, which is renamed to `init` once the container is created: one atomic step that `state` can see. Files appear by
-//! rename or in one short write, so that a kill at any point leaves something that `delete --force` understands.
+//! naming all that must be undone, `config.json`, the document as it was, and `init.creating`, a link whose text is the pid
+//! and the start time of init, which is renamed to `init` once the container is created: one atomic step that `state` can
+//! see. All appears by rename, or, like a link, by one call, so that a kill at any point leaves something that
+//! `delete --force` understands.
 
 use crate::bundle;
 use crate::cgroup::Recorded;
@@ -19,7 +20,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -363,11 +364,17 @@ impl Container {
         bundle::parse(&text, &file.to_string_lossy())
     }
 
-    /// Puts init on record, at once after the clone.
+    /// Puts init on record, at once after the clone; a process in the middle before it.
     pub fn record_init(&self, p: Process) -> Result<()> {
-        let file = self.dir.join("init.creating");
-        write_private(&file, format!("{} {}\n", p.pid, p.start).as_bytes())
-            .map_err(|e| Error::io(file.to_string_lossy(), "write", &e))
+        let (file, temp) = (self.dir.join("init.creating"), self.dir.join(".init"));
+        let words = format!("{} {}", p.pid, p.start);
+        let made = match symlink(&words, &file) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                symlink(&words, &temp).and_then(|()| fs::rename(&temp, &file))
+            }
+            other => other,
+        };
+        made.map_err(|e| Error::io(file.to_string_lossy(), "symlink", &e))
     }
 
     /// The container is created from here on.
@@ -379,11 +386,9 @@ impl Container {
     /// Init, and whether the container was created completely.
     pub fn init(&self) -> Option<(Process, bool)> {
         for (name, created) in [("init", true), ("init.creating", false), ("init", true)] {
-            let Ok(file) = cpath("", &self.dir.join(name)) else { continue };
-            let mut buf = [0; 64];
-            let Ok(len) = fd::read_value(&file, &mut buf) else { continue };
-            let text = String::from_utf8_lossy(&buf[..len]);
-            let mut words = text.split_ascii_whitespace();
+            let Ok(text) = fs::read_link(self.dir.join(name)) else { continue };
+            let text = text.to_string_lossy();
+            let mut words = text.split(' ');
             let pid = words.next().and_then(|w| w.parse().ok());
             let start = words.next().and_then(|w| w.parse().ok());
             if let (Some(pid), Some(start)) = (pid, start) {
