@@ -51,7 +51,7 @@ pub fn admit(plan: &CgroupPlan, recorded: &Recorded, pid: i32) -> Result<()> {
             dir.write("cgroup.procs", &pid.to_string()).map_err(failed)?;
         }
         match (v1, v2) {
-            (Some(v1), _) => apply_all(&dir, &v1.writes)?,
+            (Some(v1), _) => apply_all(&dir, &v1.writes).map(drop)?,
             (None, Some(v2)) => give(v2, place, &dir)?,
             (None, None) => {}
         }
@@ -115,7 +115,7 @@ fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal>
     let dir = if plain && made_by_path(place) {
         cgroup.places.push(place.clone());
         if cpuset {
-            inherit_cpuset(&place.mount, &place.name(), true)?;
+            inherit_cpuset(&place.mount, &place.name(), true, &mut cgroup.spent.borrow_mut())?;
         }
         if plan.writes.is_empty() {
             let tasks = cstring(&format!("{}/tasks", place.name()));
@@ -125,7 +125,7 @@ fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal>
         open(place)?
     } else {
         let mut inherit = |above: &str, name: &str, made: bool| match cpuset {
-            true => inherit_cpuset(above, name, made),
+            true => inherit_cpuset(above, name, made, &mut Vec::new()),
             false => Ok(()),
         };
         let dir = make(place, &mut |_, _| Ok(()), &mut inherit)?;
@@ -133,8 +133,9 @@ fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal>
         fit(place, &dir)?;
         dir
     };
-    apply_all(&dir, &plan.writes)?;
+    let spent = apply_all(&dir, &plan.writes)?;
     cgroup.tasks.borrow_mut().push(join(dir.file("tasks", libc::O_WRONLY))?);
+    cgroup.spent.borrow_mut().extend(spent.into_iter().chain([dir.0]));
     Ok(())
 }
 
@@ -170,7 +171,7 @@ fn give(plan: &V2, place: &Place, dir: &Dir) -> Result<()> {
     if place.parts() > 1 {
         v2::check_type(dir, &place.name())?;
     }
-    apply_all(dir, &plan.writes)?;
+    apply_all(dir, &plan.writes)?; // few on a host of v2
     if let Some(program) = &plan.devices {
         v2::attach(dir, program)?;
     }
@@ -256,31 +257,38 @@ fn thawed(place: &Place, dir: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// A new cpuset has no CPU and no memory node, and takes no process until it has.
-fn inherit_cpuset(above: &str, name: &str, made: bool) -> Result<()> {
+/// A new cpuset has no CPU and no memory node, and takes no process until it has. Files that are done with go to `spent`.
+fn inherit_cpuset(above: &str, name: &str, made: bool, spent: &mut Vec<OwnedFd>) -> Result<()> {
     let path = |dir: &str, file: &str| cstring(&format!("{dir}/{file}"));
-    let copy = |file: &str| -> Sys {
+    let mut copy = |file: &str| -> Sys {
         let mut buf = [0; 4096];
         if !made && fd::read_value(&path(name, file)?, &mut buf)? > 1 {
             return Ok(());
         }
-        let len = fd::read_value(&path(above, file)?, &mut buf)?;
-        fd::write(fd::open(&path(name, file)?, libc::O_WRONLY, 0)?, buf[..len].trim_ascii_end()).map(drop)
+        let from = fd::open(&path(above, file)?, libc::O_RDONLY, 0)?;
+        let len = fd::read(&from, &mut buf)?;
+        let to = fd::open(&path(name, file)?, libc::O_WRONLY, 0)?;
+        fd::write(&to, buf[..len].trim_ascii_end())?;
+        spent.extend([from, to]);
+        Ok(())
     };
     ["cpuset.cpus", "cpuset.mems"].iter().try_for_each(|f| {
         copy(f).map_err(|e| Error::os(AT, format!("copy of {above}/{f} to {name}"), e as i32))
     })
 }
 
-fn apply_all(dir: &Dir, writes: &[Write]) -> Result<()> {
-    let mut open: Option<(&str, OwnedFd)> = None;
+/// Writes all, and hands over the files.
+fn apply_all(dir: &Dir, writes: &[Write]) -> Result<Vec<OwnedFd>> {
+    let mut files: Vec<OwnedFd> = Vec::new();
+    let mut open = "";
     for w in writes {
         // Device rules are many for one file.
-        let written = match &open {
-            Some((name, file)) if *name == w.file => fd::write(file, w.value.as_bytes()).map(drop),
+        let written = match files.last() {
+            Some(file) if open == w.file => fd::write(file, w.value.as_bytes()).map(drop),
             _ => dir.file(&w.file, libc::O_WRONLY).and_then(|file| {
+                open = &w.file;
                 let written = fd::write(&file, w.value.as_bytes()).map(drop);
-                open = Some((&w.file, file));
+                files.push(file);
                 written
             }),
         };
@@ -288,7 +296,7 @@ fn apply_all(dir: &Dir, writes: &[Write]) -> Result<()> {
             settle(dir, w, e)?;
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 /// What becomes of a write that failed.

@@ -108,6 +108,8 @@ pub struct Cgroup {
     unit: Option<systemd::Recorded>,
     /// `tasks` of each v1 place.
     tasks: RefCell<Vec<OwnedFd>>,
+    /// What was read and written, to be closed with these.
+    spent: RefCell<Vec<OwnedFd>>,
     /// The v2 place, to be born in.
     born_in: RefCell<Option<OwnedFd>>,
     /// Undo on drop.
@@ -191,6 +193,11 @@ impl Cgroup {
     /// Hands over the `tasks` files of v1, to which init writes "0".
     pub fn join_fds(&self) -> Vec<OwnedFd> {
         self.tasks.take()
+    }
+
+    /// Hands over what nobody needs any more.
+    pub fn spent_fds(&self) -> Vec<OwnedFd> {
+        self.spent.take()
     }
 
     /// Hands over the v2 cgroup, for CLONE_INTO_CGROUP.
@@ -330,6 +337,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         if self.undo {
             self.tasks.take();
+            self.spent.take();
             self.born_in.take();
             // No process got in. The error that brought us here matters more than what stays.
             let _ = self.places.iter().try_for_each(|p| p.remove(false).map(drop));

@@ -49,7 +49,7 @@ pub struct Stage {
 pub fn build(plan: &Plan, slots: &Slots, dir: &Path) -> Result<Stage> {
     let at = dir.to_string_lossy().into_owned();
     fs::create_dir(dir).map_err(|e| Error::io(&*at, "mkdir", &e))?;
-    let tmpfs = init::mount::small_tmpfs(0).map_err(|f| Error::os(&*at, f.call, f.errno as i32))?;
+    let (tmpfs, _) = init::mount::small_tmpfs(0).map_err(|f| Error::os(&*at, f.call, f.errno as i32))?;
     attach(&at, &tmpfs, dir)?;
     let place = dir.join("root");
     fs::create_dir(&place).map_err(|e| Error::io(place.to_string_lossy(), "mkdir", &e))?;

@@ -186,9 +186,11 @@ impl<'a> Init<'a> {
         self.cgroups.push(procs);
     }
 
-    /// In the parent: everything closed but the slots, some of which it has to fill.
-    pub fn into_slots(self) -> Vec<Option<OwnedFd>> {
-        fd::close_all(self.cgroups);
+    /// In the parent: everything closed but the slots, some of which it has to fill; `spent` with it.
+    pub fn into_slots(self, mut spent: Vec<OwnedFd>) -> Vec<Option<OwnedFd>> {
+        spent.extend(self.cgroups);
+        spent.extend([self.socket, self.proc]);
+        fd::close_all(spent);
         self.slots
     }
 

@@ -244,7 +244,9 @@ impl<'a> Init<'a> {
     ) -> Done {
         let point = self.point(&m.target, true, true)?;
         let flags = NOSUID | NODEV | NOEXEC;
-        let top = self.attach(m, Detached::new(small_tmpfs(flags)?), &point)?;
+        let (top, context) = small_tmpfs(flags)?;
+        let top = self.attach(m, Detached::new(top), &point)?;
+        self.leave(context);
         self.leave(point.fd);
         path::enter(top.as_fd()).during("fchdir to the tmpfs")?; // we leave it with the pivot
         let attr = flags | if read_only { RDONLY } else { 0 };
@@ -273,11 +275,11 @@ impl<'a> Init<'a> {
     }
 }
 
-/// An empty tmpfs, 0755.
-pub fn small_tmpfs(attr: u64) -> Done<OwnedFd> {
+/// An empty tmpfs, 0755, and its context.
+pub fn small_tmpfs(attr: u64) -> Done<(OwnedFd, OwnedFd)> {
     let fs = mount::fs_open(c"tmpfs").during("fsopen")?;
     mount::fs_set(&fs, c"mode", Some(c"755")).and_then(|()| mount::fs_create(&fs)).during("fsconfig")?;
-    mount::fs_mount(&fs, attr).during("fsmount")
+    Ok((mount::fs_mount(&fs, attr).during("fsmount")?, fs))
 }
 
 fn configure(fs: &OwnedFd, source: &CStr, params: &Params) -> Sys {

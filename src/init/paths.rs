@@ -39,10 +39,9 @@ impl Init<'_> {
                 self.leave(copy);
             }
             None if directory => {
-                *first = Some(
-                    Detached::new(small_tmpfs(Attr::READ_ONLY.set)?)
-                        .attach(&target, "move_mount of the mask")?,
-                );
+                let (mask, context) = small_tmpfs(Attr::READ_ONLY.set)?;
+                *first = Some(Detached::new(mask).attach(&target, "move_mount of the mask")?);
+                self.leave(context);
             }
             None => *first = Some(null_mask()?.attach(&target, "move_mount of /dev/null")?),
         }
