@@ -1,0 +1,182 @@
+// Times commands: interleaved rounds of series of steps, so that what the machine does meanwhile hits all alike.
+//   time [-n ROUNDS] [-w UNCOUNTED] [-g GAP_MS] <LINES      one line each: SERIES<TAB>STEP<TAB>PROGRAM<TAB>ARGUMENT...
+//   time -j JOBS <LINES                                     all lines once, JOBS at once; series and step say nothing
+// A step named `-` is run and not timed; so are `@wait FILE` (until the process of that pid file has ended) and
+// `@drop` (the page cache). GAP_MS passes before every timed step. Any command that fails ends it all.
+// Prints a line for each timed step: series, step, count, then median, 95th percentile and least of the wall time in ms,
+// median of the CPU time in ms, greatest peak RSS in KiB, median of page faults, of voluntary context switches.
+// With -j: count, wall ms, user ms, system ms.
+//
+// Small and static: until its exec a child shares our memory, and what we have is counted into its peak.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { WALL, CPU, RSS, FAULTS, SWITCHES, KINDS };
+struct step { char *series, *name, **argv; double *of[KINDS]; };
+static struct step *steps;
+static size_t count;
+static int null_fd;
+
+static void die(const char *what, const char *more) {
+    fprintf(stderr, "time: %s %s\n", what, more);
+    exit(1);
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
+}
+
+static double ms(struct timeval t) { return t.tv_sec * 1e3 + t.tv_usec / 1e3; }
+
+static void rest(long milliseconds) {
+    struct timespec t = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+    if (milliseconds) nanosleep(&t, NULL);
+}
+
+static void read_steps(int rounds) {
+    char *line = NULL;
+    size_t size = 0, room = 0;
+    while (getline(&line, &size, stdin) > 0) {
+        if (count == room) steps = realloc(steps, (room = room * 2 + 64) * sizeof *steps);
+        struct step *s = &steps[count++];
+        size_t words = 1;
+        for (char *c = line; *c; c++) words += *c == '\t';
+        char **argv = calloc(words + 1, sizeof *argv), *rest = strdup(line);
+        rest[strcspn(rest, "\n")] = 0;
+        for (size_t n = 0; n < words; n++) argv[n] = strsep(&rest, "\t");
+        if (words < 3) die("a line needs three fields:", line);
+        *s = (struct step){argv[0], argv[1], argv + 2, {0}};
+        for (int k = 0; k < KINDS; k++) s->of[k] = calloc(rounds + 1, sizeof(double));
+    }
+    free(line);
+}
+
+static void fail(const struct step *s, int status) {
+    fprintf(stderr, "time: %s %s: status %#x:", s->series, s->name, status);
+    for (char **a = s->argv; *a; a++) fprintf(stderr, " %s", *a);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+static pid_t launch(const struct step *s) {
+    pid_t pid;
+    posix_spawn_file_actions_t files; // the error stream stays, for what a failing command says
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_adddup2(&files, null_fd, 0);
+    posix_spawn_file_actions_adddup2(&files, null_fd, 1);
+    int error = posix_spawnp(&pid, s->argv[0], &files, NULL, s->argv, environ);
+    posix_spawn_file_actions_destroy(&files);
+    if (error) die(s->argv[0], strerror(error));
+    return pid;
+}
+
+// Init of a detached container is ours, since we are the subreaper; an older one is not.
+static void await_end(const char *file) {
+    FILE *f = fopen(file, "re");
+    int pid = 0;
+    if (!f || fscanf(f, "%d", &pid) != 1) die("no pid in", file);
+    fclose(f);
+    if (waitpid(pid, NULL, 0) == pid || errno != ECHILD) return;
+    char proc[32];
+    snprintf(proc, sizeof proc, "/proc/%d", pid);
+    while (access(proc, F_OK) == 0) rest(1);
+}
+
+static void drop_caches(void) {
+    sync();
+    int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "3", 1) != 1) die("drop_caches:", strerror(errno));
+    close(fd);
+}
+
+static void perform(struct step *s, int round, long gap) {
+    if (strcmp(s->argv[0], "@wait") == 0) return await_end(s->argv[1]);
+    if (strcmp(s->argv[0], "@drop") == 0) return drop_caches();
+    int timed = *s->name != '-', status;
+    if (timed) rest(gap);
+    struct rusage use;
+    double begin = now();
+    pid_t pid = launch(s);
+    while (wait4(pid, &status, 0, &use) < 0)
+        if (errno != EINTR) die("wait4:", strerror(errno));
+    double wall = now() - begin;
+    if (status) fail(s, status);
+    if (!timed || round < 0) return;
+    s->of[WALL][round] = wall;
+    s->of[CPU][round] = ms(use.ru_utime) + ms(use.ru_stime);
+    s->of[RSS][round] = use.ru_maxrss;
+    s->of[FAULTS][round] = use.ru_minflt + use.ru_majflt;
+    s->of[SWITCHES][round] = use.ru_nvcsw;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void report(int rounds) {
+    int p95 = (rounds * 95 + 99) / 100 - 1;
+    for (struct step *s = steps; s < steps + count; s++) {
+        if (*s->name == '-' || *s->argv[0] == '@') continue;
+        double middle[KINDS];
+        for (int k = 0; k < KINDS; k++) {
+            qsort(s->of[k], rounds, sizeof(double), ascending);
+            middle[k] = (s->of[k][(rounds - 1) / 2] + s->of[k][rounds / 2]) / 2;
+        }
+        printf("%s\t%s\t%d\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t%.0f\t%.0f\n", s->series, s->name, rounds, middle[WALL],
+            s->of[WALL][p95], s->of[WALL][0], middle[CPU], s->of[RSS][rounds - 1], middle[FAULTS], middle[SWITCHES]);
+    }
+}
+
+static void all_at_once(int jobs) {
+    struct step **running = calloc(jobs, sizeof *running);
+    pid_t *pids = calloc(jobs, sizeof *pids);
+    size_t next = 0, done = 0;
+    double begin = now(), user = 0, sys = 0;
+    while (done < count) {
+        for (int j = 0; j < jobs && next < count; j++)
+            if (!pids[j]) running[j] = &steps[next++], pids[j] = launch(running[j]);
+        int status;
+        struct rusage use;
+        pid_t pid = wait4(-1, &status, 0, &use);
+        for (int j = 0; j < jobs; j++) {
+            if (pids[j] != pid) continue; // else an init that was left to us
+            if (status) fail(running[j], status);
+            pids[j] = 0, done++, user += ms(use.ru_utime), sys += ms(use.ru_stime);
+        }
+    }
+    printf("%zu\t%.3f\t%.3f\t%.3f\n", count, now() - begin, user, sys);
+}
+
+int main(int argc, char **argv) {
+    int rounds = 20, uncounted = 2, jobs = 0, option;
+    long gap = 0;
+    while ((option = getopt(argc, argv, "n:w:g:j:")) > 0) {
+        int value = atoi(optarg);
+        if (option == 'n') rounds = value;
+        else if (option == 'w') uncounted = value;
+        else if (option == 'g') gap = value;
+        else if (option == 'j') jobs = value;
+        else return 2;
+    }
+    if (rounds < 1 || jobs < 0) return 2;
+    null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    read_steps(jobs ? 0 : rounds);
+    if (jobs) return all_at_once(jobs), 0;
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    for (int round = -uncounted; round < rounds; round++)
+        for (size_t n = 0; n < count; n++) perform(&steps[n], round, gap);
+    report(rounds);
+}
