@@ -4,7 +4,8 @@
 
 static const char *const files[] = { // relative ones in /proc; those that are not there say nothing
     "self/mountinfo", "self/status", "self/limits", "self/cgroup", "self/oom_score_adj", "sys/kernel/hostname",
-    "sys/net/ipv4/ping_group_range", "net/if_inet6", "/sys/fs/cgroup/devices/devices.list", "/sys/fs/cgroup/cpuset/cpuset.cpus",
+    "sys/net/ipv4/ping_group_range", "net/if_inet6", "/sys/fs/cgroup/devices/devices.list",
+    "/sys/fs/cgroup/cpuset/cpuset.cpus",
 };
 
 int main(void) {

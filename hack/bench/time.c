@@ -3,8 +3,8 @@
 //   time -j JOBS <LINES                                     all lines once, JOBS at once; series and step say nothing
 // A step named `-` is run and not timed; so are `@wait FILE` (until the process of that pid file has ended) and
 // `@drop` (the page cache). GAP_MS passes before every timed step. Any command that fails ends it all.
-// Prints a line for each timed step: series, step, count, then median, 95th percentile and least of the wall time in ms,
-// median of the CPU time in ms, greatest peak RSS in KiB, median of page faults, of voluntary context switches.
+// Prints a line for each timed step: series, step, count, then median, 95th percentile and least of the wall time in
+// ms, median of the CPU time in ms, greatest peak RSS in KiB, median of page faults, of voluntary context switches.
 // With -j: count, wall ms, user ms, system ms.
 //
 // Small and static: until its exec a child shares our memory, and what we have is counted into its peak.
