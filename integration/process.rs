@@ -7,8 +7,9 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use support::{Bundle, ORLOP, finish, skip};
+use support::{Bundle, ORLOP, Scratch, finish, skip};
 
 /// `sh -c SCRIPT` with this property set, to its output.
 fn said(pointer: &str, value: Value, script: &str) -> String {
@@ -168,6 +169,47 @@ fn a_working_directory_of_a_leaked_descriptor_is_refused() {
         symlink(format!("/proc/self/fd/{n}"), b.rootfs().join("link")).unwrap();
         let out = finish(&mut leaking(&b.making("run"), "/", 20));
         assert!(!out.status.success(), "{n}: {}", out.stdout);
+    }
+}
+
+/// CVE-2024-21626 (s03): nor to a program of the host.
+#[test]
+fn a_program_behind_a_leaked_descriptor_is_not_found() {
+    needs_root!();
+    let host = Scratch::new("host");
+    fs::set_permissions(&host.path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy("/bin/busybox", host.path.join("echo")).unwrap();
+    let way = |n: u32| format!("/proc/self/fd/{n}{0}:/proc/self/fd/{n}/..{0}", host.path.display());
+    let path = (0..60).map(way).collect::<Vec<_>>().join(":");
+    let of =
+        |b: Bundle| b.set("/process/env", json!([format!("PATH={path}")])).args(&["echo", "of the host"]);
+    let words = "executable file not found in $PATH";
+    for b in [
+        Bundle::new(),
+        Bundle::new().without_namespace("pid"),
+        Bundle::new().in_the_hosts_mounts(),
+        Bundle::new().in_a_user_namespace(),
+        Bundle::new().set("/process/user/uid", json!(1000)),
+    ] {
+        let b = of(b);
+        b.run().fails(words);
+        finish(b.making("run").arg("--no-pivot")).fails(words);
+    }
+    for b in [
+        Bundle::sleeping(),
+        Bundle::sleeping().without_namespace("pid"),
+        Bundle::sleeping().in_the_hosts_mounts(),
+    ] {
+        b.create().ok();
+        let env = format!("PATH={path}");
+        let pid = b.state()["pid"].to_string();
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+            let to = fs::read_link(entry.unwrap().path()).unwrap();
+            assert!(to != Path::new("/proc"), "{to:?}");
+        }
+        b.verb("exec", &["--env", &env, "echo", "of the host"]).fails(words);
+        b.start().ok();
+        b.verb("exec", &["--env", &env, "echo", "of the host"]).fails(words);
     }
 }
 

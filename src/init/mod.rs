@@ -27,8 +27,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Descriptors of ours beside slots and cgroups: socket, procfs, rootfs, directory at work, two masks.
 const OWN: usize = 6;
-/// So many descriptors that nobody needs are closed at once: few enough for any limit that a caller may have set.
-const MOST_LEFT: u32 = 44;
+/// So many descriptors that nobody needs are closed at once, or fewer where RLIMIT_NOFILE is low.
+const MOST_LEFT: u64 = 44;
+/// What one step opens at most.
+const OF_A_STEP: u64 = 8;
 
 /// A step that failed: the call and its errno; longer words stand in `Init::detail`.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +79,9 @@ pub struct Init<'a> {
     own: Vec<u32>,
     /// Everything from this number on is init's.
     first: u32,
-    /// So many descriptors are open that nobody needs.
-    left: u32,
+    /// So many descriptors are open that nobody needs, of so many that may be.
+    left: u64,
+    most_left: u64,
     /// Descriptors by slot.
     slots: Vec<Option<OwnedFd>>,
     /// By slot, the propagation that the parent's kernel could not give to a tree.
@@ -90,7 +93,9 @@ pub struct Init<'a> {
     socket: OwnedFd,
     /// The host's procfs, for what is written to our own process and to sysctls: no mount of the container can
     /// cover it (CVE-2025-52881).
-    proc: OwnedFd,
+    /// Gone before a path is followed that the container names: its links in /proc/self/fd would lead to the host's / over
+    /// it (CVE-2024-21626).
+    proc: Option<OwnedFd>,
     /// Where failures go once the gate is open.
     report: Option<usize>,
     /// The rootfs, once attached.
@@ -141,11 +146,12 @@ impl<'a> Init<'a> {
             own: Vec::with_capacity(parts.slots.len() + parts.cgroups.len() + OWN),
             first: u32::MAX,
             left: 0,
+            most_left: MOST_LEFT,
             slots: parts.slots,
             unset: parts.unset,
             cgroups: parts.cgroups,
             socket: parts.socket,
-            proc: parts.proc,
+            proc: Some(parts.proc),
             report: parts.report,
             progress: parts.progress,
             root: None,
@@ -171,7 +177,7 @@ impl<'a> Init<'a> {
             self.progress.store(n as u32, Ordering::Relaxed);
             let done = self.step(n);
             let done =
-                if self.left >= MOST_LEFT { done.and_then(|()| self.close_others(true)) } else { done };
+                if self.left >= self.most_left { done.and_then(|()| self.close_others()) } else { done };
             if let Err(fault) = done {
                 self.fail(n, fault, gated);
             }
@@ -182,14 +188,15 @@ impl<'a> Init<'a> {
 
     /// In the parent: init is not born in its cgroup, and has to join it by this `cgroup.procs`.
     pub fn join_by(&mut self, procs: OwnedFd) {
-        self.own.reserve(1);
+        self.own.reserve(self.own.capacity() + 1);
         self.cgroups.push(procs);
     }
 
     /// In the parent: everything closed but the slots, some of which it has to fill; `spent` with it.
     pub fn into_slots(self, mut spent: Vec<OwnedFd>) -> Vec<Option<OwnedFd>> {
         spent.extend(self.cgroups);
-        spent.extend([self.socket, self.proc]);
+        spent.extend([self.socket]);
+        spent.extend(self.proc);
         fd::close_all(spent);
         self.slots
     }
@@ -259,15 +266,23 @@ impl<'a> Init<'a> {
                 Ok(())
             }
             Act::MakeCwd { path } => self.make_dirs(path, false).map(drop),
-            Act::Cwd { path } => self.cwd(path),
+            Act::Cwd { path } => {
+                self.proc = None;
+                self.cwd(path)
+            }
             Act::ResetSignals { ignored } => crate::sys::signal::reset(*ignored).during("rt_sigprocmask"),
             Act::CloseInherited { first } => {
+                let soft = cred::limit(libc::RLIMIT_NOFILE).map_or(0, |l| l.0);
+                let ours = u64::from(*first) + self.own.capacity() as u64 + OF_A_STEP;
+                self.most_left = soft.saturating_sub(ours).clamp(1, MOST_LEFT);
                 self.first = *first;
-                self.close_others(true)
+                self.close_others()
             }
             Act::CloseHosts { first } => {
                 self.first = *first;
-                self.close_others(false)
+                let hosts = self.cgroups.drain(..).chain(self.proc.take());
+                hosts.for_each(fd::keep); // until the next line
+                self.close_others()
             }
             Act::FindProgram => self.find_program(),
             Act::WaitGate { gate } => self.wait_gate(*gate),
@@ -286,16 +301,15 @@ impl<'a> Init<'a> {
         for fd in [self.mask.take(), self.null.take()].into_iter().flatten() {
             self.leave(fd);
         }
-        if self.left > 0 { self.close_others(true) } else { Ok(()) }
+        if self.left > 0 { self.close_others() } else { Ok(()) }
     }
 
-    /// Closes all from `first` on but our own; `hosts`: the host's procfs and cgroup files are of these, too.
-    fn close_others(&mut self, hosts: bool) -> Done {
+    /// Closes all from `first` on but our own.
+    fn close_others(&mut self) -> Done {
         let (mut first, near) = (self.first, self.near.as_ref().map(|n| &n.dir));
         let kept = [self.root.as_ref(), self.mask.as_ref(), self.null.as_ref(), near];
-        let of_host = self.cgroups.iter().chain([&self.proc]).filter(|_| hosts);
-        let own =
-            self.slots.iter().map(Option::as_ref).chain(kept).flatten().chain([&self.socket]).chain(of_host);
+        let ours = self.cgroups.iter().chain(&self.proc).chain([&self.socket]);
+        let own = self.slots.iter().map(Option::as_ref).chain(kept).flatten().chain(ours);
         self.own.clear();
         self.own.extend(own.map(|fd| fd.as_raw_fd() as u32)); // within its capacity
         self.own.sort_unstable();
@@ -361,12 +375,16 @@ impl<'a> Init<'a> {
         }
     }
 
+    fn proc(&self) -> Done<BorrowedFd<'_>> {
+        self.proc.as_ref().map(|f| f.as_fd()).ok_or(Fault { call: "open in /proc", errno: Errno::EBADF })
+    }
+
     fn enter_time(&mut self, offsets: &CStr) -> Done {
         ns::unshare(crate::plan::spawn::NEWTIME).during("unshare CLONE_NEWTIME")?;
         if !offsets.is_empty() {
             self.write_proc(c"self/timens_offsets", offsets.to_bytes())?;
         }
-        let file = path::open(&self.proc, c"self/ns", libc::O_PATH | libc::O_DIRECTORY, 0, path::BENEATH)
+        let file = path::open(self.proc()?, c"self/ns", libc::O_PATH | libc::O_DIRECTORY, 0, path::BENEATH)
             .and_then(|dir| fd::openat(&dir, c"time_for_children", libc::O_RDONLY, 0))
             .during("open time_for_children")?;
         ns::enter(&file, crate::plan::spawn::NEWTIME).during("setns time_for_children")
@@ -388,7 +406,8 @@ impl<'a> Init<'a> {
 
     /// One write to a file of procfs, which is proven to be procfs all the way: nothing may be mounted on it.
     fn write_proc(&self, name: &CStr, value: &[u8]) -> Done {
-        let file = path::open(&self.proc, name, libc::O_WRONLY, 0, path::BENEATH).during("open in /proc")?;
+        let file =
+            path::open(self.proc()?, name, libc::O_WRONLY, 0, path::BENEATH).during("open in /proc")?;
         match fd::write(&file, value).during("write to /proc")? {
             n if n == value.len() => Ok(()),
             _ => Err(Fault { call: "write to /proc", errno: Errno::EIO }),

@@ -142,6 +142,10 @@ impl<'a> Init<'a> {
                 host.set(read_only, 0, true)?;
                 host
             }
+            (Ok(new), Some(Tree::Slot(unused))) => {
+                self.slots[*unused] = None;
+                new
+            }
             (other, _) => other?,
         };
         if *inherit_mode && !point.made {
