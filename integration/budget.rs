@@ -75,7 +75,7 @@ fn run_stays_within_its_system_calls_and_makes_one_process() {
     needs_program!("strace");
     let b = bundle(&["/nothing"]);
     b.write();
-    within("run", &b.making("run"), 399, 2);
+    within("run", &b.making("run"), 414, 2);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn verbs_of_a_container_stay_within_their_system_calls() {
     b.create().ok(); // not by strace, which would wait for init
     within("start", &b.orlop(["start", &b.id]), 61, 1);
     within("state", &b.orlop(["state", &b.id]), 35, 1);
-    within("exec", &b.orlop(["exec", &b.id, "/nothing"]), 216, 3); // the one in the middle joins the namespaces
+    within("exec", &b.orlop(["exec", &b.id, "/nothing"]), 219, 3); // the one in the middle joins the namespaces
     within("kill", &b.orlop(["kill", &b.id, "KILL"]), 49, 1);
     b.await_status("stopped");
     within("delete", &b.orlop(["delete", &b.id]), 46, 1);

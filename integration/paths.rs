@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Bundle, Scratch, finish, rounds};
 
@@ -421,6 +422,51 @@ fn an_overlay_description_becomes_the_rootfs() {
     assert_eq!(fs::read_to_string(at("upper/written")).unwrap(), "new\n");
     fs::write(b.path().join("overlay.json"), json!({ "lower": ["/nowhere"] }).to_string()).unwrap();
     b.run().fails("root.path (overlay.json)");
+}
+
+/// Whoever shares the rootfs may rename `proc` there, though it is a mount point for us, and the mount goes along.
+#[test]
+fn covers_are_placed_where_proc_was_renamed_to() {
+    needs_root!();
+    let looks = |b: &Bundle| {
+        let script = "grep -c ' /proc/' /proc/self/mountinfo; for f in sys/kernel/core_pattern sysrq-trigger; do \
+            (: >>/proc/$f) 2>/dev/null && echo $f; done; wc -c </proc/kcore; true";
+        b.verb("exec", &["sh", "-c", script]).ok().stdout
+    };
+    let b = Bundle::sleeping();
+    b.create().ok();
+    let undisturbed = looks(&b);
+    let swap = "cd rootfs && mv proc other && mv data proc && mv other data";
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", swap] }]);
+    let b = Bundle::sleeping().set("/hooks/createRuntime", hook);
+    fs::create_dir(b.rootfs().join("data")).unwrap();
+    let mut c = b.making("create");
+    finish(c.current_dir(b.path())).ok();
+    finish(Command::new("sh").args(["-c", swap]).current_dir(b.path())).ok();
+    assert_eq!(looks(&b), undisturbed);
+    assert!(undisturbed.starts_with(|c: char| c > '4'), "{undisturbed}");
+}
+
+/// Nor is another mount led onto it.
+#[test]
+fn a_race_of_renames_leads_no_mount_onto_proc() {
+    needs_root!();
+    let volume = Scratch::new("volume");
+    fs::write(volume.path.join("mark"), "").unwrap();
+    for _ in 0..rounds(8, 500) {
+        let b = Bundle::sleeping().mount("/data/sys", "bind", &volume.path.to_string_lossy(), &["bind"]);
+        fs::create_dir_all(b.rootfs().join("data/sys")).unwrap();
+        let mut created = false;
+        racing(&b.rootfs().join("proc"), &b.rootfs().join("data"), || {
+            created = finish(&mut b.making("create")).status.success();
+        });
+        if created {
+            let script = "for d in $(sed -n 's/.* - proc .*/&/p' /proc/self/mountinfo | cut -d ' ' -f 5) /data; do \
+                test -e $d/self/status -a -e $d/sys/mark && echo covered; done; true";
+            let seen = b.verb("exec", &["sh", "-c", script]);
+            assert!(!seen.stdout.contains("covered"), "{}", seen.stdout);
+        }
+    }
 }
 
 fn exchange(a: &CString, b: &CString) {

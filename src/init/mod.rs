@@ -25,8 +25,8 @@ use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Descriptors of ours beside slots and cgroups: socket, procfs, rootfs, directory at work, two masks.
-const OWN: usize = 6;
+/// Descriptors of ours beside slots and cgroups: socket, the host's procfs, rootfs, directory at work, two masks, /proc, /sys.
+const OWN: usize = 8;
 /// So many descriptors that nobody needs are closed at once, or fewer where RLIMIT_NOFILE is low.
 const MOST_LEFT: u64 = 44;
 /// What one step opens at most.
@@ -100,6 +100,9 @@ pub struct Init<'a> {
     report: Option<usize>,
     /// The rootfs, once attached.
     root: Option<OwnedFd>,
+    /// The mounts at /proc and /sys. What shares the rootfs with us may rename a directory that is a mount point here
+    /// alone, and the mount goes along: covers of what is in them are placed by these.
+    pub(super) fixed: [Option<OwnedFd>; 2],
     /// The directory of what was made last.
     near: Option<Near<'a>>,
     /// Whether there is a file that links ask for.
@@ -155,6 +158,7 @@ impl<'a> Init<'a> {
             report: parts.report,
             progress: parts.progress,
             root: None,
+            fixed: [None, None],
             near: None,
             seen: None,
             mask: None,
@@ -298,7 +302,8 @@ impl<'a> Init<'a> {
 
     /// After the host's root: no path of the container's may lead back by what was left open (CVE-2024-21626).
     fn leave_host(&mut self) -> Done {
-        for fd in [self.mask.take(), self.null.take()].into_iter().flatten() {
+        let [proc, sys] = self.fixed.each_mut().map(Option::take);
+        for fd in [self.mask.take(), self.null.take(), proc, sys].into_iter().flatten() {
             self.leave(fd);
         }
         if self.left > 0 { self.close_others() } else { Ok(()) }
@@ -307,7 +312,9 @@ impl<'a> Init<'a> {
     /// Closes all from `first` on but our own.
     fn close_others(&mut self) -> Done {
         let (mut first, near) = (self.first, self.near.as_ref().map(|n| &n.dir));
-        let kept = [self.root.as_ref(), self.mask.as_ref(), self.null.as_ref(), near];
+        let [proc, sys] = &self.fixed;
+        let kept =
+            [&self.root, &self.mask, &self.null, proc, sys].map(Option::as_ref).into_iter().chain([near]);
         let ours = self.cgroups.iter().chain(&self.proc).chain([&self.socket]);
         let own = self.slots.iter().map(Option::as_ref).chain(kept).flatten().chain(ours);
         self.own.clear();

@@ -12,6 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The root of every procfs (linux/proc_ns.h).
 const PROC_ROOT_INO: u64 = 1;
 
+/// Where the kernel shows itself: `Init::fixed` has these mounts.
+pub(super) const FIXED: [&CStr; 2] = [c"/proc", c"/sys"];
+
 pub type Params = [(CString, Option<CString>)];
 
 impl<'a> Init<'a> {
@@ -38,9 +41,25 @@ impl<'a> Init<'a> {
         }
         let point = self.mount_point(m, directory)?;
         let fd = self.attach(m, tree, &point)?;
-        self.leave(fd);
+        self.keep_fixed(m, fd);
         self.leave(point.fd);
         Ok(())
+    }
+
+    fn keep_fixed(&mut self, m: &Mount, fd: OwnedFd) {
+        let [proc, sys] = &mut self.fixed;
+        let fixed = match m.proc {
+            OnProc::Whole => Some(proc),
+            _ => Some(sys).filter(|_| m.target.as_c_str() == FIXED[1]),
+        };
+        match fixed {
+            Some(fixed) => {
+                if let Some(covered) = fixed.replace(fd) {
+                    self.leave(covered);
+                }
+            }
+            None => self.leave(fd),
+        }
     }
 
     fn mount_point(&mut self, m: &'a Mount, directory: bool) -> Done<Point> {
@@ -106,19 +125,14 @@ impl<'a> Init<'a> {
         Ok(fd)
     }
 
-    /// Not on the container's own procfs, unless its name says so, which was judged. Another procfs, such as the host's
-    /// below a bind of its root, is not what anything trusts.
+    /// Not on the container's own procfs. A name without links leads there, too, when a directory above is renamed.
+    /// Another procfs, such as the host's below a bind of its root, is not what anything trusts.
     fn may_cover(&self, point: &Point) -> Done<bool> {
-        if point.literal || !is_procfs(&point.fd)? {
-            return Ok(true);
-        }
-        match path::open(self.root()?, c"proc", libc::O_PATH, 0, in_root(true)) {
-            Err(Errno::ENOENT) => Ok(true),
-            own => {
-                let own = fd::stat(own.during("openat2 of /proc")?).during("fstat of /proc")?;
-                Ok(own.st_dev != fd::stat(&point.fd).during("fstat of the mount point")?.st_dev)
-            }
-        }
+        let Some(own) = &self.fixed[0] else { return Ok(true) };
+        Ok(!is_procfs(&point.fd)? || {
+            let device = |fd| fd::stat(fd).during("fstat").map(|st| st.st_dev);
+            device(own)? != device(&point.fd)?
+        })
     }
 
     fn mount_new(&mut self, m: &'a Mount) -> Done {
@@ -161,7 +175,7 @@ impl<'a> Init<'a> {
             new.set(m.rattr, 0, true)?;
         }
         let fd = self.attach(m, new, &point)?;
-        self.leave(fd);
+        self.keep_fixed(m, fd);
         self.leave(point.fd);
         Ok(())
     }

@@ -1,20 +1,33 @@
 //! config-linux.md#masked-paths and #readonly-paths: one lookup each, and what is not there needs no cover.
 
 use super::detached::Detached;
-use super::mount::{is_directory, small_tmpfs};
+use super::mount::{FIXED, is_directory, small_tmpfs};
 use super::{Done, During, Fault, Init};
 use crate::plan::step::Attr;
 use crate::sys::{Errno, fd, mount, path};
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 impl Init<'_> {
     fn existing(&self, path: &CStr) -> Done<Option<OwnedFd>> {
-        match path::open(self.root()?, path, libc::O_PATH, 0, path::IN_ROOT) {
+        let mut buf = path::Buf::new();
+        let (at, path) = match self.within(path.to_bytes()) {
+            Some((mount, rest)) => (mount.as_fd(), buf.set(rest).during("openat2")?),
+            None => (self.root()?, path),
+        };
+        match path::open(at, path, libc::O_PATH, 0, path::IN_ROOT) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(errno) => Err(Fault { call: "openat2", errno }),
         }
+    }
+
+    /// The mount of /proc or /sys that it is in, and where.
+    fn within<'p>(&self, path: &'p [u8]) -> Option<(&OwnedFd, &'p [u8])> {
+        FIXED.iter().zip(&self.fixed).find_map(|(name, mount)| {
+            let rest = path.strip_prefix(name.to_bytes())?.strip_prefix(b"/")?;
+            Some((mount.as_ref()?, rest))
+        })
     }
 
     pub(super) fn readonly_path(&mut self, path: &CStr) -> Done {

@@ -379,7 +379,8 @@ fn params(at: &str, data: &[(String, Option<String>)]) -> Result<Params> {
 }
 
 /// File systems of which mount(2) makes what fsopen(2) and its followers make: the kernel reads the options one by one.
-const SAME_BY_PAGE: &[&str] = &["devpts", "mqueue", "proc", "tmpfs"];
+/// Not proc, whose mount is wanted afterwards.
+const SAME_BY_PAGE: &[&str] = &["devpts", "mqueue", "tmpfs"];
 
 /// The options in one string. A value may be longer than fsconfig(2) takes, 255 bytes: podman mounts images with a
 /// `lowerdir` of many paths. mount(2) has a page for them all. It is also one call in place of many, where nothing is to

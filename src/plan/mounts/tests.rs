@@ -306,7 +306,7 @@ fn plain_file_systems_are_mounted_by_one_call() {
         other => panic!("{other:?}"),
     };
     let by = |options: &str| Some((options.to_string(), false));
-    assert_eq!(page("proc", &["nosuid"]), by(""));
+    assert_eq!(page("mqueue", &["nosuid"]), by(""));
     assert_eq!(page("tmpfs", &["mode=755", "size=64k", "noexec"]), by("mode=755,size=64k"));
     assert_eq!(page("devpts", &["newinstance", "gid=5"]), by("newinstance,gid=5"));
     for (kind, options) in [
@@ -315,6 +315,7 @@ fn plain_file_systems_are_mounted_by_one_call() {
         ("tmpfs", &["mode=755", "rnosuid"]),
         ("tmpfs", &["mode=755", "rshared"]),
         ("tmpfs", &["mode=755", "sync"]),
+        ("proc", &[]),
         ("mqueue", &["ro"]), // MS_RDONLY would be the superblock's, too
         ("ext4", &[]),
     ] {
