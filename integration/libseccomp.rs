@@ -246,6 +246,9 @@ struct Count {
     calls: usize,
     /// Calls that libseccomp gives an action which no applicable rule has: faults of its own.
     faults: usize,
+    /// Calls that it gives that of another applicable rule than we. It loses one of two rules now and then whose tests
+    /// have an upper half of 64 bits in common, where the first of them ends and the other has more.
+    others: usize,
 }
 
 /// Compares the two filters, and ours with the rules themselves; what was counted, or `None` where libseccomp refuses
@@ -291,8 +294,10 @@ fn compare(tool: &Path, profile: &Value, native: Native, arches: &[Arch]) -> Opt
                 };
                 let fault = we != they && !newer && !possible.contains(&they);
                 count.faults += usize::from(fault);
+                let other = we != they && !newer && !fault && !refused;
+                count.others += usize::from(other);
                 assert!(
-                    possible.contains(&we) && (we == they || newer || fault || refused),
+                    possible.contains(&we) && (!other || possible.len() > 1),
                     "{name} {nr} {these:?} {args:x?}: we {we:#x}, libseccomp {they:#x}, of\n{}",
                     commands(&profile)
                 );
@@ -322,7 +327,7 @@ fn profiles_of_engines_mean_what_libseccomp_makes_of_them() {
             let asked = compare(tool, &profile, native, arches);
             let asked = asked.unwrap_or_else(|| panic!("libseccomp refuses {name}"));
             println!("{name} for {}: {} calls", arches[0].0, asked.calls);
-            assert_eq!(asked.faults, 0);
+            assert_eq!((asked.faults, asked.others), (0, 0));
         }
     }
 }
@@ -386,7 +391,7 @@ fn every_operator_and_action_is_libseccomps() {
             [(Native::X86_64, &[X86_64, X86, X32_ABI][..]), (Native::Aarch64, &[AARCH64, ARM])]
         {
             let count = compare(tool, p, native, arches).unwrap_or_else(|| panic!("libseccomp refuses {p}"));
-            assert_eq!(count.faults, 0, "{p}");
+            assert_eq!((count.faults, count.others), (0, 0), "{p}");
             asked += count.calls;
         }
     }
@@ -399,7 +404,7 @@ fn random_rules_are_asked_in_libseccomps_order() {
     let Some(tool) = tool() else { return };
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
     let profiles = support::rounds(80, 2000);
-    let (mut refused, mut asked, mut faults) = (0, 0, 0);
+    let (mut refused, mut asked, mut faults, mut others, mut lossy) = (0, 0, 0, 0, 0);
     for _ in 0..profiles {
         // No semop: where the first call of i386 is made through `ipc` only, libseccomp 2.5.4 does not load the number.
         // It mistakes some values above 32 bits where `<`, `<=` and `!=` of different actions meet.
@@ -419,10 +424,15 @@ fn random_rules_are_asked_in_libseccomps_order() {
         }
         let p = profile(dice.of::<&str>(&["ERRNO", "KILL_PROCESS"]), rules);
         match compare(tool, &p, Native::X86_64, &[X86_64, X86, X32_ABI]) {
-            Some(n) => (asked, faults) = (asked + n.calls, faults + n.faults),
+            Some(n) => {
+                (asked, faults, others) = (asked + n.calls, faults + n.faults, others + n.others);
+                lossy += usize::from(n.others > 0);
+            }
             None => refused += 1,
         }
     }
     println!("{profiles} profiles, {refused} refused by libseccomp, {asked} calls, {faults} of its faults");
+    println!("another rule is taken of {others} calls in {lossy} profiles");
     assert!(refused < profiles / 4 && faults < asked / 100);
+    assert!(lossy <= profiles / 100 && others < asked / 1000);
 }

@@ -8,8 +8,9 @@
 //! - A rule that begins with all the tests of an earlier rule is never reached, and is dropped.
 //!
 //! Where libseccomp refuses a profile (two actions under the same tests) the rule that tests more, else the one
-//! listed first, wins, with a warning. Its one known flaw is not repeated: with different actions for `!=`, `<` or
-//! `<=` of one argument, it takes the wrong one for values above 32 bits.
+//! listed first, wins, with a warning. Its known flaws are not repeated: with different actions for `!=`, `<` or
+//! `<=` of one argument, it takes the wrong one for values above 32 bits; and of two rules whose tests of an argument
+//! have the upper 32 bits in common, where the first ends and the other tests more, it loses one.
 
 use super::profile::Test;
 use super::vocabulary::Op;
