@@ -247,7 +247,10 @@ fn exit_codes_are_those_of_the_program() {
 
 /// Runs in the foreground with a script that answers to a signal, and sends that signal to the runtime.
 fn forwarded(b: &Bundle, signal: i32) -> i32 {
-    let mut c = b.making("run");
+    let making = b.making("run");
+    // Under nohup(1) SIGHUP is ignored, which stays so, and no shell can trap it.
+    let mut c = Command::new("env");
+    c.arg("--default-signal").arg(making.get_program()).args(making.get_args());
     let mut run = c.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("orlop starts");
     let mut ready = [0; 6];
     std::io::Read::read_exact(run.stdout.as_mut().expect("a pipe"), &mut ready).expect("ready");
