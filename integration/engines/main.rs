@@ -114,7 +114,6 @@ fn main() {
                 let results = world::enter(suite.engine, name, path, &filters);
                 report.column(suite, &checks, name, results);
             }
-            report.again(suite, &checks, |names| world::enter(suite.engine, "orlop", ORLOP.as_ref(), names));
             report.lines(suite, &checks);
         }
     }

@@ -23,9 +23,6 @@ enum Verdict {
     Failed,
 }
 
-/// More are no accident.
-const MOST_AGAIN: usize = 3;
-
 #[derive(Default)]
 pub struct Report {
     columns: BTreeMap<(&'static str, &'static str), BTreeMap<String, Result>>,
@@ -52,27 +49,6 @@ impl Report {
             });
         }
         self.columns.insert((suite.engine, runtime), column);
-    }
-
-    /// Engines have races of their own: a few that failed with orlop alone run once more, in a new world, and what they
-    /// said stays in the report.
-    pub fn again(&mut self, suite: &Suite, checks: &[Check], run: impl Fn(&[String]) -> Vec<Result>) {
-        let failed = |runtime, c: &Check| {
-            let result = self.columns.get(&(suite.engine, runtime)).and_then(|column| column.get(c.name));
-            result.is_some_and(|r| r.failure.is_some())
-        };
-        let alone = |c: &&Check| c.cannot.is_none() && failed("orlop", c) && !failed("runc", c);
-        let names: Vec<_> =
-            checks.iter().filter(alone).map(|c| format!("{}::{}", suite.engine, c.name)).collect();
-        if names.is_empty() || names.len() > MOST_AGAIN {
-            return;
-        }
-        for second in run(&names).into_iter().filter(|r| r.failure.is_none()) {
-            let first = self.columns.get_mut(&(suite.engine, "orlop")).and_then(|c| c.get_mut(&second.name));
-            if let Some((first, words)) = first.and_then(|r| r.failure.take().map(|words| (r, words))) {
-                first.notes.push(format!("unstable: failed at first: {words}"));
-            }
-        }
     }
 
     /// One line for each check, with the words of what failed and of what was noted.
