@@ -34,7 +34,7 @@ fn nothing() -> Vec<u8> {
 /// A container with that program beside the others, in a cgroup one level deep.
 fn bundle(args: &[&str]) -> Bundle {
     let mut b = Bundle::new().args(args);
-    b = b.set("/linux/cgroupsPath", json!(format!("/orlop-budget-{}", support::unique())));
+    b = b.set("/linux/cgroupsPath", json!(format!("/orlop-test-budget-{}", support::unique())));
     let file = b.rootfs().join("nothing");
     fs::write(&file, nothing()).expect("write");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("chmod");
