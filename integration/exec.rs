@@ -4,6 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use support::{Bundle, Outcome, finish, rounds, until};
@@ -200,18 +201,13 @@ fn the_exit_status_is_the_programs() {
 fn signals_in_the_foreground_go_to_the_program() {
     needs_root!();
     let b = running();
-    let mut c = command(
-        &b,
-        &[],
-        &["sh", "-c", "trap 'exit 5' TERM; echo x > /dev/null; while :; do sleep 0.05; done"],
-    );
-    let mut child = c.stdout(Stdio::null()).spawn().expect("orlop");
-    until("the program", || processes(&b).len() > 1);
-    until("the end", || {
-        let _ =
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::SIGTERM);
-        child.try_wait().expect("wait").is_some_and(|s| s.code() == Some(5))
-    });
+    let script = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = command(&b, &[], &["sh", "-c", script]).stdout(Stdio::piped()).spawn().expect("orlop");
+    let mut ready = [0; 6];
+    child.stdout.as_mut().expect("a pipe").read_exact(&mut ready).expect("ready");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::SIGTERM)
+        .expect("kill");
+    assert_eq!(child.wait().expect("wait").code(), Some(5));
 }
 
 /// As engines call it: the shim is a subreaper, which waits for the process by the pid of the pid file.
