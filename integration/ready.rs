@@ -2,6 +2,7 @@
 
 mod support;
 
+use serde_json::json;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
@@ -59,6 +60,19 @@ fn run_passes_it_on_detached_and_in_the_foreground() {
     assert_eq!(finish(&mut with(b.making("run"), &path)).code(), 4);
     assert!(heard(&socket).ends_with("\nREADY=1\n"));
     b.is_clean();
+}
+
+/// A datagram for each thing that is said, as many programs do, and the end of the program behind them: the hook lets all
+/// of it happen before `start` looks.
+#[test]
+fn the_word_is_heard_behind_others_and_from_a_program_that_ended() {
+    needs_root!();
+    let b = Bundle::new().sh(&SAY.replace("\"$(printf", "STATUS=x; busybox logger \"$(printf"));
+    let b = b.set("/hooks/poststart/-", json!({ "path": "/bin/sleep", "args": ["sleep", "1"] }));
+    let (path, socket) = manager(&b);
+    finish(&mut with(b.making("create"), &path)).ok();
+    finish(&mut with(b.orlop(["start", &b.id]), &path)).ok();
+    assert!(heard(&socket).ends_with("\nREADY=1\n"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::plan::cpath;
 use crate::sys::{Errno, fd};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
@@ -69,15 +69,18 @@ impl Ready {
         self.socket.as_raw_fd()
     }
 
-    /// Passes on that the program, `pid`, is ready; `false` when what it said was something else.
+    /// Passes on that the program, `pid`, is ready, when one of the datagrams that wait says so.
     pub fn pass_on(&self, pid: i32) -> Result<bool> {
         let mut buf = [0; 4096];
-        let len = match self.socket.recv(&mut buf) {
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
-            other => other.map_err(|e| Error::io(AT, "recv", &e))?,
-        };
-        if !buf[..len].split(|b| *b == b'\n').any(|line| line == b"READY=1") {
-            return Ok(false);
+        loop {
+            let len = match self.socket.recv(&mut buf) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                other => other.map_err(|e| Error::io(AT, "recv", &e))?,
+            };
+            if buf[..len].split(|b| *b == b'\n').any(|line| line == b"READY=1") {
+                break;
+            }
         }
         let words = format!("MAINPID={pid}\nREADY=1\n");
         let sent = UnixDatagram::unbound().and_then(|s| s.send_to_addr(words.as_bytes(), &self.manager));
@@ -87,8 +90,9 @@ impl Ready {
     /// Waits until the program is ready, or has ended.
     pub fn wait(&self, pid: i32, pidfd: BorrowedFd) -> Result<()> {
         loop {
-            let watch = [(self.number(), libc::POLLIN), (pidfd.as_raw_fd(), libc::POLLIN)];
-            let [said, ended] = match fd::poll(watch, -1) {
+            // In this order: what the program said before it ended is seen with its end.
+            let watch = [(pidfd.as_raw_fd(), libc::POLLIN), (self.number(), libc::POLLIN)];
+            let [ended, said] = match fd::poll(watch, -1) {
                 Err(Errno::EINTR) => continue,
                 other => other.map_err(os(AT, "poll"))?,
             };
@@ -96,11 +100,5 @@ impl Ready {
                 return Ok(());
             }
         }
-    }
-
-    /// As [`Ready::wait`], when there is something to wait for.
-    pub fn wait_for(ready: Option<Ready>, pid: i32, pidfd: &OwnedFd) -> Result<()> {
-        use std::os::fd::AsFd;
-        ready.map_or(Ok(()), |r| r.wait(pid, pidfd.as_fd()))
     }
 }

@@ -5,7 +5,6 @@ use crate::container::{Container, Process, StateRoot};
 use crate::error::Result;
 use crate::foreground::{Ends, Foreground};
 use crate::hooks;
-use crate::ready::Ready;
 use crate::sys::clone;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -31,7 +30,7 @@ pub fn run(root: &StateRoot, order: &Order, stay: &Stay) -> Result<i32> {
     let Made { mut container, mut child, ready, .. } = made;
     let Some(foreground) = foreground else {
         container.unlock();
-        return Ready::wait_for(ready, child.process.pid, &child.pidfd).map(|()| 0);
+        return ready.map_or(Ok(()), |r| r.wait(child.process.pid, child.pidfd.as_fd())).map(|()| 0);
     };
     let ends = Ends { master: child.master.take(), ready };
     wait(foreground, container, child.process, &child.pidfd, ends, stay.keep)

@@ -8,7 +8,7 @@ use crate::ready::Ready;
 use crate::sync::{self, HEAD, Head, MAX, Message};
 use crate::sys::{Errno, fd};
 use crate::{hooks, spawn};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 pub fn start(root: &StateRoot, id: &str) -> Result<()> {
@@ -41,9 +41,10 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
     c.unlock(); // no delete has to wait for a hook that hangs
     hooks::run("poststart", &c.record.hooks.poststart, state.as_bytes())
         .inspect_err(|_| undo(&mut c, init))?;
+    let Some(ready) = ready else { return Ok(()) };
     match init.pidfd() {
-        Some(pidfd) => Ready::wait_for(ready, init.pid, &pidfd),
-        None => Ok(()), // over already
+        Some(pidfd) => ready.wait(init.pid, pidfd.as_fd()),
+        None => ready.pass_on(init.pid).map(drop), // over already
     }
 }
 
