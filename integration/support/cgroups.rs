@@ -1,7 +1,7 @@
 //! Cgroups of either version, for tests.
 #![allow(dead_code)] // each test program uses its part
 
-use crate::support::{Bundle, ORLOP, cgroups_named};
+use crate::support::{Bundle, ORLOP, cgroups_named, unique};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,14 @@ pub fn has_controller(name: &str) -> bool {
     let Ok(list) = file else { return Path::new(ROOT).join(name).join("tasks").exists() };
     // The core of v2 does what these do.
     ["freezer", "devices"].contains(&name) || list.split_whitespace().any(|c| c == name)
+}
+
+/// Whether this kernel has the file of a limit, which the root cgroup is often without.
+pub fn has_limit(controller: &str, file: &str) -> bool {
+    if is_unified() {
+        let _ = fs::write(Path::new(ROOT).join("cgroup.subtree_control"), format!("+{controller}"));
+    }
+    Own::new(controller, &format!("orlop-test-{}", unique())).0.join(file).exists()
 }
 
 /// Leaves the test, counted as skipped, unless limits of these controllers can be set.
