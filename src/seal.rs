@@ -4,10 +4,12 @@
 //! writing from there, the host's runtime could be replaced. So we run again from a read-only detached clone of the
 //! mount that holds us: the file is the same and no byte is copied, but no descriptor of that mount can write.
 //! Without the right to clone mounts the program is copied into a sealed memory file.
+//!
+//! Where the entry point is ours, `sys::start` has done the first before `main`; here is what is left to do or to tell.
 
 use crate::error::{Error, Result, os};
 use crate::plan::step::Attr;
-use crate::sys::{Errno, clone, fd, mount};
+use crate::sys::{Errno, clone, fd, mount, start};
 use std::ffi::{CString, c_char};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -16,11 +18,14 @@ const EXE: &std::ffi::CStr = c"/proc/self/exe";
 const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
 
 /// Returns when the program that runs is sealed already, else runs it again, sealed, with the same arguments.
-pub fn ensure() -> Result<()> {
+///
+/// While the descriptor that may come back is open, who has it and CAP_SYS_ADMIN could make the mount writable. So it is
+/// to be closed before anything of a container can see a process of ours; the kernel waits for an RCU grace period then.
+pub fn ensure() -> Result<Option<OwnedFd>> {
     let at = "/proc/self/exe";
     let (magic, flags) = fd::fs_of(EXE).map_err(os(at, "statfs"))?;
     if flags & libc::ST_RDONLY != 0 || magic == libc::TMPFS_MAGIC && is_sealed_memory() {
-        return Ok(());
+        return Ok(start::executed_by());
     }
     let program = read_only_clone()
         .or_else(|_| memory_copy())
@@ -32,7 +37,7 @@ pub fn ensure() -> Result<()> {
     Err(Error::os(at, "execveat of the sealed copy", errno as i32))
 }
 
-/// The descriptor is close-on-exec: while one is open, a container with CAP_SYS_ADMIN could make the mount writable.
+/// The descriptor is close-on-exec: nobody shall have it open, see [`ensure`].
 fn read_only_clone() -> Result<OwnedFd, Errno> {
     if let Ok(tree) = mount::copy_tree(EXE, (false, false), Attr::READ_ONLY, libc::MS_PRIVATE) {
         return Ok(tree);

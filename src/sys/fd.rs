@@ -101,6 +101,12 @@ pub fn is_inherited(fd: RawFd) -> bool {
     check_int(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok_and(|f| f & libc::FD_CLOEXEC == 0)
 }
 
+/// fcntl(2) F_SETFD: closed by execve.
+pub fn close_on_exec(fd: RawFd) -> Sys {
+    // SAFETY: no memory is passed.
+    check_int(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
+}
+
 /// close_range(2), both ends included. The caller owns what is in the range, or ends before anybody uses it.
 pub fn close_range(first: u32, last: u32, flags: u32) -> Sys {
     // SAFETY: no memory is passed.

@@ -15,7 +15,7 @@ static MISSING: AtomicBool = AtomicBool::new(false);
 static NO_COPY: AtomicBool = AtomicBool::new(false);
 
 /// Of unified numbers, the same on every architecture.
-const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
+pub(super) const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
 
 /// `struct mount_attr` of mount_setattr(2).
 #[repr(C)]

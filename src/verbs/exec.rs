@@ -19,7 +19,7 @@ use std::os::fd::AsFd;
 /// The exit code: the program's, or 0 when detached.
 pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     container::check_id(&args.container_id)?;
-    make::settle()?;
+    drop(make::settle()?);
     let c = root.load(&args.container_id)?;
     let init = living(&c, args.ignore_paused)?;
     let gone = || super::not_running(&c, Status::Stopped, "exec in");

@@ -6,6 +6,7 @@ use crate::cgroup::Cgroup;
 use crate::cli::CgroupManager;
 use crate::container::{Container, Record, StateRoot};
 use crate::error::{Error, Result, os};
+use crate::plan::spawn::NEWPID;
 use crate::plan::{Plan, Request};
 use crate::ready::{self, Ready};
 use crate::spawn::{self, Child, Member};
@@ -63,12 +64,14 @@ pub fn make(
     begin: &mut dyn FnMut(&mut Made) -> Result<()>,
 ) -> Result<Made> {
     crate::container::check_id(&order.id)?;
-    settle()?;
+    let mut copy = settle()?;
     let notify = ready::manager().map(|_| root.path.join(&order.id).join(ready::DIR));
     let order = &Order { notify, dir: root.path.join(&order.id), ..order.clone() };
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = plan(&bundle, order)?;
     let slots = spawn::open_early(&plan)?;
+    // Others see init at once, unless it is born into a pid namespace of its own.
+    copy.take_if(|_| plan.shape.staged || plan.shape.clone & NEWPID == 0);
     if let Some(socket) = &order.pidfd_socket {
         console::check_socket("--pidfd-socket", socket)?;
     }
@@ -80,7 +83,7 @@ pub fn make(
     let record = Record { attached, ..record(&bundle, order, &plan) };
     let (container, cgroup) = reserve(root, &bundle, record, &plan)?;
     let built = listen(order, &container)
-        .and_then(|ready| Ok((ready, build(order, &plan, &container, cgroup, slots)?)))
+        .and_then(|ready| Ok((ready, build(order, &plan, &container, cgroup, (slots, copy))?)))
         .inspect_err(|_| undo(&container));
     let (ready, child) = built?;
     let mut made = Made { container, child, plan, ready };
@@ -109,11 +112,12 @@ fn listen(order: &Order, container: &Container) -> Result<Option<Ready>> {
 }
 
 /// What a caller may have left us in must not show in the container: umask, an ignored SIGCHLD, whose children cannot be
-/// waited for, a program that can be written to.
-pub fn settle() -> Result<()> {
-    seal::ensure()?; // which begins anew
+/// waited for, a program that can be written to. What comes back is of [`seal::ensure`].
+pub fn settle() -> Result<Option<OwnedFd>> {
+    let copy = seal::ensure()?; // which begins anew
     cred::set_umask(0o022);
-    signal::set_default(libc::SIGCHLD).map_err(os("process", "sigaction"))
+    signal::set_default(libc::SIGCHLD).map_err(os("process", "sigaction"))?;
+    Ok(copy)
 }
 
 /// The id and the cgroup, which are this container's alone from here on.
@@ -227,12 +231,13 @@ fn build(
     plan: &Plan,
     container: &Container,
     cgroup: Cgroup,
-    mut slots: spawn::Slots,
+    (mut slots, copy): (spawn::Slots, Option<OwnedFd>),
 ) -> Result<Child> {
     spawn::open_late(plan, container, &mut slots)?;
     attached::attach(plan, &slots)?;
     let member = Member { container, init: true };
     let (child, slots) = spawn::clone_init(plan, slots, &cgroup, member)?;
+    drop(copy); // init has closed its own first, and is at work while we wait for the kernel
     cgroup.keep();
     serve(child, plan, member, slots, order.console_socket.as_deref())
 }

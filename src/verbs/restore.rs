@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// The exit code: the program's, or 0 when detached.
 pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32> {
     container::check_id(&args.container_id)?;
-    make::settle()?;
+    drop(make::settle()?);
     let order = order(root, args, global)?;
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = make::plan(&bundle, &order)?;

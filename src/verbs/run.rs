@@ -27,7 +27,8 @@ pub fn run(root: &StateRoot, order: &Order, stay: &Stay) -> Result<i32> {
     };
     let order = Order { foreground: !stay.detach, ..order.clone() };
     let made = make::make(root, &order, &mut prepare, &mut begin)?;
-    let Made { mut container, mut child, ready, .. } = made;
+    let Made { mut container, mut child, ready, plan } = made;
+    drop(plan); // while the program runs
     let Some(foreground) = foreground else {
         container.unlock();
         return ready.map_or(Ok(()), |r| r.wait(child.process.pid, child.pidfd.as_fd())).map(|()| 0);
