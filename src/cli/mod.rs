@@ -114,13 +114,19 @@ fn globals() -> Command {
         .arg(flag("version", "Print version").short('v').action(clap::ArgAction::Version))
 }
 
-/// The whole command line.
-fn command() -> Command {
-    let mut c = globals().subcommand_required(true);
-    for v in VERBS {
-        c = c.subcommand(Command::new(v.name).about(v.about).defer(arguments));
-    }
-    c
+/// The whole command line, or that of some verbs.
+fn command(of: impl Fn(&str) -> bool) -> Command {
+    let verbs = VERBS.iter().filter(|v| of(v.name));
+    globals()
+        .subcommand_required(true)
+        .subcommands(verbs.map(|v| Command::new(v.name).about(v.about).defer(arguments)))
+}
+
+/// What a command line of a verb reads as to a parser that knows only the verbs among its words. Refusals and help are
+/// for the one that knows all.
+fn matches(args: &[OsString]) -> clap::error::Result<ArgMatches> {
+    let named = command(|verb| args.iter().any(|a| a == verb));
+    named.try_get_matches_from(args).or_else(|_| command(|_| true).try_get_matches_from(args))
 }
 
 /// A verb's arguments. Their type comes with a line of its own, which is not the verb's.
@@ -134,7 +140,7 @@ fn arguments(c: Command) -> Command {
 /// Reads argv, the program's name first.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, Stop> {
     let args: Vec<OsString> = args.collect();
-    let matches = match command().try_get_matches_from(&args) {
+    let matches = match matches(&args) {
         Ok(m) => m,
         Err(e) if !e.use_stderr() => return Err(Stop::Show(e.to_string())),
         Err(e) => return Err(usage(&args, &e)),
