@@ -129,14 +129,7 @@ pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Resul
                     // systemd takes it as it is, once there is a process; without a right to make it, `own` is left
                     let _ = std::fs::create_dir_all(OsStr::from_bytes(path.to_bytes()));
                 }
-                let tree = mount::clone_tree(path, false)
-                    .or_else(|e| match own {
-                        Some(own) if e == Errno::ENOENT => mount::clone_tree(own, false),
-                        _ => Err(e),
-                    })
-                    .map_err(os(&open.at, format!("open_tree {:?}", path.to_string_lossy())))?;
-                relate(&open.at, path, &tree, *propagation)?;
-                tree
+                late_tree(&open.at, path, own.as_deref(), *propagation)?
             }
             OpenWhat::State { .. } => fd::memfd(c"state").map_err(os(&open.at, "memfd_create"))?,
             OpenWhat::Gate => fifo(&container.file("gate"))?,
@@ -146,6 +139,23 @@ pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Resul
         slots[slot] = Some(fd);
     }
     Ok(())
+}
+
+/// A copy of the mount at the container's cgroup or, as long as there is none, at our own.
+fn late_tree(at: &str, path: &CStr, own: Option<&CStr>, propagation: u64) -> Result<OwnedFd> {
+    if propagation != 0 {
+        if let Ok(tree) = mount::copy_tree(path, (false, false), Attr::default(), propagation) {
+            return Ok(tree);
+        }
+    }
+    let tree = mount::clone_tree(path, false)
+        .or_else(|e| match own {
+            Some(own) if e == Errno::ENOENT => mount::clone_tree(own, false),
+            _ => Err(e),
+        })
+        .map_err(os(at, format!("open_tree {:?}", path.to_string_lossy())))?;
+    relate(at, path, &tree, propagation)?;
+    Ok(tree)
 }
 
 /// A FIFO, open for both directions: a read waits for `start`, and a write needs no reader.
@@ -309,11 +319,11 @@ impl Child {
         &mut self,
         plan: &Plan,
         member: Member,
-        slots: Slots,
+        mut slots: Slots,
         on_master: &mut dyn FnMut(OwnedFd, i32) -> Result<Option<OwnedFd>>,
     ) -> Result<()> {
         if !plan.shape.staged {
-            self.prepare(plan, member, &slots)?;
+            self.prepare(plan, member, std::mem::take(&mut slots))?;
         }
         loop {
             let message = self.next(plan)?;
@@ -328,7 +338,7 @@ impl Child {
                 },
                 sync::Kind::Pid => {
                     self.adopt(message.head.number, member)?;
-                    self.prepare(plan, member, &slots)?;
+                    self.prepare(plan, member, std::mem::take(&mut slots))?;
                     self.go(plan)?;
                 }
                 sync::Kind::Master => {
@@ -344,8 +354,8 @@ impl Child {
     }
 
     /// What needs the pid of init and no request: its group of resctrl, the OOM score, and the state for hooks that
-    /// init runs.
-    fn prepare(&self, plan: &Plan, member: Member, slots: &Slots) -> Result<()> {
+    /// init runs. The slots are init's alone from here on, closed while it is at work and nobody waits for us.
+    fn prepare(&self, plan: &Plan, member: Member, slots: Slots) -> Result<()> {
         match member.container.record.rdt.join(self.process.pid) {
             // Whoever removed it has put the container into the default group, and what exec starts goes there too.
             Err(e) if !member.init && e.errno() == Some(libc::ENOENT) => tracing::warn!("{e}"),
@@ -354,12 +364,13 @@ impl Child {
         if let Some(score) = plan.oom_score_adj {
             self.set_oom_score(score, plan.rootless)?;
         }
-        for (open, fd) in plan.opens.iter().zip(slots) {
+        for (open, fd) in plan.opens.iter().zip(&slots) {
             if let (OpenWhat::State { status }, Some(file)) = (&open.what, fd) {
                 let text = member.container.state(status, self.process.pid).to_string();
                 fd::write(file, text.as_bytes()).map_err(os(&open.at, "write of the state"))?;
             }
         }
+        fd::close_all(slots.into_iter().flatten().collect());
         Ok(())
     }
 
