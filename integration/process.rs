@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use support::{Bundle, ORLOP, Scratch, finish, skip};
@@ -591,4 +591,33 @@ fn write_script(b: &Bundle, content: &str) {
     let script = b.rootfs().join("script");
     fs::write(&script, content).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Whoever has the descriptor of the copy that we run from could make its mount writable.
+#[test]
+fn nobody_has_the_copy_that_we_run_from_once_a_container_is_there() {
+    needs_root!();
+    let own = fs::metadata(ORLOP).unwrap();
+    let holds = |pid: u32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        files
+            .filter_map(|f| fs::metadata(f.path()).ok())
+            .any(|m| (m.dev(), m.ino()) == (own.dev(), own.ino()))
+    };
+    let b = Bundle::sleeping();
+    let list = b.path().join("seen");
+    let script = format!("stat -L -c %d:%i /proc/$PPID/fd/* > {} 2>&1; true", list.display());
+    let b = b.set("/hooks/createRuntime", json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]));
+    let mut run = b.making("run").spawn().unwrap();
+    b.await_status("running");
+    let mut exec = b.orlop(["exec", &b.id, "sh", "-c", "touch /dev/here; sleep 100"]).spawn().unwrap();
+    let here = format!("/proc/{}/root/dev/here", b.state()["pid"]);
+    support::until("exec", || Path::new(&here).exists());
+    let held = [run.id(), exec.id()].map(holds);
+    let seen = fs::read_to_string(&list).unwrap();
+    b.verb("delete", &["--force"]).ok();
+    let _ = (run.wait(), exec.wait());
+    assert_eq!(held, [false, false]);
+    let word = format!("{}:{}", own.dev(), own.ino());
+    assert!(seen.contains(':') && seen.lines().all(|l| l != word), "{seen}");
 }
