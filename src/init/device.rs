@@ -13,7 +13,7 @@ impl<'a> Init<'a> {
         let Some((parent, name)) = path::cut(&d.path) else {
             return Err(Fault { call: "mknodat", errno: Errno::EISDIR });
         };
-        let near = self.near(parent)?;
+        let near = self.near(parent, false)?;
         let (dir, mut buf) = (&near.dir, path::Buf::new());
         let name = buf.set(name).during("mknodat")?;
         if let Some(tree) = &d.bind {
@@ -53,7 +53,7 @@ impl<'a> Init<'a> {
         let Some((parent, name)) = path::cut(at) else {
             return Err(Fault { call: "symlinkat", errno: Errno::EISDIR });
         };
-        let near = self.near(parent)?;
+        let near = self.near(parent, false)?;
         let (dir, mut buf) = (&near.dir, path::Buf::new());
         let name = buf.set(name).during("symlinkat")?;
         match path::symlink(to, dir, name) {

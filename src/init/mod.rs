@@ -25,8 +25,9 @@ use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Descriptors of ours beside slots and cgroups: socket, the host's procfs, rootfs, directory at work, two masks, /proc, /sys.
-const OWN: usize = 8;
+/// Descriptors of ours beside slots and cgroups: socket, the host's procfs, rootfs, directory at work, two masks, /proc,
+/// /sys, `cgroup.procs` of a cgroup to join.
+const OWN: usize = 9;
 /// So many descriptors that nobody needs are closed at once, or fewer where RLIMIT_NOFILE is low.
 const MOST_LEFT: u64 = 44;
 /// What one step opens at most.
@@ -92,8 +93,7 @@ pub struct Init<'a> {
     cgroups: Vec<OwnedFd>,
     socket: OwnedFd,
     /// The host's procfs, for what is written to our own process and to sysctls: no mount of the container can
-    /// cover it (CVE-2025-52881).
-    /// Gone before a path is followed that the container names: its links in /proc/self/fd would lead to the host's / over
+    /// cover it (CVE-2025-52881). Gone before a path is followed that the container names: its links in /proc/self/fd would lead to the host's / over
     /// it (CVE-2024-21626).
     proc: Option<OwnedFd>,
     /// Where failures go once the gate is open.
@@ -102,7 +102,7 @@ pub struct Init<'a> {
     root: Option<OwnedFd>,
     /// The mounts at /proc and /sys. What shares the rootfs with us may rename a directory that is a mount point here
     /// alone, and the mount goes along: covers of what is in them are placed by these.
-    pub(super) fixed: [Option<OwnedFd>; 2],
+    fixed: [Option<OwnedFd>; 2],
     /// The directory of what was made last.
     near: Option<Near<'a>>,
     /// Whether there is a file that links ask for.
@@ -179,10 +179,7 @@ impl<'a> Init<'a> {
         let mut gated = false;
         for n in 0..self.steps.len() {
             self.progress.store(n as u32, Ordering::Relaxed);
-            let done = self.step(n);
-            let done =
-                if self.left >= self.most_left { done.and_then(|()| self.close_others()) } else { done };
-            if let Err(fault) = done {
+            if let Err(fault) = self.step(n) {
                 self.fail(n, fault, gated);
             }
             gated |= matches!(self.steps[n].act, Act::WaitGate { .. });
@@ -192,7 +189,6 @@ impl<'a> Init<'a> {
 
     /// In the parent: init is not born in its cgroup, and has to join it by this `cgroup.procs`.
     pub fn join_by(&mut self, procs: OwnedFd) {
-        self.own.reserve(self.own.capacity() + 1);
         self.cgroups.push(procs);
     }
 
@@ -207,6 +203,9 @@ impl<'a> Init<'a> {
 
     /// As long as the list of acts is.
     fn step(&mut self, n: usize) -> Done {
+        if self.left >= self.most_left {
+            self.close_others()?;
+        }
         let steps = self.steps;
         let act = &steps[n].act;
         if !matches!(act, Act::Mount(_) | Act::Device(_) | Act::Symlink { .. }) {

@@ -73,7 +73,7 @@ impl<'a> Init<'a> {
             );
             if let Ok(fd) = link {
                 self.forget_near();
-                return Ok(Point { fd, made: false, literal: m.strict_target });
+                return Ok(Point { fd, made: false });
             }
         }
         self.point(&m.target, directory, m.strict_target)

@@ -10,32 +10,24 @@ pub struct Point {
     pub fd: OwnedFd,
     /// It was made for this.
     pub made: bool,
-    /// No link led there: it lies where its name says.
-    pub literal: bool,
 }
 
 /// Opens `target` inside the rootfs, and makes it and its missing parents first when it is not there: one component
 /// at a time, never following a link in what we made (CVE-2024-45310). `strict`: a link in it is an error.
 pub fn find_or_make(root: BorrowedFd, target: &CStr, directory: bool, strict: bool) -> Done<Point> {
-    let (found, literal) = find(root, target, directory, strict);
-    let point = |fd, made, literal| Point { fd, made, literal };
-    match found {
-        Err(Errno::ENOENT) if directory => match literal.then(|| make_missing(root, target, true)) {
-            // Somebody has just put a link there.
-            None | Some(Err(Fault { errno: Errno::ELOOP, .. })) if !strict => {
-                Ok(point(make_missing(root, target, false)?, true, false))
-            }
-            Some(made) => Ok(point(made?, true, true)),
-            None => Ok(point(make_missing(root, target, strict)?, true, false)),
-        },
-        Err(Errno::ENOENT) => Ok(point(make_file(root, target, strict)?, true, strict)),
-        other => Ok(point(other.during("openat2 of the mount point")?, false, literal)),
-    }
+    let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
+    let (fd, made) = match path::open(root, target, flags, 0, in_root(strict)) {
+        Err(Errno::ENOENT) if directory => (make_missing(root, target, strict)?, true),
+        Err(Errno::ENOENT) => (make_file(root, target, strict)?, true),
+        found => (found.during("openat2 of the mount point")?, false),
+    };
+    Ok(Point { fd, made })
 }
 
-/// Nearly always no link is in the way, which is asked first: what was found so needs no look at where it is.
-pub fn find(root: BorrowedFd, target: &CStr, directory: bool, strict: bool) -> (Sys<OwnedFd>, bool) {
-    let flags = libc::O_PATH | if directory { libc::O_DIRECTORY } else { 0 };
+/// The directory `target`, and whether no link led there. Nearly always none is in the way, which is asked first: what was
+/// found so needs no look at where it is.
+pub fn find(root: BorrowedFd, target: &CStr, strict: bool) -> (Sys<OwnedFd>, bool) {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
     match path::open(root, target, flags, 0, in_root(true)) {
         Err(Errno::ELOOP) if !strict => (path::open(root, target, flags, 0, in_root(false)), false),
         other => (other, true),

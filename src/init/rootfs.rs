@@ -141,17 +141,17 @@ pub(super) struct Near<'a> {
 }
 
 impl<'a> Init<'a> {
-    /// The directory `path`, made if it is missing. The caller gives it back.
-    pub(super) fn near(&mut self, path: &'a [u8]) -> Done<Near<'a>> {
+    /// The directory `path`, made if it is missing; `strict`: a link in it is an error. The caller gives it back.
+    pub(super) fn near(&mut self, path: &'a [u8], strict: bool) -> Done<Near<'a>> {
         match self.near.take() {
-            Some(near) if near.path == path => return Ok(near),
+            Some(near) if near.path == path && (near.literal || !strict) => return Ok(near),
             Some(other) => self.leave(other.dir),
             None => {}
         }
         let mut name = path::Buf::new();
         let name = name.set(path).during("openat2")?;
-        let (dir, literal) = match mountpoint::find(self.root()?, name, true, false) {
-            (Err(Errno::ENOENT), _) => (self.make_dirs(name, false)?, false),
+        let (dir, literal) = match mountpoint::find(self.root()?, name, strict) {
+            (Err(Errno::ENOENT), _) => (self.make_dirs(name, strict)?, strict),
             (found, literal) => (found.during("openat2")?, literal),
         };
         Ok(Near { path, dir, literal })
@@ -174,16 +174,18 @@ impl<'a> Init<'a> {
             return Ok(point);
         }
         self.forget_near(); // a mount may cover it
-        match (mountpoint::find(self.root()?, target, directory, strict), path::cut(target)) {
-            ((Ok(fd), literal), _) => return Ok(Point { fd, made: false, literal }),
+        match (mountpoint::find(self.root()?, target, strict), path::cut(target)) {
+            ((Ok(fd), _), _) => return Ok(Point { fd, made: false }),
             // The next one may be missing from the same directory.
-            ((Err(Errno::ENOENT), true), Some((parent, _))) => self.near = Some(self.near(parent)?),
+            ((Err(Errno::ENOENT), true), Some((parent, _))) => {
+                self.near = Some(self.near(parent, strict)?);
+                if let Some(point) = self.point_near(target, strict)? {
+                    return Ok(point);
+                }
+            }
             _ => {}
         }
-        match self.point_near(target, strict)? {
-            Some(point) => Ok(point),
-            None => mountpoint::find_or_make(self.root()?, target, directory, strict),
-        }
+        mountpoint::find_or_make(self.root()?, target, directory, strict)
     }
 
     /// The same in the directory that is open: made first, since in a new file system nothing is there. `None` where
@@ -202,6 +204,6 @@ impl<'a> Init<'a> {
         };
         let flags = libc::O_PATH | libc::O_DIRECTORY;
         let fd = path::open(&near.dir, name, flags, 0, path::NO_LINKS).ok();
-        Ok(fd.map(|fd| Point { fd, made, literal: near.literal }))
+        Ok(fd.map(|fd| Point { fd, made }))
     }
 }
