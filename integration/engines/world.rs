@@ -157,9 +157,9 @@ pub fn sweep() {
 
 /// Ends what is in the world. A frozen process dies only when thawed, and its pid namespace with it.
 fn leave(child: &mut Child, cgroup: &str) {
-    let end = Instant::now() + patience();
-    while child.try_wait().expect("wait").is_none() && Instant::now() < end {
-        if Instant::now() + patience() > end + Duration::from_secs(1) {
+    let begin = Instant::now();
+    while child.try_wait().expect("wait").is_none() && begin.elapsed() < patience() {
+        if begin.elapsed() > Duration::from_secs(1) {
             let _ = child.kill();
         }
         for dir in below(&Path::new(CGROUPS).join("freezer").join(cgroup)) {

@@ -312,20 +312,23 @@ fn oom_event(e: &Engine) {
     let mut listener = Ctr(e).command(["events"]);
     let mut listener =
         listener.stdout(fs::File::create(&events).expect("create")).spawn().expect("ctr events");
-    let id = new_id();
     // Something must be seen before, or the listener might not listen yet.
     until("it listens", || {
         Ctr(e).run(&[], &["true"]).ok();
         fs::read_to_string(&events).expect("read").contains("/tasks/exit")
     });
-    let script = "sleep 1; dd if=/dev/zero of=/dev/null bs=200M count=1";
-    let o =
-        finish(&mut Ctr(e).run_command(&id, &["--rm", "--memory-limit", "20971520"], &["sh", "-c", script]));
-    assert_ne!(o.code(), 0);
+    // Not before the shim watches.
+    let script = "until [ -e /go ]; do sleep 0.02; done; exec dd if=/dev/zero of=/dev/null bs=200M count=1";
+    let c = Ctr(e).detached(&["--memory-limit", "20971520"], &["sh", "-c", script]);
+    c.prints(": > /go");
+    c.await_status("STOPPED");
     until("the event", || {
         let text = fs::read_to_string(&events).expect("read");
-        text.lines().any(|l| l.contains("/tasks/oom") && l.contains(&id))
+        text.lines().any(|l| l.contains("/tasks/oom") && l.contains(&c.id))
     });
+    let deleted = c.task("delete", &[], &[]);
+    assert!(deleted.stderr.contains("exit code 137"), "{}", deleted.stderr);
+    c.remove_container();
     let _ = listener.kill();
     let _ = listener.wait();
 }

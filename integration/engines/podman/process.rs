@@ -169,11 +169,12 @@ fn in_a_terminal(e: &Engine, args: &[&str]) -> String {
     finish(c.stdin(reader)).ok().stdout.replace('\r', "")
 }
 
-const TERMINAL: &str =
-    "tty; sleep 0.2; stty size; test -t 0 && test -t 2; echo $?; stat -c %t:%T /dev/console; echo $TERM";
+/// podman sets the size once the process runs.
+const SIZE: &str = "tty; until [ \"$(stty size)\" = '33 77' ]; do sleep 0.05; done; stty size; test -t 0 && test -t 2; echo $?";
 
 fn terminal(e: &Engine) {
-    let printed = in_a_terminal(e, &["run", "--rm", "-it", NAME, "sh", "-c", TERMINAL]);
+    let script = format!("{SIZE}; stat -c %t:%T /dev/console; echo $TERM");
+    let printed = in_a_terminal(e, &["run", "--rm", "-it", NAME, "sh", "-c", &script]);
     assert!(printed.starts_with("/dev/pts/0\n33 77\n0\n88:") && printed.ends_with("xterm\n"), "{printed:?}");
     // Without a terminal here, there is one inside all the same.
     assert_eq!(prints(e, &["-t"], "tty"), "/dev/pts/0");
@@ -182,8 +183,7 @@ fn terminal(e: &Engine) {
 
 fn terminal_of_exec(e: &Engine) {
     let c = Container::sleeping(e, "terminal_of_exec", &[]);
-    let script = "tty; sleep 0.2; stty size; test -t 0 && test -t 2; echo $?";
-    let printed = in_a_terminal(e, &["exec", "-it", c.name, "sh", "-c", script]);
+    let printed = in_a_terminal(e, &["exec", "-it", c.name, "sh", "-c", SIZE]);
     assert_eq!(printed, "/dev/pts/0\n33 77\n0\n");
     let printed =
         in_a_terminal(e, &["exec", "-it", "--user", "user", c.name, "sh", "-c", "stat -c %u $(tty)"]);
@@ -290,7 +290,7 @@ fn notified<'a>(e: &'a Engine, name: &'a str, mode: &str, script: &str) -> Conta
 
 fn sd_notify_by_conmon(e: &Engine) {
     let c = notified(e, "notify_conmon", "conmon", "echo socket: $NOTIFY_SOCKET; sleep 1000");
-    assert_eq!(says(e, &["logs", c.name]), "socket:");
+    until("its word", || says(e, &["logs", c.name]) == "socket:");
 }
 
 fn sd_notify_by_the_container(e: &Engine) {
