@@ -7,12 +7,13 @@ mod support;
 #[path = "support/cgroups.rs"]
 mod cgroups;
 
-use cgroups::{DEVICES, NULL, Own, ROOT, Sleeper, dir, freeze, is_unified, read, settings, sleeping, within};
+use cgroups::{
+    DEVICES, NULL, Own, ROOT, Sleeper, dir, freeze, is_unified, read, settings, sleepers, sleeping, within,
+};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 use support::{Bundle, cgroups_named, finish, skip, unique, until};
 
 #[test]
@@ -338,9 +339,7 @@ fn leaves_no_process(view: Option<&str>) {
     run(&["start", &b.id]);
     let procs = dir("pids", &b.id).join("cgroup.procs");
     until("the bomb is off", || fs::read_to_string(&procs).unwrap().lines().count() > 12);
-    let begin = Instant::now();
     run(&["delete", "--force", &b.id]);
-    assert!(begin.elapsed().as_secs() < 9, "{:?}", begin.elapsed());
     assert_eq!(cgroups_named(&b.id), Vec::<PathBuf>::new());
 }
 
@@ -366,7 +365,7 @@ fn signals_for_all_reach_every_process() {
     b.create().ok();
     b.start().ok();
     let count = || fs::read_to_string(dir("pids", &b.id).join("cgroup.procs")).unwrap().lines().count();
-    until("all are there", || count() >= 5);
+    until("all are there", || sleepers(&dir("pids", &b.id)) == 4);
     finish(&mut b.orlop(["kill", "--all", &b.id, "KILL"])).ok();
     until("all are gone", || count() == 0);
     b.delete().ok();

@@ -279,7 +279,7 @@ fn init_is_born_in_its_cgroup_and_ended_by_it() {
     let b = sleeping().without_namespace("pid");
     let calls = traced(&b.making("create"), "clone3,openat,bpf");
     assert!(calls.contains("CLONE_INTO_CGROUP") && !calls.contains("cgroup.procs"), "{calls}");
-    // No process is there before its devices are decided (s63).
+    // No process is there before its devices are decided.
     let at = |call: &str| calls.find(call).unwrap_or_else(|| panic!("no {call}: {calls}"));
     assert!(at("BPF_PROG_ATTACH") < at("CLONE_INTO_CGROUP"), "{calls}");
     b.start().ok();
@@ -385,7 +385,7 @@ fn without_cgroup_kill_all_are_killed_all_the_same() {
         b.start().ok();
         let procs = dir("", &b.id).join("cgroup.procs");
         let count = || fs::read_to_string(&procs).map_or(0, |p| p.lines().count());
-        until("all are there", || count() >= 5);
+        until("all are there", || cgroups::sleepers(&dir("", &b.id)) == 4);
         let log = b.path().join("strace");
         let mut c = Command::new("strace");
         c.args(["-qq", "-P", "cgroup.kill", "-e", "inject=openat:error=ENOENT", "-o"]).arg(&log);

@@ -12,7 +12,7 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::{Bundle, Outcome, Scratch, cgroups_named, finish, skip, unique, until};
 
 /// A container and the kind of host that the runtime sees.
@@ -208,14 +208,14 @@ fn signals_for_all_reach_a_paused_container_without_a_pid_namespace() {
             for view in views() {
                 let w = World { b: Bundle::new().sh(script).without_namespace("pid"), view };
                 w.start();
-                until("all are there", || w.procs() >= 5);
+                until("all are there", || cgroups::sleepers(&w.place()) == 4);
                 if paused {
                     w.verb("pause").ok();
                 }
                 w.run(&["kill", "--all", &w.b.id, signal]).ok();
                 // On v2 a signal that nobody catches ends what is frozen, as SIGKILL does (cgroup-v2.rst).
                 if paused && signal == "TERM" && !w.is_v2() {
-                    assert!(w.is_frozen() && w.procs() >= 5, "no signal thaws but SIGKILL");
+                    assert!(w.is_frozen() && w.procs() == 5, "no signal thaws but SIGKILL");
                     w.verb("resume").ok();
                 }
                 until("all are gone", || w.procs() == 0);
@@ -274,10 +274,8 @@ fn a_container_below_a_frozen_cgroup_does_not_resume() {
     freeze(&above);
     let file = if is_unified() { "cgroup.freeze" } else { "freezer.state" };
     let place = above.join("below").join(file);
-    let begin = Instant::now();
     let message = format!("{}: is still frozen; a cgroup above is frozen", place.display());
     b.verb("resume", &[]).fails(&message);
-    assert!(begin.elapsed().as_secs() < 30);
     assert_eq!(b.state()["status"], "paused");
     let value = if is_unified() { "0" } else { "THAWED" };
     fs::write(above.join(file), value).expect("it thaws");

@@ -101,6 +101,13 @@ pub fn settings(name: &str) -> BTreeMap<String, String> {
     all
 }
 
+/// Processes of a cgroup that are sleep(1) by now.
+pub fn sleepers(cgroup: &Path) -> usize {
+    let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    pids.lines().filter(|pid| name(pid).trim_end() == "sleep").count()
+}
+
 pub fn freeze(cgroup: &Path) {
     let (file, value) = if is_unified() { ("cgroup.freeze", "1") } else { ("freezer.state", "FROZEN") };
     fs::write(cgroup.join(file), value).expect("it freezes");
