@@ -58,6 +58,7 @@ fn closed_standard_streams_never_become_files_of_ours() {
         let out = with_descriptors(&b, "", closed, "");
         assert_eq!(out.code(), 0, "{closed}: {}", out.stderr);
         let seen = fs::read_to_string(b.rootfs().join("seen")).expect("its list");
+        assert_eq!(seen.lines().count(), 3, "{closed}: {seen}");
         for (n, target) in seen.lines().enumerate() {
             let expected = n == 1 && target == "/seen"; // the script's own redirection
             assert!(

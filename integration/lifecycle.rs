@@ -6,7 +6,6 @@ use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 use support::{Bundle, finish, until};
 
 fn pid_of(b: &Bundle) -> i64 {
@@ -19,9 +18,10 @@ fn create_leaves_the_program_to_start() {
     let b = Bundle::new().sh("echo began > /began; exec sleep 1000").set("/root/readonly", json!(false));
     let out = b.create().ok();
     assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""));
-    std::thread::sleep(Duration::from_millis(200));
     let state = b.state();
     assert_eq!(state["status"], "created");
+    let stat = || fs::read_to_string(format!("/proc/{}/stat", state["pid"])).expect("init");
+    until("a process that sleeps", || stat().contains(") S "));
     assert!(!b.rootfs().join("began").exists(), "the program ran before start");
     let out = b.start().ok();
     assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""));
@@ -294,7 +294,8 @@ fn orphans_are_reaped_by_the_foreground_run() {
     // Without a pid namespace they are children of the nearest subreaper.
     let b = Bundle::new()
         .without_namespace("pid")
-        .sh("for n in 1 2 3; do (sleep 0.05 &) ; done; sleep 0.6; cd /proc
+        .sh("cd /proc; p=$(for n in 1 2 3; do sleep 0.05 >/dev/null & echo $!; done); n=0
+             for o in $p; do while [ -e $o ] && [ $((n += 1)) -lt 500 ]; do sleep 0.05; done; done
              grep -l \"^PPid:.$PPID\\$\" [0-9]*/status 2>/dev/null | while read f; do grep ^State $f; done; exit 7");
     let out = b.run();
     assert_eq!(out.code(), 7, "{}", out.stderr);
@@ -311,12 +312,8 @@ fn orphans_are_reaped_by_the_foreground_run() {
             let file = format!("/proc/{0}/task/{0}/children", run.id());
             fs::read_to_string(file).unwrap_or_default().split_whitespace().count()
         };
-        let end = std::time::Instant::now() + Duration::from_secs(2);
-        let mut count = children();
-        while count < 2 && std::time::Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(20));
-            count = children();
-        }
+        // The shell has waited for the orphan's parent.
+        let count = children();
         assert_eq!(count == 2, reaped, "{flag:?}: {count} children");
         b.delete().ok();
         run.wait().expect("wait");
@@ -395,28 +392,12 @@ fn handed_over(b: &Bundle, call: &mut std::process::Command) -> String {
     let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
     let mut made = call.spawn().expect("orlop starts");
     let (peer, _) = listener.accept().expect("accept");
-    let mut buf = [0; 64];
-    let mut iov = [std::io::IoSliceMut::new(&mut buf)];
-    let mut space = nix::cmsg_space!([i32; 2]);
-    let number = std::os::fd::AsRawFd::as_raw_fd(&peer);
-    let message = nix::sys::socket::recvmsg::<()>(
-        number,
-        &mut iov,
-        Some(&mut space),
-        nix::sys::socket::MsgFlags::empty(),
-    )
-    .expect("recvmsg");
-    let fds: Vec<i32> = message
-        .cmsgs()
-        .expect("control")
-        .flat_map(|c| match c {
-            nix::sys::socket::ControlMessageOwned::ScmRights(l) => l,
-            _ => Vec::new(),
-        })
-        .collect();
+    let (_, pidfd) = orlop::sys::fd::recv_fd(&peer, &mut [0; 64]).expect("recvmsg");
+    let pidfd = pidfd.expect("a descriptor");
+    let number = std::os::fd::AsRawFd::as_raw_fd(&pidfd);
     assert_eq!(made.wait().expect("wait").code(), Some(0));
     fs::remove_file(&path).expect("remove");
-    fs::read_to_string(format!("/proc/self/fdinfo/{}", fds[0])).expect("fdinfo")
+    fs::read_to_string(format!("/proc/self/fdinfo/{number}")).expect("fdinfo")
 }
 
 #[test]

@@ -31,7 +31,6 @@ fn the_environment_is_as_given_and_nothing_of_the_callers() {
     assert_eq!(lines, ["A=2", "E=", "HOME=/root", "PATH=/bin"]);
 }
 
-/// s71
 #[test]
 fn large_documents_are_taken_in_time() {
     needs_root!();
@@ -156,7 +155,7 @@ fn a_working_directory_that_the_user_may_not_enter_is_an_error() {
     b.run().fails("process.cwd: ").fails("permission denied");
 }
 
-/// CVE-2024-21626 (s03): no number of a descriptor leads out, by whatever way.
+/// CVE-2024-21626: no number of a descriptor leads out, by whatever way.
 #[test]
 fn a_working_directory_of_a_leaked_descriptor_is_refused() {
     needs_root!();
@@ -172,7 +171,7 @@ fn a_working_directory_of_a_leaked_descriptor_is_refused() {
     }
 }
 
-/// CVE-2024-21626 (s03): nor to a program of the host.
+/// CVE-2024-21626: nor to a program of the host.
 #[test]
 fn a_program_behind_a_leaked_descriptor_is_not_found() {
     needs_root!();
@@ -213,7 +212,7 @@ fn a_program_behind_a_leaked_descriptor_is_not_found() {
     }
 }
 
-/// A filter that is loaded before may deny getcwd(2): another proof takes its place, as strict (s03).
+/// A filter that is loaded before may deny getcwd(2): another proof takes its place, as strict (CVE-2024-21626).
 #[test]
 fn a_working_directory_is_proven_where_getcwd_is_denied() {
     needs_root!();
@@ -245,7 +244,7 @@ fn ids_groups_and_umask_are_exactly_those_given() {
     assert_eq!(words, "Uid: 0 0 0 0\nGid: 0 0 0 0\nGroups: \n0022");
 }
 
-/// CVE-2022-2990, CVE-2023-25173 (s40)
+/// CVE-2022-2990, CVE-2023-25173
 #[test]
 fn groups_of_the_caller_do_not_reach_the_program() {
     needs_root!();
@@ -354,7 +353,6 @@ fn limits_reach_a_user_namespace() {
     assert_eq!(out.split_whitespace().collect::<Vec<_>>(), ["77", "88", "0", "100000", "65536"]);
 }
 
-/// config.md: what is edited after create never reaches the container.
 #[test]
 fn what_is_for_other_platforms_or_unknown_is_left_alone() {
     needs_root!();
@@ -374,6 +372,7 @@ fn what_is_for_other_platforms_or_unknown_is_left_alone() {
     assert!(out.stderr.contains("vm: is for runtimes of virtual machines, not applied"), "{}", out.stderr);
 }
 
+/// config.md: what is edited after create never reaches the container.
 #[test]
 fn the_document_is_read_once() {
     needs_root!();
@@ -509,7 +508,7 @@ fn leaking(c: &Command, file: &str, count: usize) -> Command {
     out
 }
 
-/// CVE-2024-21626 (s02)
+/// CVE-2024-21626
 #[test]
 fn leaked_descriptors_are_closed_and_preserved_ones_kept() {
     needs_root!();
@@ -550,6 +549,7 @@ fn standard_streams_that_the_caller_closed_are_no_files_of_ours() {
         c.args(["-c", &script, ORLOP]).args(making.get_args()).stdin(Stdio::null());
         assert!(finish(&mut c).status.success(), "{closed}");
         let seen = fs::read_to_string(b.rootfs().join("seen")).unwrap();
+        assert_eq!(seen.lines().count(), 3, "{closed}: {seen}");
         for (n, file) in seen.lines().enumerate() {
             if closed == 3 || n == closed {
                 assert!(["none", "/dev/null"].contains(&file), "{n} of {closed}: {file}");
@@ -558,7 +558,7 @@ fn standard_streams_that_the_caller_closed_are_no_files_of_ours() {
     }
 }
 
-/// CVE-2019-5736 (s01): kept open while it ran, /proc/PID/exe cannot be written once it no longer runs.
+/// CVE-2019-5736: kept open while it ran, /proc/PID/exe cannot be written once it no longer runs.
 #[test]
 fn our_program_cannot_be_written_from_the_container() {
     needs_root!();

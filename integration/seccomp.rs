@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use support::{Bundle, Scratch, finish, make_rootfs, skip};
 
 fn docker() -> Value {
@@ -273,7 +273,7 @@ impl Agent {
 
 /// Answers until nobody is left under the filter.
 fn serve(listener: &OwnedFd, answer: Answer, calls: &Mutex<Vec<i32>>) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + support::patience();
     while Instant::now() < end {
         let [seen] = fd::poll([(listener.as_raw_fd(), libc::POLLIN)], 100).unwrap();
         if seen & libc::POLLHUP != 0 {
