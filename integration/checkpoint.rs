@@ -272,8 +272,10 @@ fn a_restored_container_has_its_limits_and_its_namespaces() {
 #[test]
 fn a_restore_in_the_foreground_has_the_programs_status() {
     needs_criu!();
-    let b = Bundle::new().sh("trap 'exit 7' TERM; while :; do sleep 0.1; done");
-    drop(started(&b));
+    let b = Bundle::new().sh("trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done");
+    let mut line = String::new();
+    started(&b).read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
     checkpoint(&b, &[]).ok();
     let mut c = restoring(&b, &[]);
     let mut child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
@@ -345,8 +347,8 @@ fn a_restore_that_was_killed_leaves_what_delete_finds() {
     child.wait().expect("wait");
     b.delete().ok();
     b.is_clean();
-    let is_gone = || fs::read_to_string(format!("/proc/{init}/stat")).is_ok_and(|s| !s.contains(") Z "));
-    until("the end of init", || !is_gone());
+    let lives = || fs::read_to_string(format!("/proc/{init}/stat")).is_ok_and(|s| !s.contains(") Z "));
+    until("the end of init", || !lives());
 }
 
 #[test]
@@ -361,20 +363,8 @@ fn a_terminal_is_handed_over_again() {
         begin();
         let (socket, _) = listener.accept().expect("accept");
         fs::remove_file(&path).expect("rm");
-        let mut bytes = [0; 64];
-        let mut buffer = nix::cmsg_space!(std::os::fd::RawFd);
-        let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
-        use std::os::fd::{AsRawFd, FromRawFd};
-        let flags = nix::sys::socket::MsgFlags::empty();
-        let message =
-            nix::sys::socket::recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut buffer), flags)
-                .expect("recvmsg");
-        let fds = message.cmsgs().expect("control").find_map(|c| match c {
-            nix::sys::socket::ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        // SAFETY: the kernel has just made it for us.
-        unsafe { File::from_raw_fd(fds.expect("a descriptor")) }
+        let (_, master) = orlop::sys::fd::recv_fd(&socket, &mut [0; 64]).expect("recvmsg");
+        File::from(master.expect("a descriptor"))
     };
     let socket = path.to_str().unwrap();
     let line = |r: &mut BufReader<File>| {

@@ -1,4 +1,4 @@
-//! Broken documents: each is refused with the property, the value and the rule, before anything is touched (s70).
+//! Broken documents: each is refused with the property, the value and the rule, before anything is touched.
 
 mod support;
 
@@ -547,7 +547,7 @@ fn seccomp() {
     );
 }
 
-/// Bytes of a document never reach a terminal as they are (s73).
+/// Bytes of a document never reach a terminal as they are.
 #[test]
 fn messages_have_no_control_bytes() {
     needs_root!();

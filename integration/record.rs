@@ -20,7 +20,6 @@ fn a_bundle_that_is_gone_stops_nobody() {
     b.await_status("stopped");
     b.verb("delete", &[]).ok();
     b.is_clean();
-    b.orlop(["x"]);
     finish(b.orlop(["create", "--bundle"]).arg(b.path()).arg(&b.id)).fails("config.json");
     b.is_clean();
 }

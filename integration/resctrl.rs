@@ -144,9 +144,9 @@ impl Fake {
         for path in ["", "/web", "/bronze", "/web/mon_groups/web", "/gold/mon_groups/web"] {
             c.arg("-P").arg(format!("/sys/fs/resctrl{path}"));
         }
-        // RDTGROUP_SUPER_MAGIC is the first word of struct statfs; a new directory has half a second to be furnished.
+        // RDTGROUP_SUPER_MAGIC is the first word of struct statfs; a new directory has two seconds to be furnished.
         c.args(["-e", "trace=statfs,mkdir,rmdir", "-e", "inject=statfs:poke_exit=@arg2=2158650700000000"]);
-        c.args(["-e", "inject=mkdir:delay_exit=500ms", "-e", "inject=rmdir:retval=0"]);
+        c.args(["-e", "inject=mkdir:delay_exit=2s", "-e", "inject=rmdir:retval=0"]);
         c.arg(ORLOP).arg("--root").arg(self.bundle.state_root()).args(args).stdin(Stdio::null());
         let out = finish(&mut c);
         let calls = fs::read_to_string(&log).unwrap_or_default();

@@ -90,6 +90,13 @@ impl Person {
             status = self.run.try_wait().expect("wait");
             status.is_some()
         });
+        // What was written before this mark comes before it.
+        nix::unistd::write(&self.slave, b"\0").expect("a mark");
+        until("the last of the screen", || {
+            self.look();
+            self.seen.ends_with(b"\0")
+        });
+        self.seen.pop();
         let text = String::from_utf8_lossy(&self.seen).into_owned();
         assert_eq!(status.and_then(|s| s.code()), Some(code), "{text}");
         assert!(self.is_cooked(), "the terminal was not restored: {text}");
@@ -309,26 +316,12 @@ fn the_callers_terminal_is_out_of_reach() {
 
 /// Receives one master, and says what came with it and how the connection ended.
 fn receive(listener: &UnixListener) -> (String, File, usize) {
-    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    use std::os::fd::FromRawFd;
     let (mut peer, _) = listener.accept().expect("accept");
     let mut buf = [0; 256];
-    let mut iov = [std::io::IoSliceMut::new(&mut buf)];
-    let mut space = nix::cmsg_space!([i32; 4]);
-    let message =
-        recvmsg::<()>(peer.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::empty()).expect("recvmsg");
-    let mut fds = Vec::new();
-    for c in message.cmsgs().expect("control messages") {
-        if let ControlMessageOwned::ScmRights(list) = c {
-            fds.extend(list);
-        }
-    }
-    let length = message.bytes;
-    assert_eq!(fds.len(), 1, "one descriptor");
+    let (length, master) = orlop::sys::fd::recv_fd(&peer, &mut buf).expect("recvmsg");
     let name = String::from_utf8_lossy(&buf[..length]).into_owned();
     let rest = peer.read(&mut [0; 16]).expect("read");
-    // SAFETY: recvmsg has just made it for us.
-    (name, unsafe { File::from_raw_fd(fds[0]) }, rest)
+    (name, master.expect("a descriptor").into(), rest)
 }
 
 #[test]
@@ -404,7 +397,7 @@ fn exec_in_the_foreground_copies_the_terminal() {
     let b = Bundle::sleeping();
     b.create().ok();
     let script = "trap 'echo interrupted; exit 4' INT; tty; stty size; test -t 0 && test -t 2 && echo all; \
-                  stat -c %u $(tty); ps | grep -c 'sleep 1000'; read line; echo got $line; while :; do sleep 0.05; done";
+                  stat -c %u $(tty); read line; echo got $line; while :; do sleep 0.05; done";
     let mut p = Person::with(exec(&b, &["--tty", "--user", "5"], script), (31, 97));
     for words in ["/dev/pts/0", "31 97", "all", "5"] {
         p.sees(words);
