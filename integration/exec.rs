@@ -288,40 +288,35 @@ fn containers_that_take_no_program_say_so() {
     b.is_clean();
 }
 
-/// Freezes the container by hand: `pause` has tests of its own.
-struct Frozen(Vec<(PathBuf, &'static str)>);
+/// Freezes the container by hand, `pause` has tests of its own: by this file and what thaws it.
+struct Frozen(PathBuf, &'static str);
 
 impl Frozen {
     fn freeze(b: &Bundle) -> Frozen {
-        let dirs = support::cgroups_named(&b.id);
-        let files = [("freezer.state", "FROZEN", "THAWED"), ("cgroup.freeze", "1", "0")];
-        let mut thaw = Vec::new();
-        for dir in dirs {
-            for (file, on, off) in files {
-                let file = dir.join(file);
-                if file.exists() {
-                    fs::write(&file, on).expect("freeze");
-                    thaw.push((file, off));
-                    return Frozen(thaw);
-                }
-            }
-        }
-        Frozen(thaw)
+        let files = |dir: PathBuf| {
+            [(dir.join("freezer.state"), "FROZEN", "THAWED"), (dir.join("cgroup.freeze"), "1", "0")]
+        };
+        let mut files = support::cgroups_named(&b.id).into_iter().flat_map(files);
+        let (file, on, off) = files.find(|f| f.0.exists()).expect("a freezer");
+        fs::write(&file, on).expect("freeze");
+        Frozen(file, off)
+    }
+
+    /// Processes in that cgroup.
+    fn inside(&self) -> usize {
+        let procs = fs::read_to_string(self.0.with_file_name("cgroup.procs"));
+        procs.expect("the cgroup").lines().count()
+    }
+
+    fn thaw(&self) {
+        let _ = fs::write(&self.0, self.1);
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        for (file, off) in &self.0 {
-            let _ = fs::write(file, off);
-        }
+        self.thaw();
     }
-}
-
-/// Processes in its cgroups.
-fn inside(b: &Bundle) -> usize {
-    let files = support::cgroups_named(&b.id).into_iter().map(|d| d.join("cgroup.procs"));
-    files.filter_map(|f| fs::read_to_string(f).ok()).map(|p| p.lines().count()).max().unwrap_or(0)
 }
 
 #[test]
@@ -333,7 +328,7 @@ fn a_paused_container_takes_a_program_only_when_told_so() {
     exec(&b, &[], &["true"]).fails("cannot exec in a paused container; --ignore-paused runs it once");
     let mut c = command(&b, &["--ignore-paused"], &["echo", "late"]);
     let mut child: Child = c.stdout(Stdio::piped()).spawn().expect("orlop");
-    until("a process more", || inside(&b) == 2);
+    until("a process more", || frozen.inside() == 2);
     assert!(child.try_wait().expect("wait").is_none(), "it ran in a frozen container");
     drop(frozen);
     let out = child.wait_with_output().expect("output");
@@ -376,11 +371,11 @@ fn a_killed_call_leaves_no_process() {
     let frozen = Frozen::freeze(&b);
     b.await_status("paused");
     let mut child = command(&b, &["--ignore-paused"], &["sleep", "77"]).spawn().expect("orlop");
-    until("a process more", || inside(&b) == 2);
+    until("a process more", || frozen.inside() == 2);
     child.kill().expect("kill");
     child.wait().expect("wait");
-    drop(frozen);
-    until("init alone", || inside(&b) == 1); // its zombie is left to the container's init
+    frozen.thaw();
+    until("init alone", || frozen.inside() == 1); // its zombie is left to the container's init
 }
 
 #[test]
