@@ -132,6 +132,7 @@ fn an_ordinary_user_has_limits_in_a_delegated_cgroup_and_none_elsewhere() {
         return;
     }
     const USER: u32 = 1234;
+    const USER_ALONE: [&str; 5] = ["--reuid", "1234", "--regid", "1234", "--clear-groups"];
     let own = |path: &Path| std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("chown");
     let name = format!("{}-user", u.bundle.id);
     let place = u.root.join(&name);
@@ -146,25 +147,10 @@ fn an_ordinary_user_has_limits_in_a_delegated_cgroup_and_none_elsewhere() {
     let as_user = |b: &Bundle, args: &[&str]| {
         let enter = format!("{V2}; echo 0 > /sys/fs/cgroup/{name}/own/cgroup.procs; exec \"$@\"");
         let mut c = Command::new("unshare");
-        c.args([
-            "-m",
-            "sh",
-            "-ec",
-            &enter,
-            "sh",
-            "setpriv",
-            "--reuid",
-            "1234",
-            "--regid",
-            "1234",
-            "--clear-groups",
-        ]);
-        let program = b.path().join("orlop");
-        if !program.exists() {
-            support::copy_orlop(&program);
-        }
-        finish(c.arg(program).arg("--root").arg(b.path().join("theirs")).args(args).stdin(Stdio::null()))
+        c.args(["-m", "sh", "-ec", &enter, "sh", "setpriv"]).args(USER_ALONE).arg(b.path().join("orlop"));
+        finish(c.arg("--root").arg(b.path().join("theirs")).args(args).stdin(Stdio::null()))
     };
+    support::copy_orlop(&u.bundle.path().join("orlop"));
     fs::create_dir(u.bundle.path().join("theirs")).unwrap();
     own(&u.bundle.path().join("theirs"));
     let map = |host| json!([{ "containerID": 0, "hostID": host, "size": 1 }]);
@@ -191,7 +177,7 @@ fn an_ordinary_user_has_limits_in_a_delegated_cgroup_and_none_elsewhere() {
         u.bundle.config["linux"]["resources"] = json!({ "pids": { "limit": 5 } });
         u.bundle.write();
         let mut c = Command::new("setpriv");
-        c.args(["--reuid", "1234", "--regid", "1234", "--clear-groups"]).arg(u.bundle.path().join("orlop"));
+        c.args(USER_ALONE).arg(u.bundle.path().join("orlop"));
         c.arg("--root").arg(u.bundle.path().join("theirs")).args(["run", "--bundle"]).arg(u.bundle.path());
         let message = "permission denied; a limit needs a cgroup that was delegated to this user";
         finish(c.arg(&u.bundle.id).stdin(Stdio::null())).fails(message);

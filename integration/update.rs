@@ -9,7 +9,7 @@ mod cgroups;
 #[path = "support/update.rs"]
 mod verb;
 
-use cgroups::{DEVICES, is_unified, read, settings, sleeping, within};
+use cgroups::{DEVICES, all_cpus, is_unified, read, settings, sleeping, within};
 use serde_json::json;
 use std::fs;
 use std::process::{Command, Stdio};
@@ -85,9 +85,9 @@ const FLAGS: &[(&str, &[&str], &[&str])] = &[
     ("--cpu-idle 0", &["cpu cpu.idle=0", "cpu cpu.shares=1024"], &["cpu cpu.idle=0", "cpu cpu.weight=100"]),
     ("--cpuset-cpus 0", &["cpuset cpuset.cpus=0"], &["cpuset cpuset.cpus=0"]),
     (
-        "--cpuset-cpus 0-1 --cpuset-mems 0",
-        &["cpuset cpuset.cpus=0-1", "cpuset cpuset.mems=0"],
-        &["cpuset cpuset.cpus=0-1", "cpuset cpuset.mems=0"],
+        "--cpuset-cpus ALL --cpuset-mems 0",
+        &["cpuset cpuset.cpus=ALL", "cpuset cpuset.mems=0"],
+        &["cpuset cpuset.cpus=ALL", "cpuset cpuset.mems=0"],
     ),
     ("--pids-limit 55", &["pids pids.max=55"], &["pids pids.max=55"]),
     ("--pids-limit 0", &["pids pids.max=55"], &["pids pids.max=55"]),
@@ -99,13 +99,17 @@ fn every_flag_is_in_force_at_once() {
     needs_controllers!("memory", "cpu", "cpuset", "pids");
     let b = running(limits());
     let file = |v: &str| v.split(['=', ' ']).nth(1).unwrap().to_string();
+    let cpus = all_cpus();
     for (flags, on_v1, on_v2) in FLAGS {
         let before = settings(&b.id);
+        let flags = flags.replace("ALL", &cpus);
         let out = update(&b, &flags.split(' ').collect::<Vec<_>>());
         let expected = if is_unified() { on_v2 } else { on_v1 };
+        let expected: Vec<_> = expected.iter().map(|v| v.replace("ALL", &cpus)).collect();
         // What the kernel has not is 0: bursts before Linux 5.14, and cpu.idle before 5.15.
         let (expected, absent): (Vec<&str>, Vec<&str>) = expected
             .iter()
+            .map(String::as_str)
             .partition(|v| !v.starts_with("cpu ") || cgroups::dir("cpu", &b.id).join(file(v)).exists());
         if let Some(set) = absent.iter().find(|v| !v.ends_with("=0")) {
             let (flag, value) = (
@@ -121,7 +125,7 @@ fn every_flag_is_in_force_at_once() {
         }
         let out = out.ok();
         assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""), "{flags}");
-        has(&b, &expected, flags);
+        has(&b, &expected, &flags);
         let files: Vec<_> = expected.iter().map(|v| file(v)).collect();
         for (file, value) in settings(&b.id) {
             let name = file.rsplit_once(": ").unwrap().1;
@@ -173,7 +177,7 @@ const STEPS: &[&str] = &[
     r#"{"memory":{"limit":67108864,"swap":134217728},"cpu":{},"pids":{"limit":88}}"#,
     r#"{"memory":{"reservation":16777216},"cpu":{"quota":50000,"period":200000,"cpus":"0"}}"#,
     // The CRI: the container's whole resources
-    r#"{"devices":[{"allow":false,"access":"rwm"}],"memory":{"limit":83886080,"swap":83886080},"cpu":{"shares":262144,"quota":20000,"period":100000,"cpus":"0-1","mems":"0"}}"#,
+    r#"{"devices":[{"allow":false,"access":"rwm"}],"memory":{"limit":83886080,"swap":83886080},"cpu":{"shares":262144,"quota":20000,"period":100000,"cpus":"ALL","mems":"0"}}"#,
     r#"{"pids":{"limit":0}}"#,
     r#"{"memory":{"limit":-1}}"#,
     r#"{"memory":{"limit":67108864,"swap":67108864}}"#,
@@ -192,7 +196,7 @@ const STEPS: &[&str] = &[
     "--cpu-period 1000000 --cpu-quota 1000000",
     "--cpu-period 50000 --cpu-quota -1",
     "--cpu-quota 25000 --cpu-period 100000",
-    "--cpu-share 262144 --cpuset-cpus 1 --cpuset-mems 0",
+    "--cpu-share 262144 --cpuset-cpus 0 --cpuset-mems 0",
     "--pids-limit 12",
     "--pids-limit -1",
 ];
@@ -209,10 +213,11 @@ fn every_file_has_what_runc_writes_for_the_same_update() {
     let theirs = Theirs::new(&mut b);
     let document = theirs.b.path().join("document");
     for step in STEPS {
+        let step = step.replace("ALL", &all_cpus());
         if step.starts_with('{') {
-            fs::write(&document, step).expect("write");
+            fs::write(&document, &step).expect("write");
             theirs.run(&["update", "--resources", "-"], Some(&document)).ok();
-            update_by(theirs.b, &serde_json::from_str(step).expect("JSON")).ok();
+            update_by(theirs.b, &serde_json::from_str(&step).expect("JSON")).ok();
         } else {
             let flags: Vec<_> = step.split(' ').collect();
             theirs.run(&[&["update"], flags.as_slice()].concat(), None).ok();

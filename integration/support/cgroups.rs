@@ -65,6 +65,11 @@ pub fn read(controller: &str, name: &str, file: &str) -> String {
     fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).trim_end().to_string()
 }
 
+/// As the kernel lists all that a cgroup may have.
+pub fn all_cpus() -> String {
+    read("cpuset", "", if is_unified() { "cpuset.cpus.effective" } else { "cpuset.cpus" })
+}
+
 /// Every setting below a container's cgroups: file to content.
 pub fn settings(name: &str) -> BTreeMap<String, String> {
     const MEASURED: [&str; 15] = [

@@ -1,7 +1,7 @@
 //! The verb update, for tests.
 #![allow(dead_code)] // each test program uses its part
 
-use crate::cgroups::{read, sleeping};
+use crate::cgroups::{all_cpus, read, sleeping};
 use crate::support::{Bundle, Outcome, finish};
 use serde_json::Value;
 use std::fs;
@@ -37,10 +37,10 @@ pub fn has(b: &Bundle, values: &[&str], why: &str) {
 
 const LIMITS: &str = r#"{
     "memory": { "limit": 67108864, "swap": 134217728, "reservation": 33554432 },
-    "cpu": { "shares": 512, "quota": 50000, "period": 100000, "cpus": "0-1", "mems": "0" },
+    "cpu": { "shares": 512, "quota": 50000, "period": 100000, "cpus": "ALL", "mems": "0" },
     "pids": { "limit": 77 }
 }"#;
 
 pub fn limits() -> Value {
-    serde_json::from_str(LIMITS).expect("JSON")
+    serde_json::from_str(&LIMITS.replace("ALL", &all_cpus())).expect("JSON")
 }

@@ -119,7 +119,7 @@ fn limits() -> (Value, Vec<[&'static str; 2]>, Vec<[&'static str; 3]>) {
     const MIB: u64 = 1 << 20;
     let mut limits = json!({
         "memory": { "limit": 128 * MIB, "reservation": 64 * MIB },
-        "cpu": { "shares": 512, "quota": 25000, "period": 50000, "cpus": "0-1", "mems": "0" },
+        "cpu": { "shares": 512, "quota": 25000, "period": 50000, "cpus": "0", "mems": "0" },
         "pids": { "limit": 77 },
     });
     if is_unified() {
@@ -135,7 +135,7 @@ fn limits() -> (Value, Vec<[&'static str; 2]>, Vec<[&'static str; 3]>) {
             ["CPUWeight", "59"],
             ["CPUQuotaPerSecUSec", "500ms"],
             ["CPUQuotaPeriodUSec", "50ms"],
-            ["AllowedCPUs", "0-1"],
+            ["AllowedCPUs", "0"],
             ["AllowedMemoryNodes", "0"],
             ["TasksMax", "77"],
             ["OOMPolicy", "kill"],
@@ -149,7 +149,7 @@ fn limits() -> (Value, Vec<[&'static str; 2]>, Vec<[&'static str; 3]>) {
             ["", "memory.oom.group", "1"],
             ["", "cpu.weight", "59"],
             ["", "cpu.max", "25000 50000"],
-            ["", "cpuset.cpus", "0-1"],
+            ["", "cpuset.cpus", "0"],
             ["", "cpuset.mems", "0"],
             ["", "pids.max", "77"],
         ];
@@ -168,7 +168,7 @@ fn limits() -> (Value, Vec<[&'static str; 2]>, Vec<[&'static str; 3]>) {
         ["cpu", "cpu.shares", "512"],
         ["cpu", "cpu.cfs_quota_us", "25000"],
         ["cpu", "cpu.cfs_period_us", "50000"],
-        ["cpuset", "cpuset.cpus", "0-1"],
+        ["cpuset", "cpuset.cpus", "0"],
         ["cpuset", "cpuset.mems", "0"],
         ["pids", "pids.max", "77"],
     ];

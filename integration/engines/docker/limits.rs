@@ -139,7 +139,7 @@ fn update(e: &Engine) {
     let options =
         ["update", "--memory", "128m", "--memory-swap", "256m", "--cpus", "0.5", "--pids-limit", "33"];
     c.verb(
-        &[&options[..], &["--cpu-shares", "77", "--cpuset-cpus", "1", "--memory-reservation", "16m"]]
+        &[&options[..], &["--cpu-shares", "77", "--cpuset-cpus", "0", "--memory-reservation", "16m"]]
             .concat(),
     )
     .ok();
@@ -149,7 +149,7 @@ fn update(e: &Engine) {
         ("memory", "memory.soft_limit_in_bytes", "16777216"),
         ("cpu", "cpu.cfs_quota_us", "50000"),
         ("cpu", "cpu.shares", "77"),
-        ("cpuset", "cpuset.cpus", "1"),
+        ("cpuset", "cpuset.cpus", "0"),
         ("pids", "pids.max", "33"),
     ] {
         assert_eq!(c.cgroup(e, controller, file), value, "{file}");
