@@ -169,8 +169,8 @@ fn in_a_terminal(e: &Engine, args: &[&str]) -> String {
     finish(c.stdin(reader)).ok().stdout.replace('\r', "")
 }
 
-/// podman sets the size once the process runs.
-const SIZE: &str = "tty; until [ \"$(stty size)\" = '33 77' ]; do sleep 0.05; done; stty size; test -t 0 && test -t 2; echo $?";
+/// podman sets the size once the process runs; without one, stty complains.
+const SIZE: &str = "tty; until [ \"$(stty size 2>/dev/null)\" = '33 77' ]; do sleep 0.05; done; stty size; test -t 0 && test -t 2; echo $?";
 
 fn terminal(e: &Engine) {
     let script = format!("{SIZE}; stat -c %t:%T /dev/console; echo $TERM");
