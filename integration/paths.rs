@@ -417,6 +417,12 @@ fn an_overlay_description_becomes_the_rootfs() {
     fs::write(at("middle/top"), "above\n").unwrap();
     let overlay = json!({ "lower": [at("middle"), at("base")], "upper": at("upper"), "work": at("work") });
     fs::write(b.path().join("overlay.json"), overlay.to_string()).unwrap();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let numbers: Vec<u32> = release.split(['.', '-']).map_while(|n| n.parse().ok()).collect();
+    if numbers < vec![6, 8] {
+        b.run().fails("overlay.json: needs overlayfs to take layers one by one, which Linux 6.8 does");
+        return b.is_clean();
+    }
     let out = b.run().ok().stdout;
     assert_eq!(out, "above\nbin\ndev\netc\nproc\nroot\nsys\ntmp\ntop\nwritten\n");
     assert_eq!(fs::read_to_string(at("upper/written")).unwrap(), "new\n");
@@ -444,7 +450,8 @@ fn covers_are_placed_where_proc_was_renamed_to() {
     finish(c.current_dir(b.path())).ok();
     finish(Command::new("sh").args(["-c", swap]).current_dir(b.path())).ok();
     assert_eq!(looks(&b), undisturbed);
-    assert!(undisturbed.starts_with(|c: char| c > '4'), "{undisturbed}");
+    let covers = undisturbed.lines().next().and_then(|n| n.parse::<u32>().ok());
+    assert!(covers.is_some_and(|n| n > 4), "{undisturbed}");
 }
 
 /// Nor is another mount led onto it.

@@ -30,6 +30,21 @@ pub fn is_plain(path: &[u8]) -> bool {
     path.len() < 256 && !path.contains(&b'\\')
 }
 
+/// Whether overlayfs takes its layers one by one, as `lowerdir+`: Linux 6.8 does. Older kernels cannot be asked: some
+/// take the option and refuse the mount.
+pub fn appends_lowers() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    is_at_least(&release, (6, 8))
+}
+
+/// What is said without it.
+pub const NEEDS_APPENDING: &str = "needs overlayfs to take layers one by one, which Linux 6.8 does";
+
+fn is_at_least(release: &str, (major, minor): (u32, u32)) -> bool {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|p| p.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// A bundle, opened.
 pub struct Bundle {
     /// Absolute.
@@ -82,6 +97,10 @@ impl Bundle {
         let root = config.root.as_ref().and_then(|r| r.path.as_deref()).unwrap_or("rootfs");
         if fs::read_dir(path.join(root)).is_ok_and(|mut d| d.next().is_some()) {
             return Ok(None);
+        }
+        if !appends_lowers() {
+            let error = Error::unsupported(file.to_string_lossy(), NEEDS_APPENDING);
+            return Err(error.hint("orlop imgtool mount can mount them"));
         }
         serde_json::from_slice(&text)
             .map(Some)
@@ -167,6 +186,20 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], at: &str) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        for (release, want) in [
+            ("6.8.0-45-generic", true),
+            ("6.18", true),
+            ("7.0-rc1", true),
+            ("6.7.9", false),
+            ("5.10.0", false),
+            ("", false),
+        ] {
+            assert_eq!(is_at_least(release, (6, 8)), want, "{release}");
+        }
+    }
 
     #[test]
     fn a_wrong_type_is_named_with_its_property() {

@@ -8,7 +8,7 @@ use super::stack::Stack;
 use super::store::{Store, remove_path};
 use super::view::{View, at as look};
 use super::{manifest, overlay, user, view};
-use crate::bundle::Overlay;
+use crate::bundle::{NEEDS_APPENDING, Overlay, appends_lowers};
 use crate::config::{Config, Mount};
 use crate::error::{Error, Kind, Result};
 use crate::plan::UNSAFE_ANNOTATIONS;
@@ -28,9 +28,8 @@ pub struct Order<'a> {
 
 /// Makes a bundle at a path where there is nothing, or an empty directory.
 pub fn unpack(store: &Store, order: &Order) -> Result<()> {
-    if !order.mount && !overlay::appends_lowers() {
-        let what = "needs overlayfs to take layers one by one, which Linux 6.8 does";
-        return Err(Error::unsupported("--no-mount", what).hint("leave it out"));
+    if !order.mount && !appends_lowers() {
+        return Err(Error::unsupported("--no-mount", NEEDS_APPENDING).hint("leave it out"));
     }
     let (_, digest) = store.find(order.image)?;
     let (config, diff_ids) = load(store, &digest)?;

@@ -1,6 +1,6 @@
 //! The overlay mount of a bundle.
 
-use crate::bundle::{Overlay, is_plain};
+use crate::bundle::{Overlay, appends_lowers, is_plain};
 use crate::error::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -89,18 +89,6 @@ fn log(fs: &OwnedFd) -> Vec<String> {
     out
 }
 
-/// Whether overlayfs takes its layers one by one, as `lowerdir+`: Linux 6.8 does. Older kernels cannot be asked: some
-/// take the option and refuse the mount.
-pub fn appends_lowers() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    is_at_least(&release, (6, 8))
-}
-
-fn is_at_least(release: &str, (major, minor): (u32, u32)) -> bool {
-    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|p| p.parse::<u32>().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
-}
-
 fn refused(fs: &OwnedFd, at: &str, call: &str, e: Errno) -> Error {
     let error = Error::os(at, call, e.raw_os_error());
     match &log(fs)[..] {
@@ -172,20 +160,6 @@ pub fn unmount(target: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use std::path::PathBuf;
-
-    #[test]
-    fn releases_are_compared_as_numbers() {
-        for (release, want) in [
-            ("6.8.0-45-generic", true),
-            ("6.18", true),
-            ("7.0-rc1", true),
-            ("6.7.9", false),
-            ("5.10.0", false),
-            ("", false),
-        ] {
-            assert_eq!(is_at_least(release, (6, 8)), want, "{release}");
-        }
-    }
 
     /// Both ways to mount give the same tree, for more layers than a page has room for their names.
     #[test]
