@@ -76,7 +76,7 @@ fn run_stays_within_its_system_calls_and_makes_one_process() {
     needs_program!("strace");
     let b = bundle(&["/nothing"]);
     b.write();
-    within("run", &b.making("run"), 409, 2);
+    within("run", &b.making("run"), 408, 2);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn verbs_of_a_container_stay_within_their_system_calls() {
     needs_program!("strace");
     let b = bundle(&["sleep", "1000"]);
     b.create().ok(); // not by strace, which would wait for init
-    within("start", &b.orlop(["start", &b.id]), 64, 1);
+    within("start", &b.orlop(["start", &b.id]), 60, 1);
     within("state", &b.orlop(["state", &b.id]), 38, 1);
     within("exec", &b.orlop(["exec", &b.id, "/nothing"]), 210, 3); // the one in the middle joins the namespaces
     within("kill", &b.orlop(["kill", &b.id, "KILL"]), 52, 1);

@@ -105,16 +105,16 @@ fn open_tree(
     }
     let tree =
         mount::clone_tree_of(path, recursive, nofollow).map_err(os(at, format!("open_tree {shown:?}")))?;
-    relate(at, path, &tree, propagation)?;
+    relate(at, path, &tree, (Attr::default(), propagation))?;
     Ok(tree)
 }
 
 /// How a copy relates to the mount at `path`: its own would be one with it, and a mount in the container one on the host.
-fn relate(at: &str, path: &CStr, tree: &OwnedFd, propagation: u64) -> Result<()> {
-    if propagation == 0 {
+fn relate(at: &str, path: &CStr, tree: &OwnedFd, (attr, propagation): (Attr, u64)) -> Result<()> {
+    if attr.is_empty() && propagation == 0 {
         return Ok(());
     }
-    match mount::set_attr_detached(tree, Attr::default(), propagation, true) {
+    match mount::set_attr_detached(tree, attr, propagation, true) {
         Err(Errno::ENOSYS) => Ok(()), // init sets it on what is attached
         other => other.map_err(os(at, format!("mount_setattr of the copy of {:?}", path.to_string_lossy()))),
     }
@@ -124,12 +124,12 @@ fn relate(at: &str, path: &CStr, tree: &OwnedFd, propagation: u64) -> Result<()>
 pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Result<()> {
     for (slot, open) in plan.opens.iter().enumerate() {
         let fd = match &open.what {
-            OpenWhat::LateTree { path, own, propagation } => {
+            OpenWhat::LateTree { path, own, attr, propagation } => {
                 if plan.cgroup.unit.is_some() {
                     // systemd takes it as it is, once there is a process; without a right to make it, `own` is left
                     let _ = std::fs::create_dir_all(OsStr::from_bytes(path.to_bytes()));
                 }
-                late_tree(&open.at, path, own.as_deref(), *propagation)?
+                late_tree(&open.at, path, own.as_deref(), (*attr, *propagation))?
             }
             OpenWhat::State { .. } => fd::memfd(c"state").map_err(os(&open.at, "memfd_create"))?,
             OpenWhat::Gate => fifo(&container.file("gate"))?,
@@ -142,11 +142,9 @@ pub fn open_late(plan: &Plan, container: &Container, slots: &mut Slots) -> Resul
 }
 
 /// A copy of the mount at the container's cgroup or, as long as there is none, at our own.
-fn late_tree(at: &str, path: &CStr, own: Option<&CStr>, propagation: u64) -> Result<OwnedFd> {
-    if propagation != 0 {
-        if let Ok(tree) = mount::copy_tree(path, (false, false), Attr::default(), propagation) {
-            return Ok(tree);
-        }
+fn late_tree(at: &str, path: &CStr, own: Option<&CStr>, change: (Attr, u64)) -> Result<OwnedFd> {
+    if let Ok(tree) = mount::copy_tree(path, (false, false), change.0, change.1) {
+        return Ok(tree);
     }
     let tree = mount::clone_tree(path, false)
         .or_else(|e| match own {
@@ -154,7 +152,7 @@ fn late_tree(at: &str, path: &CStr, own: Option<&CStr>, propagation: u64) -> Res
             _ => Err(e),
         })
         .map_err(os(at, format!("open_tree {:?}", path.to_string_lossy())))?;
-    relate(at, path, &tree, propagation)?;
+    relate(at, path, &tree, change)?;
     Ok(tree)
 }
 

@@ -5,6 +5,7 @@ use super::{Done, During, Fault, mount::is_directory};
 use crate::plan::mounts::options::{ATIME, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::plan::step::Attr;
 use crate::sys::{Errno, mount};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Attributes, propagation, and whether for all below as well.
@@ -53,6 +54,16 @@ impl Detached {
             let odd = errno == Errno::EINVAL && is_directory(&self.fd)? != is_directory(&to)?;
             return Err(Fault { call, errno: if odd { Errno::ENOTDIR } else { errno } });
         }
+        self.attached()
+    }
+
+    /// As [`Detached::attach`], onto a name in our working directory, which nobody else can write to.
+    pub fn attach_here(self, name: &CStr, call: &'static str) -> Done<OwnedFd> {
+        mount::attach_path(&self.fd, name).during(call)?;
+        self.attached()
+    }
+
+    fn attached(self) -> Done<OwnedFd> {
         for (attr, propagation, recursive) in self.waiting.into_iter().flatten() {
             set(&self.fd, attr, propagation, recursive)?;
         }

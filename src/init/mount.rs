@@ -251,8 +251,8 @@ impl<'a> Init<'a> {
         Ok(new)
     }
 
-    /// A tmpfs with a directory for each hierarchy, as systemd lays them out on v1 hosts. The superblock of a hierarchy is
-    /// the host's: mount(2) makes the mount alone read-only.
+    /// A tmpfs with a directory for each hierarchy, as systemd lays them out on v1 hosts. Nobody else can write to it yet.
+    /// Trees have their attributes, unless the kernel is too old for that.
     fn mount_cgroup_v1(
         &mut self,
         m: &'a Mount,
@@ -267,20 +267,20 @@ impl<'a> Init<'a> {
         self.leave(context);
         self.leave(point.fd);
         path::enter(top.as_fd()).during("fchdir to the tmpfs")?; // we leave it with the pivot
-        let attr = flags | if read_only { RDONLY } else { 0 };
+        let attr = Attr { set: flags | if read_only { RDONLY } else { 0 }, clear: 0 };
         for h in list {
             path::mkdir(&top, &h.name, 0o755).during("mkdirat")?;
             let Some(slot) = h.bind else {
-                mount::mount_new(c"cgroup", c"cgroup", &h.name, attr, &h.options).during("mount cgroup")?;
+                mount::mount_new(c"cgroup", c"cgroup", &h.name, attr.set, &h.options)
+                    .during("mount cgroup")?;
                 continue;
             };
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let place = path::open(&top, &h.name, flags, 0, path::NO_LINKS).during("openat2")?;
             let mut own = self.tree(&Tree::Slot(slot))?;
-            own.set(Attr { set: attr, clear: 0 }, 0, false)?;
-            let own = own.attach(&place, "move_mount")?;
+            if !self.unset.is_empty() {
+                own.set(attr, 0, false)?;
+            }
+            let own = own.attach_here(&h.name, "move_mount")?;
             self.leave(own);
-            self.leave(place);
         }
         for (name, to) in links {
             path::symlink(to, &top, name).during("symlinkat")?;

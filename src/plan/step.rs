@@ -27,7 +27,7 @@ pub enum OpenWhat {
     MappedTree { path: CString, recursive: bool, propagation: u64, maps: Maps, deep: bool },
     /// The same for what exists only once the container is on record: its cgroup, with the one it stays in when it
     /// could have none as `own`, or the directory of its notify socket.
-    LateTree { path: CString, own: Option<CString>, propagation: u64 },
+    LateTree { path: CString, own: Option<CString>, attr: Attr, propagation: u64 },
     /// A namespace file; `kind` is its CLONE_NEW* flag, checked by NS_GET_NSTYPE.
     Namespace { path: CString, kind: i32 },
     /// exec: a pidfd of the container's init, by which setns(2) joins all of its namespaces at once.

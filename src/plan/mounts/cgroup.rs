@@ -1,11 +1,11 @@
 //! The type `cgroup`: the host's hierarchies as the container may see them.
 
 use super::Entry;
-use super::options::{Options, RDONLY};
+use super::options::{NODEV, NOEXEC, NOSUID, Options, RDONLY};
 use crate::error::Result;
 use crate::plan::cgroup::{Hierarchy, Who};
 use crate::plan::spawn::NEWCGROUP;
-use crate::plan::step::{CgroupV1Mount, MountWhat, Open, OpenWhat, Slot, Tree};
+use crate::plan::step::{Attr, CgroupV1Mount, MountWhat, Open, OpenWhat, Slot, Tree};
 use crate::plan::{Draft, cstring};
 use std::ffi::CString;
 
@@ -39,7 +39,7 @@ pub fn plan(d: &mut Draft, e: &Entry, o: &mut Options, path: &str) -> Result<Mou
         }
         Some(v2) if hierarchies.v1.is_empty() => {
             let (mount, own) = (v2.mount.clone(), v2.own.clone());
-            Ok(MountWhat::Bind(Tree::Slot(tree(d, e, &mount, path, &own)?)))
+            Ok(MountWhat::Bind(Tree::Slot(tree(d, e, Attr::default(), (&mount, path, &own))?)))
         }
         _ => v1(d, e, o, path, own),
     }
@@ -51,6 +51,8 @@ fn v1(d: &mut Draft, e: &Entry, o: &Options, path: &str, own: bool) -> Result<Mo
         d.warn(&e.at, format!("{key:?} means nothing to cgroup v1 mounts, left out"));
     }
     let (mut mounts, mut links) = (Vec::new(), Vec::new());
+    // The superblock of a hierarchy is the host's: the mount alone is read-only.
+    let attr = Attr { set: NOSUID | NODEV | NOEXEC | o.attr.set & RDONLY, clear: 0 };
     for h in d.host.cgroups.v1.clone() {
         let name = h.mount.rsplit('/').next().unwrap_or_default();
         let c_name = cstring(&e.at, name)?;
@@ -59,7 +61,7 @@ fn v1(d: &mut Draft, e: &Entry, o: &Options, path: &str, own: bool) -> Result<Mo
                 links.push((cstring(&e.at, c)?, c_name.clone()));
             }
         }
-        let bind = if own { None } else { Some(tree(d, e, &h.mount, path, &h.own)?) };
+        let bind = if own { None } else { Some(tree(d, e, attr, (&h.mount, path, &h.own))?) };
         mounts.push(CgroupV1Mount { name: c_name, bind, options: controllers(&e.at, &h)? });
     }
     Ok(MountWhat::CgroupV1 { hierarchies: mounts, links, read_only: o.attr.set & RDONLY != 0 })
@@ -67,10 +69,10 @@ fn v1(d: &mut Draft, e: &Entry, o: &Options, path: &str, own: bool) -> Result<Mo
 
 /// The container's own cgroup in one hierarchy. Who is not the host's root may be unable to make it: then it stays
 /// where we are.
-fn tree(d: &mut Draft, e: &Entry, mount: &str, path: &str, own: &str) -> Result<Slot> {
+fn tree(d: &mut Draft, e: &Entry, attr: Attr, (mount, path, own): (&str, &str, &str)) -> Result<Slot> {
     let own = (Who::of(d.host) != Who::Root).then(|| cstring(&e.at, &join(mount, own))).transpose()?;
     let (path, propagation) = (cstring(&e.at, &join(mount, path))?, super::inward(d));
-    let what = OpenWhat::LateTree { path, own, propagation };
+    let what = OpenWhat::LateTree { path, own, attr, propagation };
     Ok(d.open(Open { at: e.at.clone(), what }))
 }
 
@@ -138,11 +140,12 @@ mod tests {
 
     #[test]
     fn without_a_namespace_the_containers_own_cgroup_is_bound() {
+        let attr = Attr { set: RDONLY | NOSUID | NODEV | NOEXEC, clear: 0 };
         with(v1(), None).run(|d| {
             let m = super::super::plan(d, "/web").unwrap();
             assert_eq!(m.steps.len(), 1);
             let path = c"/sys/fs/cgroup/memory/web".to_owned();
-            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own: None, propagation: MS_SLAVE });
+            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own: None, attr, propagation: MS_SLAVE });
         });
         let nested = with(v1(), None).host(|h| {
             h.nested = true;
@@ -152,12 +155,13 @@ mod tests {
             super::super::plan(d, "/web").unwrap();
             let path = c"/sys/fs/cgroup/memory/web".to_owned();
             let own = Some(c"/sys/fs/cgroup/memory/user".to_owned());
-            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own, propagation: MS_SLAVE });
+            assert_eq!(d.opens[1].what, OpenWhat::LateTree { path, own, attr, propagation: MS_SLAVE });
         });
         with(vec![], unified("/sys/fs/cgroup")).run(|d| {
             super::super::plan(d, "/a/web").unwrap();
             let path = c"/sys/fs/cgroup/a/web".to_owned();
-            assert_eq!(d.opens[0].what, OpenWhat::LateTree { path, own: None, propagation: MS_SLAVE });
+            let attr = Attr::default();
+            assert_eq!(d.opens[0].what, OpenWhat::LateTree { path, own: None, attr, propagation: MS_SLAVE });
         });
     }
 

@@ -19,7 +19,7 @@ pub fn plan(d: &mut Draft) -> Result<Option<Step>> {
     let propagation = super::inward(d);
     let tree = match d.host.privileged {
         true => {
-            let what = OpenWhat::LateTree { path, own: None, propagation };
+            let what = OpenWhat::LateTree { path, own: None, attr: Attr::default(), propagation };
             Tree::Slot(d.open(Open { at: AT.into(), what }))
         }
         false => Tree::Path { path, recursive: false, nofollow: false, propagation },
