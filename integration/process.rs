@@ -609,6 +609,7 @@ fn nobody_has_the_copy_that_we_run_from_once_a_container_is_there() {
     let script = format!("stat -L -c %d:%i /proc/$PPID/fd/* > {} 2>&1; true", list.display());
     let b = b.set("/hooks/createRuntime", json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]));
     let mut run = b.making("run").spawn().unwrap();
+    support::until("the hook", || list.exists()); // by then the container is on record
     b.await_status("running");
     let mut exec = b.orlop(["exec", &b.id, "sh", "-c", "touch /dev/here; sleep 100"]).spawn().unwrap();
     let here = format!("/proc/{}/root/dev/here", b.state()["pid"]);
