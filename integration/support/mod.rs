@@ -463,10 +463,13 @@ impl Bundle {
         finish(c.arg(format!("{}-runc", self.id)).stdin(Stdio::null()))
     }
 
-    /// Waits until the container has this status.
+    /// Waits until the container is there and has this status.
     #[track_caller]
     pub fn await_status(&self, status: &str) {
-        until(&format!("status {status}"), || self.state()["status"] == status);
+        until(&format!("status {status}"), || {
+            let out = self.verb("state", &[]);
+            !out.stderr.contains("container does not exist") && out.ok().json()["status"] == status
+        });
     }
 }
 
