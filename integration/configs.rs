@@ -129,6 +129,8 @@ fn compare(name: &str, mut config: Value) -> Vec<String> {
         finish(Command::new("chown").args(["-hR", &format!("{host}:{host}")]).arg(b.path())).ok();
     }
     b.config = config;
+    // runc of that age leaves the caller's affinity as it is.
+    orlop::sys::cred::reset_affinity().expect("affinity");
     let host = host_namespaces();
     let theirs = b.run_by_runc();
     let ours = b.run();
