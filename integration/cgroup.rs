@@ -14,7 +14,7 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{Bundle, cgroups_named, finish, skip, unique, until};
+use support::{Bundle, ORLOP, cgroups_named, finish, skip, unique, until};
 
 #[test]
 fn limits_are_in_force_before_the_program_runs() {
@@ -265,6 +265,35 @@ fn what_the_container_made_below_goes_too() {
     }
     fs::write(dir("pids", &b.id).join("x/y/z/cgroup.procs"), b.state()["pid"].to_string()).unwrap();
     b.delete().ok();
+    assert_eq!(cgroups_named(&b.id), Vec::<PathBuf>::new());
+}
+
+/// A container that may make cgroups makes them as deep as it likes.
+#[test]
+fn cgroups_deeper_than_descriptors_reach_hide_no_process() {
+    needs_controllers!("pids", "freezer");
+    let b = Bundle::new().sh("sleep 1000 & exec sleep 1000").without_namespace("pid");
+    b.create().ok();
+    b.start().ok();
+    let init = b.state()["pid"].to_string();
+    let procs = || read("pids", &b.id, "cgroup.procs");
+    until("both are there", || procs().lines().count() == 2);
+    let child = procs().lines().find(|p| *p != init).unwrap().to_string();
+    let deep = |c: &str| (0..100).fold(dir(c, &b.id), |d, _| d.join("d"));
+    for c in ["pids", "freezer"] {
+        fs::create_dir_all(deep(c)).unwrap();
+        fs::write(deep(c).join("cgroup.procs"), &child).unwrap();
+    }
+    let few = |args: &[&str]| {
+        let mut c = Command::new("sh");
+        c.args(["-c", "ulimit -n 40; exec \"$@\"", "sh", ORLOP, "--root"]).arg(b.state_root()).args(args);
+        finish(c.stdin(Stdio::null())).ok()
+    };
+    let listed = few(&["ps", "--format", "json", &b.id]).json();
+    assert!(listed.as_array().unwrap().iter().any(|p| p.to_string() == child), "{listed}");
+    few(&["kill", &b.id, "KILL"]);
+    until("it is killed", || fs::read_to_string(deep("pids").join("cgroup.procs")).unwrap().is_empty());
+    few(&["delete", &b.id]);
     assert_eq!(cgroups_named(&b.id), Vec::<PathBuf>::new());
 }
 

@@ -1,7 +1,7 @@
 //! A new cgroup: directories, controllers, limits.
 
 use super::dir::{Dir, cstring, describe};
-use super::{Cgroup, Place, Recorded, prefix, v2};
+use super::{Cgroup, Place, Recorded, prefix, unlisted, v2};
 use crate::error::{Error, Kind, Result};
 use crate::plan::cgroup::{CgroupPlan, Need, V1, V2, Write};
 use crate::sys::{Errno, Sys, fd};
@@ -45,7 +45,7 @@ pub fn admit(plan: &CgroupPlan, recorded: &Recorded, pid: i32) -> Result<()> {
         };
         thawed(place, &dir)?;
         // It is in there already, unless systemd does not use this hierarchy.
-        if !dir.pids().contains(&pid) {
+        if !dir.pids().map_err(unlisted(place))?.contains(&pid) {
             let failed =
                 |e| Error::os(AT, format!("write \"{pid}\" to {}/cgroup.procs", place.name()), e as i32);
             dir.write("cgroup.procs", &pid.to_string()).map_err(failed)?;
@@ -234,7 +234,7 @@ fn undo(place: &Place) {
 /// config-linux.md#control-groups: not frozen, and, for a new container, empty.
 fn fit(place: &Place, dir: &Dir) -> Result<()> {
     if place.found == place.parts() {
-        let pids = dir.pids();
+        let pids = dir.pids().map_err(unlisted(place))?;
         if !pids.is_empty() {
             let what = format!("{} is not empty: {}", place.name(), describe(&pids));
             return Err(Error::new(Kind::WrongState, AT, what));

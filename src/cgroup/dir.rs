@@ -89,66 +89,133 @@ impl Dir {
         }
     }
 
-    /// This cgroup and all below it, deepest first. One that vanishes meanwhile is left out.
-    pub fn each(&self, visit: &mut dyn FnMut(&Dir)) {
-        for name in self.names(true).unwrap_or_default() {
-            if let Ok(below) = self.sub(&name) {
-                below.each(visit);
-            }
-        }
-        visit(self);
+    /// Visits this cgroup and all below it, deepest first; one that vanishes meanwhile is left out. Nothing else stops
+    /// the rest: the first error is told at the end.
+    pub fn each(&self, visit: &mut dyn FnMut(&Dir) -> Sys) -> Sys {
+        self.walk(&mut Pass { enter: &mut |_, _| true, visit, leave: &mut |_, _| {} })
     }
 
-    /// Processes in it and below, without those that this pid namespace does not see.
-    pub fn pids(&self) -> BTreeSet<i32> {
-        let mut pids = BTreeSet::new();
+    /// With two descriptors and no recursion: a container that may make cgroups makes them as deep as it likes.
+    fn walk(&self, pass: &mut Pass) -> Sys {
+        let (mut first, mut above) = (Ok(()), Vec::<Above>::new());
+        let mut keep = |done: Sys| match done {
+            Err(e) if !matches!(e, Errno::ENOENT | Errno::ENODEV) => first = first.and(Err(e)),
+            _ => {}
+        };
+        let names = |dir: &Dir, keep: &mut dyn FnMut(Sys)| dir.names(true).map_err(|e| keep(Err(e)));
+        let mut left = names(self, &mut keep).unwrap_or_default();
+        let mut below: Option<Dir> = None; // where we are, unless that is `self`
+        loop {
+            let here = below.as_ref().unwrap_or(self);
+            let Some(name) = left.pop() else {
+                keep((pass.visit)(here));
+                let Some(back) = above.pop() else { return first };
+                below = match (&below, back.id) {
+                    (Some(here), Some(id)) => Some(here.above(id)?),
+                    _ => None,
+                };
+                left = back.left;
+                (pass.leave)(below.as_ref().unwrap_or(self), &back.name);
+                continue;
+            };
+            if !(pass.enter)(here, &name) {
+                continue;
+            }
+            match here.sub(&name).and_then(|dir| Ok((dir, below.as_ref().map(Dir::id).transpose()?))) {
+                Ok((dir, id)) => {
+                    let next = names(&dir, &mut keep).unwrap_or_default();
+                    above.push(Above { id, name, left: std::mem::replace(&mut left, next) });
+                    below = Some(dir);
+                }
+                Err(e) => keep(Err(e)),
+            }
+        }
+    }
+
+    fn id(&self) -> Sys<(u64, u64)> {
+        fd::stat(&self.0).map(|st| (st.st_dev, st.st_ino))
+    }
+
+    /// The cgroup above, which must be the one that we came from: ESTALE else. In cgroupfs none moves to another, and
+    /// one that was removed still has it.
+    fn above(&self, id: (u64, u64)) -> Sys<Dir> {
+        let dir = self.sub(c"..")?;
+        if dir.id()? == id { Ok(dir) } else { Err(Errno::ESTALE) }
+    }
+
+    /// Processes in it and below, without those that this pid namespace does not see. They are added to `pids`, also
+    /// when an error keeps others from being found.
+    fn add_pids(&self, pids: &mut BTreeSet<i32>) -> Sys {
         self.each(&mut |d| {
             let text = match d.read("cgroup.procs") {
                 Err(Errno::EOPNOTSUPP) => d.read("cgroup.threads"), // a threaded cgroup
                 other => other,
-            };
-            pids.extend(
-                text.unwrap_or_default().lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0),
-            );
-        });
-        pids
+            }?;
+            pids.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0));
+            Ok(())
+        })
+    }
+
+    /// Every process in it and below.
+    pub fn pids(&self) -> Sys<BTreeSet<i32>> {
+        let mut pids = BTreeSet::new();
+        self.add_pids(&mut pids).map(|()| pids)
     }
 
     /// Signals every process, those forked meanwhile too, until a pass finds no new one. A pid is signalled only if it
     /// was in the cgroup after its descriptor was opened: it cannot have become another process.
-    pub fn signal(&self, signal: i32) {
+    pub fn signal(&self, signal: i32) -> Sys {
         let mut done = BTreeSet::new();
+        let mut all = Ok(());
         for _ in 0..32 {
-            let new: Vec<i32> = self.pids().into_iter().filter(|p| !done.contains(p)).collect();
+            let mut new = BTreeSet::new();
+            all = self.add_pids(&mut new);
+            let new: Vec<i32> = new.into_iter().filter(|p| !done.contains(p)).collect();
             if new.is_empty() {
-                return;
+                break;
             }
             for batch in new.chunks(BATCH) {
                 let open: Vec<_> = batch.iter().filter_map(|p| Some((*p, clone::pidfd(*p).ok()?))).collect();
-                let still = self.pids();
+                let mut still = BTreeSet::new();
+                let _ = self.add_pids(&mut still); // the next pass says what cannot be found
                 for (pid, pidfd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
                     let _ = clone::signal(pidfd, signal); // gone already is as good
                     done.insert(*pid);
                 }
             }
         }
+        all
     }
 
-    /// Removes every cgroup below, deepest first, and says whether none is left.
-    pub fn clear(&self) -> Sys<bool> {
-        let mut clear = true;
-        for name in self.names(true)? {
-            match self.unmake(&name) {
-                Ok(()) | Err(Errno::ENOENT) => continue,
-                Err(_) => {}
-            }
-            if let Ok(below) = self.sub(&name) {
-                let _ = below.clear(); // what stays is seen next
-            }
-            clear &= matches!(self.unmake(&name), Ok(()) | Err(Errno::ENOENT));
-        }
-        Ok(clear)
+    /// Removes every cgroup below that can be, deepest first.
+    pub fn clear(&self) -> Sys {
+        self.walk(&mut Pass {
+            enter: &mut |above, name| !matches!(above.unmake(name), Ok(()) | Err(Errno::ENOENT)),
+            visit: &mut |_| Ok(()),
+            leave: &mut |above, name| {
+                let _ = above.unmake(name); // what stays keeps the one above, and the caller's rmdir from success
+            },
+        })
     }
+}
+
+/// What a walk does.
+struct Pass<'a> {
+    /// Whether to look into the cgroup of this name.
+    enter: &'a mut dyn FnMut(&Dir, &CStr) -> bool,
+    visit: &'a mut dyn FnMut(&Dir) -> Sys,
+    /// After all of the cgroup of this name.
+    leave: &'a mut dyn FnMut(&Dir, &CStr),
+}
+
+/// A cgroup that a walk goes back to.
+struct Above {
+    /// `None` of the one where it began, which stays open.
+    id: Option<(u64, u64)>,
+    /// The one below that it is in meanwhile.
+    name: CString,
+    /// Others below.
+    left: Vec<CString>,
 }
 
 /// `12 (sh), 14 (sleep)`: for errors.
@@ -166,4 +233,57 @@ pub fn describe(pids: &BTreeSet<i32>) -> String {
         words.push(format!("{} more", pids.len() - SHOWN));
     }
     words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_walk_goes_as_deep_as_it_gets_and_never_out_of_the_tree() {
+        let root = std::env::temp_dir().join(format!("orlop-walk-{}", std::process::id()));
+        let tree = |path: &str| root.join("tree").join(path);
+        let _ = fs::remove_dir_all(&root);
+        for path in ["a/b/c/d", "a/e", "f"] {
+            fs::create_dir_all(tree(path)).unwrap();
+        }
+        fs::create_dir_all(root.join("out/side")).unwrap();
+        let top = Dir::open(tree("").to_str().unwrap()).unwrap();
+        let inode = |path: &str| std::os::unix::fs::MetadataExt::ino(&fs::metadata(tree(path)).unwrap());
+        let all: BTreeSet<_> = ["", "a", "a/b", "a/b/c", "a/b/c/d", "a/e", "f"].map(inode).into();
+        let (b, deepest) = (tree("a/b"), inode("a/b/c/d"));
+
+        let mut seen = Vec::new();
+        top.each(&mut |d| Ok(seen.push(d.id()?.1))).unwrap();
+        assert_eq!((seen.len(), seen.last()), (7, Some(&inode(""))));
+        assert_eq!(seen.iter().copied().collect::<BTreeSet<_>>(), all);
+
+        let mut seen = BTreeSet::new();
+        let moved = top.each(&mut |d| {
+            if d.id()?.1 == deepest {
+                fs::rename(&b, root.join("out/b")).unwrap();
+            }
+            seen.insert(d.id()?.1);
+            Ok(())
+        });
+        assert_eq!(moved, Err(Errno::ESTALE));
+        assert!(seen.is_subset(&all) && seen.len() >= 3, "{seen:?}");
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn an_error_keeps_no_other_cgroup_from_a_visit() {
+        let root = std::env::temp_dir().join(format!("orlop-visit-{}", std::process::id()));
+        for path in ["a", "b", "c"] {
+            fs::create_dir_all(root.join(path)).unwrap();
+        }
+        let mut count = 0;
+        let done = Dir::open(root.to_str().unwrap()).unwrap().each(&mut |_| {
+            count += 1;
+            Err(if count == 1 { Errno::ENODEV } else { Errno::EMFILE })
+        });
+        assert_eq!((count, done), (4, Err(Errno::EMFILE)));
+        fs::remove_dir_all(&root).unwrap();
+    }
 }

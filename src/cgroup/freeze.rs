@@ -1,8 +1,8 @@
 //! Freezing: pause and resume, and the killing of what may be frozen or fork meanwhile.
 
 use super::dir::Dir;
-use super::{Cgroup, Place, SIGKILL};
-use crate::error::{Error, Kind, Result};
+use super::{Cgroup, Place, SIGKILL, unlisted};
+use crate::error::{Error, Kind, Result, os};
 use crate::sys::{Errno, Sys};
 use std::time::{Duration, Instant};
 
@@ -137,14 +137,9 @@ impl Cgroup {
     pub fn thaw(&self) -> Result<()> {
         for f in self.freezers()? {
             let (file, value) = (f.file(), f.value(false));
-            let mut failed = None;
-            f.dir.each(&mut |d| match d.write(file, value) {
-                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
-                Err(e) => failed = Some(e),
-            });
-            if let Some(e) = failed {
-                return Err(Error::os(f.place.name(), format!("write {value:?} to {file}"), e as i32));
-            }
+            f.dir
+                .each(&mut |d| d.write(file, value))
+                .map_err(os(f.place.name(), format!("write {value:?} to {file}, there or below")))?;
         }
         Ok(())
     }
@@ -153,18 +148,18 @@ impl Cgroup {
     pub fn kill_all(&self, signal: i32) -> Result<()> {
         let v2 = self.places.iter().find(|p| p.v2).and_then(|p| p.open().ok());
         let at_once = signal == SIGKILL && v2.is_some_and(|d| d.write("cgroup.kill", "1").is_ok()); // since 5.14
-        let Some((place, dir)) = self.lister() else { return Ok(()) };
+        let Some((place, dir)) = self.lister()? else { return Ok(()) };
         // Only for SIGKILL: whoever ends us meanwhile must not leave a living container frozen.
         if signal != SIGKILL || at_once {
-            dir.signal(signal);
-            return Ok(());
+            return dir.signal(signal).map_err(unlisted(place));
         }
         let freezer = Freezer { place, dir };
         // Best effort: a process that does not freeze is signalled all the same.
         if (place.v2 || place.freezer) && freezer.set(true).is_ok() {
             freezer.becomes(true, BRIEF);
         }
-        freezer.dir.signal(SIGKILL);
-        self.thaw()
+        let signalled = freezer.dir.signal(SIGKILL).map_err(unlisted(place));
+        self.thaw()?; // what was signalled is to die, whatever else could not be
+        signalled
     }
 }

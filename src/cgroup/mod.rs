@@ -16,7 +16,7 @@ pub use oom::Oom;
 pub use probe::{mount_of, probe, unescape};
 pub use stats::Stats;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, os};
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::cgroup::systemd as plan;
 use crate::sys::{Errno, Sys, fd};
@@ -147,7 +147,8 @@ impl Cgroup {
     /// A process more, for which the caller's own right may not do: a user's, from outside of what systemd delegated
     /// to it.
     pub fn join_unit(&self, pid: i32) -> Result<()> {
-        let there = self.places.iter().any(|p| p.managed && p.open().is_ok_and(|d| d.pids().contains(&pid)));
+        let holds = |d: Dir| d.pids().is_ok_and(|pids| pids.contains(&pid));
+        let there = self.places.iter().any(|p| p.managed && p.open().is_ok_and(holds));
         match &self.unit {
             Some(unit) if !there => Systemd::connect(&unit.address, unit.user)?.attach(&unit.name, pid),
             _ => Ok(()),
@@ -206,22 +207,28 @@ impl Cgroup {
     }
 
     /// A process is in it or below.
-    pub fn populated(&self) -> bool {
+    pub fn populated(&self) -> Result<bool> {
         let v2 = self.places.iter().find(|p| p.v2).and_then(|p| p.open().ok());
-        v2.is_some_and(|d| d.has_line("cgroup.events", "populated 1"))
-            || self.lister().is_some_and(|(_, d)| !d.pids().is_empty())
+        if v2.is_some_and(|d| d.has_line("cgroup.events", "populated 1")) {
+            return Ok(true);
+        }
+        Ok(self.pids()?.is_some_and(|pids| !pids.is_empty()))
     }
 
     /// Every process in it and below; `None` when there is no cgroup.
-    pub fn pids(&self) -> Option<BTreeSet<i32>> {
-        Some(self.lister()?.1.pids())
+    pub fn pids(&self) -> Result<Option<BTreeSet<i32>>> {
+        self.lister()?.map(|(place, dir)| dir.pids().map_err(unlisted(place))).transpose()
     }
 
     /// The hierarchy in which processes are looked up, and frozen while they are; another, when it is gone from there.
-    fn lister(&self) -> Option<(&Place, Dir)> {
+    fn lister(&self) -> Result<Option<(&Place, Dir)>> {
         let mut places: Vec<_> = self.places.iter().collect();
         places.sort_by_key(|p| (!p.freezer, p.v2));
-        places.into_iter().find_map(|p| Some((p, p.open().ok()?)))
+        let open = |p| match Place::open(p) {
+            Err(Errno::ENOENT) => None,
+            other => Some(other.map(|dir| (p, dir)).map_err(os(p.name(), "open"))),
+        };
+        places.into_iter().find_map(open).transpose()
     }
 
     /// Removes it, with what the container made below it and the parents that we made; waits so long for processes to
@@ -285,7 +292,10 @@ impl Place {
         let path = cstring(&self.path).map_err(failed)?;
         if self.found == self.parts() {
             return match mount.sub(&path) {
-                Ok(dir) if ours => Ok(dir.clear().map_err(failed)? && dir.pids().is_empty()),
+                Ok(dir) if ours => {
+                    let _ = dir.clear(); // what stays has a process, or is another's
+                    Ok(dir.pids().map_err(unlisted(self))?.is_empty())
+                }
                 _ => Ok(true),
             };
         }
@@ -317,9 +327,14 @@ impl Place {
     }
 }
 
+/// The error of a search for processes.
+fn unlisted(place: &Place) -> impl FnOnce(Errno) -> Error {
+    os(place.name(), "look for its processes")
+}
+
 fn still_busy(place: &Place, patience: Duration) -> Error {
     let dir = place.open();
-    let pids = dir.as_ref().map(Dir::pids).unwrap_or_default();
+    let pids = dir.as_ref().ok().and_then(|d| d.pids().ok()).unwrap_or_default();
     let what = match pids.is_empty() {
         true => format!("is still in use after {} ms", patience.as_millis()),
         false => format!(

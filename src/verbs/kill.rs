@@ -14,7 +14,7 @@ pub fn kill(root: &StateRoot, id: &str, signal: &str, all: bool) -> Result<()> {
     }
     // Without a pid namespace of its own the kernel does not end the rest with init; without a cgroup there is only
     // init.
-    if (all || (signal == libc::SIGKILL && !c.record.private_pids)) && c.cgroup().populated() {
+    if (all || (signal == libc::SIGKILL && !c.record.private_pids)) && c.cgroup().populated()? {
         c.cgroup().kill_all(signal)?;
     } else if all && status == Status::Stopped {
         return Ok(());

@@ -18,7 +18,7 @@ pub fn ps(root: &StateRoot, args: &liboci_cli::Ps) -> Result<()> {
 /// Those of its cgroup and below; none when it is stopped. A cgroup without its init is not its own: one that an
 /// ordinary user could not make may have been made since for another container of the same name.
 fn pids(c: &Container) -> Result<BTreeSet<i32>> {
-    let there = c.cgroup().pids();
+    let there = c.cgroup().pids()?;
     let init = c.init().map(|(init, _)| init).filter(|init| init.is_alive());
     match (there, init) {
         (Some(pids), init) if init.is_none_or(|i| pids.contains(&i.pid)) => Ok(pids),
