@@ -347,6 +347,27 @@ fn a_cgroup_that_others_use_is_refused_and_left_alone() {
     assert!(!cold.0.join("below").exists());
 }
 
+/// runtime.md#delete: what create did not make must not be deleted, and who made what is in there is not known.
+#[test]
+fn what_is_in_a_cgroup_that_was_there_before_stays_with_it() {
+    needs_controllers!("pids", "freezer", "memory");
+    let name = format!("orlop-test-{}", unique());
+    let all = |below: &str| ["pids", "freezer", "memory"].map(|c| Own::new(c, &format!("{name}{below}")));
+    let (_whole, mine) = (all(""), all("/mine"));
+    let b = sleeping().set("/linux/cgroupsPath", json!(format!("/{name}")));
+    b.create().ok();
+    b.start().ok();
+    let later = all("/later");
+    for own in &later {
+        fs::write(own.0.join("cgroup.procs"), b.state()["pid"].to_string()).unwrap();
+    }
+    b.delete().ok();
+    for own in mine.iter().chain(&later) {
+        let procs = fs::read_to_string(own.0.join("cgroup.procs"));
+        assert_eq!(procs.expect("it stays"), "", "{:?}", own.0);
+    }
+}
+
 #[test]
 fn two_containers_do_not_share_a_cgroup() {
     needs_controllers!("pids");

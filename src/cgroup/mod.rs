@@ -54,7 +54,8 @@ pub struct Place {
     /// It has the v1 freezer.
     pub freezer: bool,
     /// So many parts of the path were there before us; they stay (runtime.md#delete: what create did not make must not
-    /// be deleted).
+    /// be deleted), and when that is all of them so do the cgroups in the last: the container's cannot be told from a
+    /// stranger's.
     pub found: usize,
     /// systemd makes it, and what is above it.
     pub managed: bool,
@@ -231,8 +232,9 @@ impl Cgroup {
         places.into_iter().find_map(open).transpose()
     }
 
-    /// Removes it, with what the container made below it and the parents that we made; waits so long for processes to
-    /// end and then names them. `ours`: the container ran, so what is still in it is killed.
+    /// Removes it, with all that is below it and the parents that we made; of one that was there before us only the
+    /// processes go. Waits so long for these to end and then names them. `ours`: the container ran, so what is still in
+    /// it is killed.
     pub fn remove(&self, patience: Duration, ours: bool) -> Result<()> {
         let deadline = Instant::now() + patience;
         let made = self.unit.as_ref().map_or(Some(ours), |unit| self.end_unit(unit, ours));
@@ -292,10 +294,8 @@ impl Place {
         let path = cstring(&self.path).map_err(failed)?;
         if self.found == self.parts() {
             return match mount.sub(&path) {
-                Ok(dir) if ours => {
-                    let _ = dir.clear(); // what stays has a process, or is another's
-                    Ok(dir.pids().map_err(unlisted(self))?.is_empty())
-                }
+                Ok(dir) if ours => Ok(dir.pids().map_err(unlisted(self))?.is_empty()),
+                Err(e) if ours && e != Errno::ENOENT => Err(unlisted(self)(e)),
                 _ => Ok(true),
             };
         }
