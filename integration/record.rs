@@ -45,6 +45,27 @@ fn a_state_that_is_torn_is_named() {
     b.is_clean();
 }
 
+/// Nobody writes to it, and a verb that opened it as a file would wait for that.
+#[test]
+fn a_fifo_in_place_of_a_document_is_not_waited_for() {
+    needs_root!();
+    let fifo = |file: &std::path::Path| {
+        let _ = fs::remove_file(file); // overlay.json is not there
+        nix::unistd::mkfifo(file, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    };
+    let b = Bundle::sleeping();
+    b.create().ok();
+    fifo(&b.state_root().join(&b.id).join("state.json"));
+    for verb in ["state", "start", "kill", "pause", "delete"] {
+        b.verb(verb, &[]).fails("state.json: read: is not a regular file");
+    }
+    assert!(finish(&mut b.orlop(["list"])).ok().stderr.contains("is not a regular file"));
+    b.delete().ok();
+    b.is_clean();
+    fifo(&b.path().join("overlay.json"));
+    b.create().fails("overlay.json: is not a regular file");
+}
+
 #[test]
 fn a_state_root_that_cannot_be_used_is_named() {
     needs_root!();

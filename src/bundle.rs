@@ -89,10 +89,10 @@ impl Bundle {
     /// The overlay description counts only while the rootfs is an empty directory: mounted, it is used as it is.
     fn overlay(path: &Path, config: &Config) -> Result<Option<Overlay>> {
         let file = path.join("overlay.json");
-        let text = match fs::read(&file) {
+        let text = match read(&file) {
             Ok(t) => t,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(file.to_string_lossy(), "read", &e)),
+            Err(e) if e.errno() == Some(libc::ENOENT) => return Ok(None),
+            Err(e) => return Err(e),
         };
         let root = config.root.as_ref().and_then(|r| r.path.as_deref()).unwrap_or("rootfs");
         if fs::read_dir(path.join(root)).is_ok_and(|mut d| d.next().is_some()) {
@@ -165,8 +165,9 @@ pub fn process(file: &Path) -> Result<Process> {
     parse(&whole(open, &at)?, &at)
 }
 
-/// Parses config.json, or another of these documents; an error names file, line and property. The second, slower parse
-/// runs only for the message.
+/// Parses config.json, or another of these documents; an error names file, line and property. A property that is there
+/// twice is one: which counts differs from parser to parser (RFC 8259 section 4), and whoever checked the document may
+/// have read the other. The second, slower parse runs only for the message.
 pub fn parse<T: DeserializeOwned>(text: &[u8], at: &str) -> Result<T> {
     if let Ok(config) = serde_json::from_slice(text) {
         return Ok(config);
@@ -223,6 +224,7 @@ mod tests {
             (r#"{"mounts":[["/a"]]}"#, "mounts[0]: invalid type: sequence, expected an object"),
             (r#"{"mounts":[null]}"#, "mounts[0]: invalid type: null, expected an object"),
             (r#"{"linux":{"resources":{"memory":[1]}}}"#, "linux.resources.memory: invalid type: sequence"),
+            (r#"{"process":{"args":["a"],"args":["b"]}}"#, "process: duplicate field `args` at line 1"),
             (r#"{"annotations":{"a":1}}"#, "annotations.a: invalid type: integer `1`, expected a string"),
         ] {
             let e = parse::<Config>(text.as_bytes(), "config.json").unwrap_err().to_string();

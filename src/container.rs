@@ -16,7 +16,7 @@ use crate::sys::{Errno, Sys, clone, dir, fd, path};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -197,7 +197,7 @@ impl StateRoot {
         check_id(id)?;
         let dir = self.path.join(id);
         let file = dir.join("state.json");
-        let text = match File::open(&file).and_then(|f| bundle::to_size(&f, f.metadata()?.len())) {
+        let text = match read_record(&file) {
             Ok(text) => text,
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
                 return Err(unknown(id));
@@ -521,6 +521,16 @@ fn remove_dir(dir: &Path) -> Result<()> {
 
 /// Writes a file that others cannot read.
 fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// A regular file: opening a FIFO in its place must not wait for a writer.
+fn read_record(file: &Path) -> std::io::Result<Vec<u8>> {
+    let open = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
+    let about = open.metadata()?;
+    if !about.is_file() {
+        return Err(std::io::Error::other("is not a regular file"));
+    }
+    bundle::to_size(&open, about.len())
+}
+
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all(bytes)
 }
