@@ -343,3 +343,34 @@ fn the_rootfs_lies_at_its_path_for_hooks_that_enter_the_mount_namespace() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&root), "it is mounted on the host");
 }
+
+/// `create` waits for its hooks with the container's lock held.
+#[test]
+fn a_hook_that_would_start_or_delete_its_own_container_is_refused_at_once() {
+    needs_root!();
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let b = Bundle::sleeping();
+        let (root, said) = (b.state_root(), b.path().join("said"));
+        let script = format!(
+            "for v in start delete checkpoint; do {} --root {} $v {} 2>&1; done > {}; exit 0",
+            support::ORLOP,
+            root.display(),
+            b.id,
+            said.display()
+        );
+        let mut hook = hook(&script);
+        hook["timeout"] = json!(30);
+        let b = with_hook(b, kind, hook);
+        b.create().ok();
+        let text = fs::read_to_string(said).expect("what it said");
+        for words in [
+            "is creating, expected created: cannot start a container that is not created",
+            "cannot delete container that is not stopped: creating",
+            "container not running: it is creating",
+        ] {
+            assert!(text.contains(words), "{kind}: {text}");
+        }
+        b.start().ok();
+        b.delete().ok();
+    }
+}

@@ -215,44 +215,46 @@ impl StateRoot {
         Ok(Container { dir, record, handle: None })
     }
 
-    /// As [`StateRoot::load`], with the container's lock held; waits for whoever has it.
-    pub fn lock(&self, id: &str) -> Result<Container> {
+    /// As [`StateRoot::load`], with the container's lock held. Whoever has it is waited for, but not a create that has its
+    /// init on record: a hook of its own, which that waits for with the lock held, would wait for ever. `creating` has the
+    /// words for it.
+    pub fn lock(&self, id: &str, creating: impl Fn() -> Error) -> Result<Container> {
         check_id(id)?;
-        let handle = self.lock_dir(id)?.ok_or_else(|| unknown(id))?;
+        // Before there is an init no hook runs, and once it is dead none goes on: these are waited for.
+        let in_creation = |c: Container| c.init().is_some_and(|(init, made)| !made && init.is_alive());
+        let refuse = || if self.load(id).is_ok_and(in_creation) { Err(creating()) } else { Ok(()) };
+        let handle = self.insist_on_lock(id, refuse)?.ok_or_else(|| unknown(id))?;
         let mut c = self.load(id)?;
         c.hold(handle);
         Ok(c)
     }
 
-    /// As [`StateRoot::lock`], but one that is in creation is refused at once: a hook of its own, which `create` waits for
-    /// with the lock held, would wait for ever.
+    /// As [`StateRoot::lock`], for verbs that are for a container that was created.
     pub fn lock_made(&self, id: &str) -> Result<Container> {
-        if self.load(id)?.status().0 == Status::Creating {
-            let what = "container not running: it is creating";
-            return Err(Error::new(Kind::WrongState, format!("container {id:?}"), what));
-        }
-        self.lock(id)
+        let what = "container not running: it is creating";
+        self.lock(id, || Error::new(Kind::WrongState, format!("container {id:?}"), what))
     }
 
     /// The locked directory of a container, even of one that is half made; `None` when there is none.
     pub fn lock_dir(&self, id: &str) -> Result<Option<OwnedFd>> {
-        self.lock_dir_by(id, |handle| fd::flock(handle, libc::LOCK_EX))
+        self.lock_dir_by(id, |handle, at| fd::flock(handle, libc::LOCK_EX).map_err(os(at, "flock")))
     }
 
-    /// As [`StateRoot::lock_dir`]; does `meanwhile` again and again as long as somebody else has the lock.
-    pub fn insist_on_lock(&self, id: &str, meanwhile: impl Fn()) -> Result<Option<OwnedFd>> {
-        self.lock_dir_by(id, |handle| {
+    /// As [`StateRoot::lock_dir`]; does `meanwhile` again and again as long as somebody else has the lock, until that
+    /// fails.
+    pub fn insist_on_lock(&self, id: &str, meanwhile: impl Fn() -> Result<()>) -> Result<Option<OwnedFd>> {
+        self.lock_dir_by(id, |handle, at| {
             loop {
-                meanwhile();
                 match fd::flock(handle, libc::LOCK_EX | libc::LOCK_NB) {
-                    Err(Errno::EWOULDBLOCK) => std::thread::sleep(Duration::from_millis(2)),
-                    other => return other,
+                    Err(Errno::EWOULDBLOCK) => meanwhile()?,
+                    other => return other.map_err(os(at, "flock")),
                 }
+                std::thread::sleep(Duration::from_millis(2));
             }
         })
     }
 
-    fn lock_dir_by(&self, id: &str, lock: impl Fn(&OwnedFd) -> Sys) -> Result<Option<OwnedFd>> {
+    fn lock_dir_by(&self, id: &str, lock: impl Fn(&OwnedFd, &str) -> Result<()>) -> Result<Option<OwnedFd>> {
         let dir = self.path.join(id);
         let at = dir.to_string_lossy().into_owned();
         let handle = match fd::open(&cpath(&at, &dir)?, LOCKABLE, 0) {
@@ -260,7 +262,7 @@ impl StateRoot {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(e) => return Err(Error::os(at, "open", e as i32)),
         };
-        lock(&handle).map_err(os(&at, "flock"))?;
+        lock(&handle, &at)?;
         // Whoever had the lock may have removed the directory.
         let st = fd::stat(&handle).map_err(os(&at, "fstat"))?;
         Ok((st.st_nlink > 0).then_some(handle))
@@ -519,8 +521,6 @@ fn remove_dir(dir: &Path) -> Result<()> {
     }
 }
 
-/// Writes a file that others cannot read.
-fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// A regular file: opening a FIFO in its place must not wait for a writer.
 fn read_record(file: &Path) -> std::io::Result<Vec<u8>> {
     let open = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
@@ -531,6 +531,8 @@ fn read_record(file: &Path) -> std::io::Result<Vec<u8>> {
     bundle::to_size(&open, about.len())
 }
 
+/// Writes a file that others cannot read.
+fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all(bytes)
 }

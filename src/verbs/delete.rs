@@ -12,7 +12,11 @@ pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<()> {
     if force {
         return by_force(root, id);
     }
-    let c = root.lock(id)?;
+    let living = |status: Status| {
+        let what = format!("cannot delete container that is not stopped: {}", status.as_str());
+        Error::new(Kind::WrongState, format!("container {id:?}"), what)
+    };
+    let c = root.lock(id, || living(Status::Creating))?;
     match c.status() {
         (Status::Stopped, _) => make::remove(&c),
         // Its program never ran: engines rely on this going away without `start` (runc does the same).
@@ -20,10 +24,7 @@ pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<()> {
             end(&c)?;
             make::remove(&c)
         }
-        (status, _) => {
-            let what = format!("cannot delete container that is not stopped: {}", status.as_str());
-            Err(Error::new(Kind::WrongState, format!("container {id:?}"), what))
-        }
+        (status, _) => Err(living(status)),
     }
 }
 
@@ -34,6 +35,7 @@ fn by_force(root: &StateRoot, id: &str) -> Result<()> {
         if let Some((init, _)) = root.load(id).ok().and_then(|c| c.init()) {
             let _ = container::signal(init, libc::SIGKILL); // gone already is as good
         }
+        Ok(())
     };
     let Some(handle) = root.insist_on_lock(id, kill)? else { return Ok(()) };
     match root.load(id) {

@@ -12,18 +12,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 pub fn start(root: &StateRoot, id: &str) -> Result<()> {
-    let mut c = root.lock(id)?;
+    let not_created = |status: Status| {
+        let is = status.as_str();
+        let what = format!("is {is}, expected created: cannot start a container that is not created");
+        Error::new(Kind::WrongState, format!("container {id:?}"), what)
+    };
+    let mut c = root.lock(id, || not_created(Status::Creating))?;
     let (status, _) = c.status();
-    let at = format!("container {id:?}");
     let init = match (status, c.init()) {
         (Status::Created, Some((init, true))) => init,
-        _ => {
-            let what = format!(
-                "is {}, expected created: cannot start a container that is not created",
-                status.as_str()
-            );
-            return Err(Error::new(Kind::WrongState, at, what));
-        }
+        _ => return Err(not_created(status)),
     };
     if c.record.program.is_empty() {
         return Err(missing());
