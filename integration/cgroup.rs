@@ -174,6 +174,15 @@ fn a_program_beyond_its_memory_is_killed() {
 }
 
 #[test]
+fn memory_that_runs_out_before_the_program_is_named() {
+    needs_controllers!("memory");
+    let b = Bundle::new().set("/linux/resources/memory", json!({ "limit": 65536 }));
+    let out = b.run().fails("was killed by signal 9 before the program ran");
+    out.fails("there was an OOM kill, and linux.resources.memory.limit is 65536 bytes");
+    b.is_clean();
+}
+
+#[test]
 fn a_limit_that_the_kernel_refuses_leaves_nothing() {
     needs_controllers!("cpuset", if is_unified() { "io" } else { "blkio" });
     let io = match is_unified() {

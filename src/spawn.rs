@@ -324,12 +324,12 @@ impl Child {
             self.prepare(plan, member, std::mem::take(&mut slots))?;
         }
         loop {
-            let message = self.next(plan)?;
+            let message = self.next(plan, member)?;
             match message.head.kind {
                 sync::Kind::Ask => match sync::ask_of(message.head.number) {
                     Some(Ask::Ready) => {
                         member.ready()?;
-                        return self.go(plan);
+                        return self.go(plan, member);
                     }
                     Some(ask) => self.answer(ask, plan, member)?,
                     None => return Err(Error::os("process", "request of init", libc::EPROTO)),
@@ -337,7 +337,7 @@ impl Child {
                 sync::Kind::Pid => {
                     self.adopt(message.head.number, member)?;
                     self.prepare(plan, member, std::mem::take(&mut slots))?;
-                    self.go(plan)?;
+                    self.go(plan, member)?;
                 }
                 sync::Kind::Master => {
                     if let Some(master) = message.fd {
@@ -409,20 +409,20 @@ impl Child {
             Ask::NetDevices => interfaces::hand_over(&plan.interfaces, self.process.pid)?,
             Ask::Ready => {}
         }
-        self.go(plan)
+        self.go(plan, member)
     }
 
-    fn go(&self, plan: &Plan) -> Result<()> {
+    fn go(&self, plan: &Plan, member: Member) -> Result<()> {
         match sync::go(&self.socket) {
-            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(self.died(plan)),
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(self.died(plan, member)),
             other => other.map_err(os("process", "answer to init")),
         }
     }
 
-    fn next(&mut self, plan: &Plan) -> Result<Message> {
+    fn next(&mut self, plan: &Plan, member: Member) -> Result<Message> {
         match sync::receive(&self.socket) {
             Ok(Some(m)) => Ok(m),
-            Ok(None) | Err(Errno::ECONNRESET) => Err(self.died(plan)),
+            Ok(None) | Err(Errno::ECONNRESET) => Err(self.died(plan, member)),
             Err(e) => Err(Error::os("process", "recvmsg from init", e as i32)),
         }
     }
@@ -447,15 +447,15 @@ impl Child {
         if let Some(l) = &plan.listener {
             crate::notify::hand_on(l, &listener, &member.state(self.process), self.process.pid)?;
         }
-        self.go(plan)
+        self.go(plan, member)
     }
 
     /// Waits until the program runs: the wire is close-on-exec.
-    pub fn await_exec(&mut self, plan: &Plan) -> Result<()> {
+    pub fn await_exec(&mut self, plan: &Plan, member: Member) -> Result<()> {
         match sync::receive(&self.socket) {
             Ok(Some(m)) if m.head.kind == sync::Kind::Fail => Err(self.failure(plan, &m)),
             Ok(_) | Err(Errno::ECONNRESET) => match self.process.stat() {
-                Some(s) if !s.has_exec() => Err(self.died(plan)),
+                Some(s) if !s.has_exec() => Err(self.died(plan, member)),
                 _ => Ok(()),
             },
             Err(e) => Err(Error::os("process", "recvmsg from init", e as i32)),
@@ -474,15 +474,21 @@ impl Child {
     }
 
     /// Why init is gone without a word.
-    fn died(&self, plan: &Plan) -> Error {
-        let how = match clone::wait(self.process.pid, true) {
+    fn died(&self, plan: &Plan, member: Member) -> Error {
+        let exit = clone::wait(self.process.pid, true);
+        let how = match exit {
             Ok(Some(clone::Exit::Signal(s))) => format!("was killed by signal {s} before the program ran"),
             Ok(Some(clone::Exit::Code(c))) => format!("ended with status {c} before the program ran"),
             _ => "ended before the program ran".to_string(),
         };
         let n = self.progress.load(Ordering::Relaxed) as usize;
         let step = plan.steps.get(n).map_or(String::new(), |s| format!(", at its step {s}"));
-        filtered(plan, n, Error::new(Kind::WrongState, "container process", how + &step))
+        let e = Error::new(Kind::WrongState, "container process", how + &step);
+        let e = match exit {
+            Ok(Some(clone::Exit::Signal(libc::SIGKILL))) => perhaps_for_memory(e, member.container),
+            _ => e,
+        };
+        if e.hint.is_some() { e } else { filtered(plan, n, e) }
     }
 
     /// Ends init and collects it.
@@ -495,6 +501,19 @@ impl Child {
 fn filtered(plan: &Plan, n: usize, e: Error) -> Error {
     let loaded = plan.steps.iter().take(n).any(|s| matches!(s.act, Act::Seccomp { .. }));
     if loaded { e.hint("linux.seccomp, loaded before, may deny what this needs") } else { e }
+}
+
+/// What ended a process of the container without a word may be the kernel, in want of memory.
+pub fn perhaps_for_memory(e: Error, container: &Container) -> Error {
+    match container.cgroup().was_oom() {
+        None => e,
+        Some(None) => {
+            e.hint("in its cgroup there was an OOM kill, and the limit is of one above, or the machine's")
+        }
+        Some(Some(bytes)) => e.hint(format!(
+            "in its cgroup there was an OOM kill, and linux.resources.memory.limit is {bytes} bytes"
+        )),
+    }
 }
 
 /// The words for a failed step: `at` NUL `call` NUL `detail`, as init sent them.

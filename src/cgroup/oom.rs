@@ -15,6 +15,22 @@ pub enum Oom {
     V2 { events: OwnedFd, kills: u64, of_host: u64 },
 }
 
+impl Cgroup {
+    /// Whether a process of it was killed since memory ran out, and its limit in bytes, if it has one.
+    pub fn was_oom(&self) -> Option<Option<u64>> {
+        const UNLIMITED: u64 = 1 << 62; // v1 has no word for it, but the largest number of whole pages
+        self.places.iter().find_map(|place| {
+            let (events, limit) = match place.v2 {
+                true => ("memory.events", "memory.max"),
+                false => ("memory.oom_control", "memory.limit_in_bytes"),
+            };
+            oom_kill(&place.value(events).ok()?).filter(|times| *times > 0)?;
+            let limit = place.value(limit).ok().and_then(|text| text.trim_end().parse().ok());
+            Some(limit.filter(|bytes| *bytes < UNLIMITED))
+        })
+    }
+}
+
 impl Oom {
     /// `None` when the cgroup has no memory controller.
     pub fn watch(cgroup: &Cgroup) -> Result<Option<Oom>> {

@@ -60,7 +60,7 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
         _ => dying(e),
     })?;
     let begun = child
-        .await_exec(&plan)
+        .await_exec(&plan, member)
         .and_then(|()| make::publish(args.pidfd_socket.as_deref(), args.pid_file.as_deref(), &child));
     if let Err(e) = begun {
         child.kill();

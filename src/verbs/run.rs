@@ -5,6 +5,7 @@ use crate::container::{Container, Process, StateRoot};
 use crate::error::Result;
 use crate::foreground::{Ends, Foreground};
 use crate::hooks;
+use crate::spawn::Member;
 use crate::sys::clone;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -65,7 +66,7 @@ pub fn wait(
 
 /// Waits for the program, then runs the poststart hooks; a hook that fails ends the container (since 1.3.0).
 fn begin(made: &mut Made) -> Result<()> {
-    made.child.await_exec(&made.plan)?;
+    made.child.await_exec(&made.plan, Member { container: &made.container, init: true })?;
     let hooks = &made.plan.hooks.poststart;
     if hooks.is_empty() {
         return Ok(());

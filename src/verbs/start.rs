@@ -9,7 +9,6 @@ use crate::sync::{self, HEAD, Head, MAX, Message};
 use crate::sys::{Errno, fd};
 use crate::{hooks, spawn};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
 
 pub fn start(root: &StateRoot, id: &str) -> Result<()> {
     let not_created = |status: Status| {
@@ -54,25 +53,27 @@ fn undo(c: &mut Container, init: Process) {
     }
 }
 
-fn open_fifo(file: &Path, flags: i32) -> Result<OwnedFd> {
+fn open_fifo(c: &Container, name: &str, flags: i32) -> Result<OwnedFd> {
+    let file = c.file(name);
     let at = file.to_string_lossy();
-    fd::open(&cpath(&at, file)?, flags | libc::O_NONBLOCK, 0).map_err(|e| match e {
-        Errno::ENXIO => died(),
+    fd::open(&cpath(&at, &file)?, flags | libc::O_NONBLOCK, 0).map_err(|e| match e {
+        Errno::ENXIO => died(c),
         _ => Error::os(at, "open", e as i32),
     })
 }
 
-fn died() -> Error {
-    Error::new(Kind::WrongState, "container process", "ended before the program ran")
+fn died(c: &Container) -> Error {
+    let e = Error::new(Kind::WrongState, "container process", "ended before the program ran");
+    spawn::perhaps_for_memory(e, c)
 }
 
 /// End of file on the report means that the program runs, since init's end is close-on-exec, or that init is dead. Which, is
 /// told by what is left of init until its parent waits for it; when that was faster than we, the program counts as run,
 /// and its exit status is the parent's to tell.
 fn open_gate(c: &Container, init: Process) -> Result<()> {
-    let report = open_fifo(&c.file("report"), libc::O_RDONLY)?;
-    let gate = open_fifo(&c.file("gate"), libc::O_WRONLY)?;
-    let pidfd = init.pidfd().ok_or_else(died)?;
+    let report = open_fifo(c, "report", libc::O_RDONLY)?;
+    let gate = open_fifo(c, "gate", libc::O_WRONLY)?;
+    let pidfd = init.pidfd().ok_or_else(|| died(c))?;
     fd::write(&gate, b"1").map_err(os("gate", "write"))?;
     let watch = [(report.as_raw_fd(), libc::POLLIN), (pidfd.as_raw_fd(), libc::POLLIN)];
     loop {
@@ -90,7 +91,7 @@ fn open_gate(c: &Container, init: Process) -> Result<()> {
             return Err(spawn::failure(&Message { head, text, fd: None }, None, &c.record.program));
         }
         return match init.stat() {
-            Some(s) if !s.has_exec() => Err(died()),
+            Some(s) if !s.has_exec() => Err(died(c)),
             _ => Ok(()),
         };
     }
