@@ -330,6 +330,22 @@ fn a_frozen_container_is_deleted_by_force_and_shows_as_paused() {
 }
 
 #[test]
+fn what_a_cgroup_above_keeps_from_dying_is_named() {
+    needs_version!(1);
+    needs_controllers!("freezer");
+    let name = format!("orlop-test-{}", unique());
+    let above = Own::new("freezer", &name);
+    let b = sleeping().set("/linux/cgroupsPath", json!(format!("/{name}/x")));
+    b.create().ok();
+    b.start().ok();
+    freeze(&above.0);
+    let out = b.delete();
+    fs::write(above.0.join("freezer.state"), "THAWED").unwrap();
+    out.fails("did not end within 10000 ms of SIGKILL; a cgroup above is frozen");
+    b.delete().ok();
+}
+
+#[test]
 fn a_cgroup_that_others_use_is_refused_and_left_alone() {
     needs_controllers!("pids", "freezer");
     let name = format!("orlop-test-{}", unique());

@@ -547,6 +547,16 @@ fn seccomp() {
     );
 }
 
+#[test]
+fn a_limit_of_descriptors_that_init_cannot_do_with_is_named() {
+    needs_root!();
+    for soft in [0, 3] {
+        let list = json!([{ "type": "RLIMIT_NOFILE", "soft": soft, "hard": 64 }]);
+        let out = Bundle::new().set("/process/rlimits", list).run();
+        out.fails(&format!("; process.rlimits[0] (RLIMIT_NOFILE) allows no descriptor from {soft} on"));
+    }
+}
+
 /// Bytes of a document never reach a terminal as they are.
 #[test]
 fn messages_have_no_control_bytes() {

@@ -102,6 +102,7 @@ fn flags_change_the_containers_process() {
         (&["--env", "A=1", "-e", "PATH=/bin:/x"][..], "echo $A $PATH", "1 /bin:/x\n"),
         (&["--cwd", "/etc"], "pwd", "/etc\n"),
         (&["--user", "5"], "id -u; id -g", "5\n0\n"),
+        (&["--user", "", "--apparmor", "", "--process-label", "", "--cwd", ""], "id -u; pwd", "0\n/\n"),
         (&["-u", "5:6", "-g", "7", "--additional-gids", "8"], "id -u; id -G", "5\n6 7 8\n"),
         (&[], "grep CapEff /proc/self/status", "CapEff:\t0000000020000420\n"),
         (&["--cap", "CAP_SYS_PTRACE"], "grep CapEff /proc/self/status", "CapEff:\t0000000020080420\n"),

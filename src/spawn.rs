@@ -469,6 +469,7 @@ impl Child {
         match m.head.errno {
             // What filters answer; EACCES is the word of a file's mode.
             libc::EPERM | libc::ENOSYS if e.hint.is_none() => filtered(plan, n, e),
+            libc::EMFILE if e.hint.is_none() => few_descriptors(plan, n, e),
             _ => e,
         }
     }
@@ -513,6 +514,19 @@ pub fn perhaps_for_memory(e: Error, container: &Container) -> Error {
         Some(Some(bytes)) => e.hint(format!(
             "in its cgroup there was an OOM kill, and linux.resources.memory.limit is {bytes} bytes"
         )),
+    }
+}
+
+/// A step needs more descriptors than the container may have.
+fn few_descriptors(plan: &Plan, n: usize, e: Error) -> Error {
+    let limits = plan.steps.iter().take(n).chain(&plan.limits);
+    let limit = limits.filter_map(|s| match s.act {
+        Act::Rlimit { resource, soft, .. } if resource == libc::RLIMIT_NOFILE => Some((&s.at, soft)),
+        _ => None,
+    });
+    match limit.last() {
+        Some((at, soft)) => e.hint(format!("{at} allows no descriptor from {soft} on")),
+        None => e,
     }
 }
 

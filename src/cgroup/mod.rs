@@ -119,6 +119,9 @@ pub struct Cgroup {
 
 const SIGKILL: i32 = libc::SIGKILL;
 
+/// Why a process outlives SIGKILL.
+pub const FROZEN_ABOVE: &str = "a cgroup above is frozen, and nothing frozen can die";
+
 impl Cgroup {
     /// Where it will be, to be recorded before it is made.
     pub fn recorded(plan: &CgroupPlan) -> Recorded {
@@ -345,7 +348,7 @@ fn still_busy(place: &Place, patience: Duration) -> Error {
     };
     let error = Error::new(Kind::WrongState, place.name(), what);
     let frozen = dir.is_ok_and(|d| d.read("freezer.state").is_ok_and(|s| s.trim_end() != "THAWED"));
-    if frozen { error.hint("a cgroup above is frozen, and nothing frozen can die") } else { error }
+    if frozen { error.hint(FROZEN_ABOVE) } else { error }
 }
 
 impl Drop for Cgroup {

@@ -5,6 +5,7 @@
 //! that parsing costs the same however many verbs there are.
 
 use crate::error::{Error, Result};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgMatches, Command};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -126,7 +127,42 @@ fn command(of: impl Fn(&str) -> bool) -> Command {
 /// for the one that knows all.
 fn matches(args: &[OsString]) -> clap::error::Result<ArgMatches> {
     let named = command(|verb| args.iter().any(|a| a == verb));
-    named.try_get_matches_from(args).or_else(|_| command(|_| true).try_get_matches_from(args))
+    let read = named.try_get_matches_from(args).or_else(|_| command(|_| true).try_get_matches_from(args));
+    read.or_else(|e| match without_empty(args, &e) {
+        Some(fewer) => matches(&fewer),
+        None => Err(e),
+    })
+}
+
+/// Paths which are as good as not given when they are empty, as with runc: scripts have `--pid-file "$FILE"`. But not
+/// `--root`, which would then be where nobody looks for it.
+const MAY_BE_EMPTY: [(&str, &str); 11] = [
+    ("--log", ""),
+    ("--bundle", "-b"),
+    ("--pid-file", ""),
+    ("--console-socket", ""),
+    ("--pidfd-socket", ""),
+    ("--process", "-p"),
+    ("--cwd", ""),
+    ("--resources", "-r"),
+    ("--image-path", ""),
+    ("--work-path", ""),
+    ("--parent-path", ""),
+];
+
+/// The command line without the empty option that it was refused for.
+fn without_empty(args: &[OsString], e: &clap::Error) -> Option<Vec<OsString>> {
+    let Some(ContextValue::String(option)) = e.get(ContextKind::InvalidArg) else { return None };
+    let (long, short) = MAY_BE_EMPTY.iter().find(|o| option.split(' ').next() == Some(o.0))?;
+    let is_empty = |n: &usize| args.get(n + 1).is_some_and(|value| value.is_empty());
+    let named = |n: &usize| args[*n] == *long || !short.is_empty() && args[*n] == *short;
+    let (at, words) = (0..args.len()).find_map(|n| {
+        let joined = args[n].to_str().and_then(|a| a.strip_suffix('=')) == Some(*long);
+        if joined { Some((n, 1)) } else { Some((n, 2)).filter(|_| named(&n) && is_empty(&n)) }
+    })?;
+    let mut fewer = args.to_vec();
+    fewer.drain(at..at + words);
+    Some(fewer)
 }
 
 /// A verb's arguments. Their type comes with a line of its own, which is not the verb's.

@@ -185,6 +185,31 @@ fn wrong_usage_is_one_line_with_the_verb() {
 }
 
 #[test]
+fn an_empty_path_is_as_good_as_none() {
+    // `''` is an empty word.
+    let words = |line: &str| args(line).into_iter().map(|a| if a == "''" { OsString::new() } else { a });
+    let line = "--log '' create --bundle '' --pid-file '' --console-socket= --pidfd-socket '' c";
+    let Ok(Request { verb: Verb::Create(create), global }) = parse(words(line)) else { panic!("{line}") };
+    assert_eq!((global.log, create.oci.bundle.as_path()), (None, Path::new(".")));
+    assert_eq!(
+        (create.oci.pid_file, create.oci.console_socket, create.more.pidfd_socket),
+        (None, None, None)
+    );
+    let line = "exec -p '' --cwd '' --pid-file f c echo --cwd ''";
+    let Ok(Request { verb: Verb::Exec(exec), .. }) = parse(words(line)) else { panic!("{line}") };
+    assert_eq!((exec.process, exec.cwd, exec.pid_file), (None, None, Some("f".into())));
+    assert_eq!(exec.command, ["echo", "--cwd", ""]);
+    for (line, part) in [
+        ("--root '' list", "flag needs an argument: --root"),
+        ("create --pid-file", "flag needs an argument: --pid-file"),
+        ("create --pid-file '' ''", "flag needs an argument: <CONTAINER_ID>"),
+    ] {
+        let Err(Stop::Usage { error, .. }) = parse(words(line)) else { panic!("{line}") };
+        assert!(error.to_string().contains(part), "{line}: {error}");
+    }
+}
+
+#[test]
 fn a_refused_verb_still_has_its_log() {
     let line = "--log /l --log-format json run --bogus c";
     match parse(args(line).into_iter()) {

@@ -1,7 +1,7 @@
 //! delete: frees everything that create made (runtime.md#delete).
 
 use super::make;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, FROZEN_ABOVE};
 use crate::container::{self, Container, Process, StateRoot, Status};
 use crate::error::{Error, Kind, Result};
 use crate::sys::fd;
@@ -69,7 +69,8 @@ fn end(c: &Container) -> Result<()> {
     let Some(pidfd) = init.pidfd() else { return Ok(()) };
     let _ = container::signal(init, libc::SIGKILL); // gone already is as good
     c.cgroup().thaw()?;
-    await_end(init, &pidfd)
+    // Only one above is: it was thawed itself.
+    await_end(init, &pidfd).map_err(|e| if c.cgroup().is_frozen() { e.hint(FROZEN_ABOVE) } else { e })
 }
 
 fn await_end(init: Process, pidfd: &impl AsRawFd) -> Result<()> {

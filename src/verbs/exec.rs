@@ -98,16 +98,17 @@ fn process(document: &Config, args: &Exec) -> Result<Process> {
         let shown = || Error::invalid(at, format!("{s:?} is not UTF-8, which the document demands"));
         s.to_str().map(String::from).ok_or_else(shown)
     };
+    let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty()); // runc's are none when empty
     let flags = exec::Flags {
         args: args.command.iter().map(|a| text("process.args", a)).collect::<Result<_>>()?,
         env: args.env.clone(),
         cwd: args.cwd.as_ref().map(|c| text("--cwd", c.as_os_str())).transpose()?,
         terminal: args.tty,
-        user: args.user.clone(),
+        user: given(&args.user),
         additional_gids: args.additional_gids.clone(),
         no_new_privileges: args.no_new_privs,
-        apparmor_profile: args.apparmor.clone(),
-        selinux_label: args.process_label.clone(),
+        apparmor_profile: given(&args.apparmor),
+        selinux_label: given(&args.process_label),
         caps: args.cap.clone(),
     };
     exec::changed(&container, &flags)

@@ -106,7 +106,10 @@ fn root(global: &Global) -> Result<StateRoot> {
 fn secure(dir: &Path, euid: u32) -> Result<()> {
     let at = dir.to_string_lossy();
     match std::fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Error::io(at, "mkdir", &e)),
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            let other = "the state of containers goes to XDG_RUNTIME_DIR, if it is set, or where --root says";
+            return Err(Error::io(at, "mkdir", &e).hint(other));
+        }
         _ => {}
     }
     let about = std::fs::symlink_metadata(dir).map_err(|e| Error::io(&*at, "lstat", &e))?;
@@ -162,4 +165,16 @@ fn order_of_create(args: &cli::Create, global: &Global) -> Result<make::Order> {
 
 fn order_of_run(args: &cli::Run, global: &Global) -> Result<make::Order> {
     order!(args, global)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_that_cannot_be_made_says_what_else_to_set() {
+        let e = secure(Path::new("/proc/nowhere/orlop-7"), 7).unwrap_err().to_string();
+        let words = ["/proc/nowhere/orlop-7: mkdir: no such file", "XDG_RUNTIME_DIR", "--root"];
+        assert!(words.iter().all(|w| e.contains(w)), "{e}");
+    }
 }
