@@ -299,7 +299,8 @@ fn cgroups_deeper_than_descriptors_reach_hide_no_process() {
         finish(c.stdin(Stdio::null())).ok()
     };
     let listed = few(&["ps", "--format", "json", &b.id]).json();
-    assert!(listed.as_array().unwrap().iter().any(|p| p.to_string() == child), "{listed}");
+    let is_child = |p: &serde_json::Value| p.as_u64() == child.parse().ok();
+    assert!(listed.as_array().unwrap().iter().any(is_child), "{listed}");
     few(&["kill", &b.id, "KILL"]);
     until("it is killed", || fs::read_to_string(deep("pids").join("cgroup.procs")).unwrap().is_empty());
     few(&["delete", &b.id]);

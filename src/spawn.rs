@@ -519,12 +519,12 @@ pub fn perhaps_for_memory(e: Error, container: &Container) -> Error {
 
 /// A step needs more descriptors than the container may have.
 fn few_descriptors(plan: &Plan, n: usize, e: Error) -> Error {
-    let limits = plan.steps.iter().take(n).chain(&plan.limits);
-    let limit = limits.filter_map(|s| match s.act {
+    let mut limits = plan.steps.iter().take(n).chain(&plan.limits);
+    let limit = limits.find_map(|s| match s.act {
         Act::Rlimit { resource, soft, .. } if resource == libc::RLIMIT_NOFILE => Some((&s.at, soft)),
         _ => None,
     });
-    match limit.last() {
+    match limit {
         Some((at, soft)) => e.hint(format!("{at} allows no descriptor from {soft} on")),
         None => e,
     }
