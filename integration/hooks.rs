@@ -317,6 +317,38 @@ fn a_hook_killed_at_its_timeout_takes_its_group_along() {
     }
 }
 
+/// Nobody else would end it.
+#[test]
+fn a_poststart_hook_ends_when_its_container_is_deleted() {
+    needs_root!();
+    for verb in ["create", "run"] {
+        let b = bundle();
+        let script =
+            format!("sleep 300 & echo $! > {0}/part; mv {0}/part {0}/pid; wait", seen(&b, "poststart"));
+        let b = with_hook(b, "poststart", hook(&script)).args(&["sleep", "300"]);
+        let call = if verb == "create" {
+            b.create().ok();
+            b.orlop(["start", &b.id])
+        } else {
+            b.making("run")
+        };
+        let file = b.rootfs().join("seen/pid");
+        let (file, id) = (file.as_path(), b.orlop(["delete", "--force", &b.id]));
+        let out = std::thread::scope(|scope| {
+            let mut call = call;
+            let call = scope.spawn(move || finish(&mut call));
+            support::until("the hook", || file.exists());
+            let mut delete = id;
+            finish(&mut delete).ok();
+            call.join().expect("the call")
+        });
+        out.fails("hooks.poststart[0]: \"/bin/sh\": killed, since the container was deleted");
+        let pid = read(&b, "pid");
+        support::until("the end of the grandchild", || !runs(pid.trim()));
+        nothing_is_left(&b);
+    }
+}
+
 fn runs(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
     stat.contains("(sleep)") && !stat.contains(") Z ")

@@ -85,6 +85,7 @@ pub struct Process {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcStat {
     pub state: u8,
+    pub parent: i32,
     /// PF_* flags of the kernel.
     pub flags: u64,
     pub threads: u64,
@@ -118,10 +119,11 @@ fn parse_stat(text: &[u8]) -> Option<ProcStat> {
     let end = text.iter().rposition(|b| *b == b')')?;
     let mut fields = std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace();
     let state = fields.next()?.bytes().next()?;
-    let flags = fields.nth(5)?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
+    let flags = fields.nth(4)?.parse().ok()?;
     let threads = fields.nth(10)?.parse().ok()?;
     let start = fields.nth(1)?.parse().ok()?;
-    Some(ProcStat { state, flags, threads, start })
+    Some(ProcStat { state, parent, flags, threads, start })
 }
 
 impl Process {
@@ -470,6 +472,13 @@ impl Container {
         Ok(self.handle.is_some() && self.init().is_some_and(|(there, _)| there == init))
     }
 
+    /// A descriptor that is readable once the record is removed.
+    pub fn watch(&self) -> Result<OwnedFd> {
+        let at = self.dir.to_string_lossy();
+        let dir = cpath(&at, &self.dir)?;
+        dir::watch_removal(&dir).map_err(|e| Error::os(at, "inotify", e as i32))
+    }
+
     /// Path of a file in the container's directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -561,7 +570,7 @@ mod tests {
         let mut line = b"42 (a) b) S 1 42 42 0 -1 4194624 ".to_vec();
         line.extend(b"100 0 0 0 1 2 3 4 20 0 1 0 777 999 0\n");
         let stat = parse_stat(&line).unwrap();
-        assert_eq!((stat.state, stat.start), (b'S', 777));
+        assert_eq!((stat.state, stat.parent, stat.start), (b'S', 1, 777));
         assert!(!stat.has_exec()); // 4194624 has 0x40
         assert_eq!(stat.threads, 1);
         for (state, threads, dead) in [(b'S', 1, false), (b'Z', 1, true), (b'Z', 2, false), (b'X', 0, true)] {

@@ -16,8 +16,26 @@ const OUTPUT: usize = 4096;
 
 /// Runs the hooks of this kind in order, each with `state` on its standard input, up to the first that fails. What they
 /// print is told when they fail; our own streams, which are the container's, they never see.
-pub fn run(kind: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
-    hooks.iter().enumerate().try_for_each(|(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook, state, None))
+pub fn run(kind: &str, hooks: &[Hook], state: &[u8], beside: Option<Beside>) -> Result<()> {
+    hooks.iter().enumerate().try_for_each(|(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook, state, beside))
+}
+
+/// What a hook has no purpose without: a descriptor that is readable once it is gone, and words for that.
+#[derive(Clone, Copy)]
+pub struct Beside<'a>(pub BorrowedFd<'a>, pub &'static str);
+
+/// poststart: the program may be over before them, and they count all the same; but not when the container is deleted,
+/// which would leave hooks that hang to nobody. `c` is locked and, so that its deletion has not to wait, will not be.
+pub fn after_start(c: &mut Container, pid: i32, hooks: &[Hook]) -> Result<()> {
+    if hooks.is_empty() {
+        c.unlock();
+        return Ok(());
+    }
+    let state = c.state("running", pid).to_string();
+    let removal = c.watch().inspect_err(|e| tracing::warn!("hooks.poststart: no watch for a deletion: {e}"));
+    c.unlock();
+    let beside = removal.as_ref().ok().map(|fd| Beside(fd.as_fd(), "the container was deleted"));
+    run("poststart", hooks, state.as_bytes(), beside)
 }
 
 /// The hooks that run here while a container is made; they are killed when init, of this pidfd, is, so that `delete
@@ -28,8 +46,7 @@ pub fn of_create(c: &Container, pid: i32, init: BorrowedFd, hooks: &Hooks) -> Re
         [("prestart", "created", &hooks.prestart), ("createRuntime", "creating", &hooks.create_runtime)];
     for (kind, status, list) in kinds {
         let state = c.state(status, pid).to_string();
-        let one = |(n, hook)| one(&format!("hooks.{kind}[{n}]"), hook, state.as_bytes(), Some(init));
-        list.iter().enumerate().try_for_each(one)?;
+        run(kind, list, state.as_bytes(), Some(Beside(init, "the container process ended")))?;
     }
     Ok(())
 }
@@ -43,7 +60,7 @@ pub fn run_lenient(kind: &str, hooks: &[Hook], state: &[u8]) {
     }
 }
 
-fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<BorrowedFd>) -> Result<()> {
+fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<Beside>) -> Result<()> {
     let strings = |list: &[String]| list.iter().map(|s| cstring(at, s)).collect::<Result<Vec<_>>>();
     let path = cstring(at, &hook.path.to_string_lossy())?;
     let argv = if hook.args.is_empty() { vec![path.clone()] } else { strings(&hook.args)? };
@@ -70,7 +87,7 @@ fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<BorrowedFd>) -> Resul
         output: files.each_ref().map(|f| f.as_ref().map(|f| f.as_fd())),
         cwd: cwd.as_deref(),
         timeout: hook.timeout.map(|t| t.as_millis() as u64),
-        beside,
+        beside: beside.map(|b| b.0),
     };
     let mut output = [0; OUTPUT];
     let (end, len) = hook::run(&job, &mut output).map_err(|f| Error::os(at, f.call, f.errno as i32))?;
@@ -79,7 +96,7 @@ fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<BorrowedFd>) -> Resul
         End::NoExec(errno) => return Err(Error::os(at, format!("{:?}: execve", hook.path), errno as i32)),
         End::Exit(Exit::Code(c)) => format!("exited with status {c}"),
         End::Exit(Exit::Signal(s)) => format!("killed by signal {s}"),
-        End::Alone => "killed, since the container process ended".to_string(),
+        End::Alone => format!("killed, since {}", beside.map_or("", |b| b.1)),
         End::Timeout => format!("timed out after {} s", hook.timeout.unwrap_or_default().as_secs()),
     };
     let said = String::from_utf8_lossy(&output[..len]);
@@ -146,7 +163,7 @@ mod tests {
     }
 
     fn error(hook: Hook) -> String {
-        run("prestart", &[sh("true"), hook], b"{}").expect_err("an error").to_string()
+        run("prestart", &[sh("true"), hook], b"{}", None).expect_err("an error").to_string()
     }
 
     #[test]
@@ -156,13 +173,14 @@ mod tests {
             "prestart",
             &[sh(r#"test "$(cat)" = '{"id":"web","bundle":"/usr"}' && test "$PWD" = /usr"#)],
             state,
+            None,
         )
         .unwrap();
     }
 
     #[test]
     fn a_hook_that_does_not_read_a_large_state_is_fine() {
-        run("prestart", &[sh("exec <&-")], &vec![b' '; 1 << 20]).unwrap();
+        run("prestart", &[sh("exec <&-")], &vec![b' '; 1 << 20], None).unwrap();
     }
 
     #[test]
@@ -203,7 +221,7 @@ mod tests {
     #[test]
     fn a_grandchild_that_keeps_the_pipe_does_not_hold_us_up() {
         let start = Instant::now();
-        run("prestart", &[sh("sleep 20 & exit 0")], b"{}").unwrap();
+        run("prestart", &[sh("sleep 20 & exit 0")], b"{}", None).unwrap();
         assert!(start.elapsed() < Duration::from_secs(10));
     }
 
@@ -213,14 +231,14 @@ mod tests {
             env: Some(vec!["A=1".into()]),
             ..sh("test \"$A\" = 1 && test -z \"$CARGO_MANIFEST_DIR$HOME\"")
         };
-        run("prestart", &[env, sh("test -n \"$CARGO_MANIFEST_DIR\"")], b"{}").unwrap();
+        run("prestart", &[env, sh("test -n \"$CARGO_MANIFEST_DIR\"")], b"{}", None).unwrap();
     }
 
     #[test]
     fn nothing_but_the_streams_is_open() {
         let leaked = fd::open(c"/dev/null", libc::O_RDONLY, 0).unwrap();
         fd::dup_to(std::os::fd::AsRawFd::as_raw_fd(&leaked), 57).unwrap();
-        run("prestart", &[sh("test ! -e /proc/self/fd/57")], b"{}").unwrap();
+        run("prestart", &[sh("test ! -e /proc/self/fd/57")], b"{}", None).unwrap();
     }
 
     #[test]

@@ -93,9 +93,7 @@ fn keep_time(container: &Container, config: &Config, restored: &Restored) -> Res
 fn begin(container: &mut Container, plan: &Plan, restored: &Restored, args: &Restore) -> Result<()> {
     container.mark_created()?;
     if !plan.hooks.poststart.is_empty() {
-        let state = container.state("running", restored.process.pid).to_string();
-        container.unlock(); // no delete has to wait for a hook that hangs
-        hooks::run("poststart", &plan.hooks.poststart, state.as_bytes())?;
+        hooks::after_start(container, restored.process.pid, &plan.hooks.poststart)?;
     }
     args.pid_file.as_ref().map_or(Ok(()), |file| make::write_pid_file(file, restored.process.pid))
 }

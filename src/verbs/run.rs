@@ -71,7 +71,5 @@ fn begin(made: &mut Made) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
-    let state = made.container.state("running", made.child.process.pid).to_string();
-    made.container.unlock(); // no delete has to wait for a hook that hangs
-    hooks::run("poststart", hooks, state.as_bytes())
+    hooks::after_start(&mut made.container, made.child.process.pid, hooks)
 }

@@ -34,10 +34,8 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
     for name in ["gate", "report"] {
         let _ = std::fs::remove_file(c.file(name)); // delete removes what is left
     }
-    let state = c.state("running", init.pid).to_string();
-    c.unlock(); // no delete has to wait for a hook that hangs
-    hooks::run("poststart", &c.record.hooks.poststart, state.as_bytes())
-        .inspect_err(|_| undo(&mut c, init))?;
+    let list = c.record.hooks.poststart.clone();
+    hooks::after_start(&mut c, init.pid, &list).inspect_err(|_| undo(&mut c, init))?;
     let Some(ready) = ready else { return Ok(()) };
     match init.pidfd() {
         Some(pidfd) => ready.wait(init.pid, pidfd.as_fd()),
