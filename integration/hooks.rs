@@ -349,6 +349,24 @@ fn a_poststart_hook_ends_when_its_container_is_deleted() {
     }
 }
 
+/// `run` in the foreground waits for init, which waits for its hook.
+#[test]
+fn a_signal_ends_a_run_whose_hook_hangs() {
+    needs_root!();
+    let b = bundle();
+    let script = format!("touch {}/hangs; sleep 300", seen(&b, "createContainer"));
+    let b = with_hook(b, "createContainer", hook(&script));
+    let mut child = b.making("run").stderr(std::process::Stdio::piped()).spawn().expect("orlop");
+    support::until("the hook", || b.rootfs().join("seen/hangs").exists());
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::SIGTERM)
+        .expect("kill");
+    support::until("the end of the call", || child.try_wait().expect("wait").is_some());
+    let out = child.wait_with_output().expect("output");
+    let words = "had no program yet when signal 15 came to us";
+    assert!(String::from_utf8_lossy(&out.stderr).contains(words), "{out:?}");
+    nothing_is_left(&b);
+}
+
 fn runs(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
     stat.contains("(sleep)") && !stat.contains(") Z ")

@@ -309,7 +309,7 @@ struct Guard {
 impl Guard {
     fn new(modes: Modes) -> Sys<Self> {
         let (read, write) = fd::pipe()?;
-        match clone::clone(0, None, false)? {
+        match clone::clone(0, None)? {
             clone::Side::Parent { pid, pidfd } => Ok(Self { pid, pidfd, _alive: write }),
             clone::Side::Child => {
                 drop(write);

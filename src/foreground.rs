@@ -33,6 +33,13 @@ impl Foreground {
         Ok(Self { signals: signal::descriptor(mask).map_err(failed("signalfd4"))? })
     }
 
+    /// Of these signals, those that end the call while there is no program yet.
+    pub fn interrupts() -> Result<OwnedFd> {
+        let mask =
+            [libc::SIGHUP, libc::SIGINT, libc::SIGTERM].iter().fold(0, |mask, s| mask | signal::bit(*s));
+        signal::descriptor(mask).map_err(failed("signalfd4"))
+    }
+
     /// Waits for init; the exit code is its own, or 128 and the signal that ended it.
     pub fn wait(self, pid: i32, pidfd: BorrowedFd, ends: Ends) -> Result<i32> {
         let relay = ends.master.map(Relay::new).transpose()?;

@@ -34,7 +34,7 @@ pub fn namespace(maps: &Maps) -> Result<OwnedFd> {
     let at = "uidMappings";
     let call = |what: &'static str| os(at, what);
     let (read, write_end) = fd::pipe().map_err(call("pipe2"))?;
-    let side = clone::clone(NEWUSER, None, false).map_err(call("clone3 CLONE_NEWUSER"))?;
+    let side = clone::clone(NEWUSER, None).map_err(call("clone3 CLONE_NEWUSER"))?;
     let clone::Side::Parent { pid, pidfd } = side else {
         drop(write_end);
         let _ = fd::read(&read, &mut [0]); // ends when the parent has what it wants, or is gone
@@ -67,7 +67,7 @@ pub fn same(namespace: Option<&OwnedFd>, maps: &Maps) -> Result<()> {
 /// A namespace file does not tell its mappings: they are read from procfs while a process sits in it.
 fn read(namespace: &OwnedFd) -> Result<Maps, Errno> {
     let (ours, theirs) = fd::socketpair()?;
-    let pid = match clone::clone(0, None, false)? {
+    let pid = match clone::clone(0, None)? {
         clone::Side::Parent { pid, .. } => pid,
         clone::Side::Child => {
             drop(ours); // so that it ends with its parent

@@ -1,16 +1,16 @@
 //! The parent's half: descriptors opened, init cloned, its requests answered, until it stands at the gate.
 
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Process};
+use crate::container::{Container, ProcStat, Process, proc_stat};
 use crate::error::{Error, Kind, Result, os};
 use crate::init::{Init, Parts};
 use crate::plan::step::{Act, Ask, Attr, Open, OpenWhat};
 use crate::plan::{Plan, cpath};
 use crate::sync::{self, Message};
-use crate::sys::{Errno, clone, cred, fd, mount, ns, shared};
+use crate::sys::{Errno, clone, cred, fd, mount, ns, shared, signal};
 use crate::{hooks, idmaps, interfaces};
 use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -198,6 +198,10 @@ pub struct Child {
     socket: OwnedFd,
     /// The step that init is at.
     progress: &'static AtomicU32,
+    /// The step that it may ask for next, by its own word.
+    next: usize,
+    /// The signals that end us as long as there is no program that they could go to.
+    pub interrupts: Option<OwnedFd>,
     /// The pty's master, until it is handed on.
     pub master: Option<OwnedFd>,
 }
@@ -244,7 +248,10 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) ->
         Ok(process)
     })();
     match recorded {
-        Ok(process) => Ok((Child { process, pidfd, socket: ours, progress, master: None }, slots)),
+        Ok(process) => Ok((
+            Child { process, pidfd, socket: ours, progress, next: 0, interrupts: None, master: None },
+            slots,
+        )),
         Err(e) => {
             end(&pidfd, pid); // nobody else knows of it
             Err(e)
@@ -274,7 +281,7 @@ fn enter_pid(plan: &Plan, slots: &Slots) -> Result<Option<OwnedFd>> {
 /// init joins by itself, as on v1. Where we may not move a process into it, `by_parent` systemd may.
 fn clone_into(init: &mut Init, flags: i32, cgroup: Option<&OwnedFd>, by_parent: bool) -> Result<clone::Side> {
     let failed = |e| clone_failed("linux.namespaces", "clone3", e);
-    match (clone::clone(flags, cgroup, false), cgroup) {
+    match (clone::clone(flags, cgroup), cgroup) {
         (Err(Errno::EACCES | Errno::EPERM), Some(_)) if by_parent => {}
         (Err(Errno::ENOSYS | Errno::EAGAIN), Some(cgroup)) => {
             let procs = fd::openat(cgroup, c"cgroup.procs", libc::O_WRONLY, 0);
@@ -282,13 +289,14 @@ fn clone_into(init: &mut Init, flags: i32, cgroup: Option<&OwnedFd>, by_parent: 
         }
         (cloned, _) => return cloned.map_err(failed),
     }
-    clone::clone(flags, None, false).map_err(failed)
+    clone::clone(flags, None).map_err(failed)
 }
 
-/// Kills a child of ours and collects it.
+/// Kills a child of ours and collects it. One that is frozen (v1) ends once it is thawed: no wait for that.
 fn end(pidfd: &OwnedFd, pid: i32) {
     let _ = clone::signal(pidfd, libc::SIGKILL); // gone already is as good
-    let _ = clone::wait(pid, true);
+    let _ = fd::poll([(pidfd.as_raw_fd(), libc::POLLIN)], 10_000);
+    let _ = clone::wait(pid, false);
 }
 
 /// The kernel's words for a clone or an unshare that it refuses mislead (clone(2), pid_namespaces(7)).
@@ -325,6 +333,8 @@ impl Child {
         }
         loop {
             let message = self.next(plan, member)?;
+            self.next = sync::turn(&plan.steps, self.next, message.head)
+                .ok_or_else(|| Error::os("process", "request of init", libc::EPROTO))?;
             match message.head.kind {
                 sync::Kind::Ask => match sync::ask_of(message.head.number) {
                     Some(Ask::Ready) => {
@@ -332,15 +342,19 @@ impl Child {
                         return self.go(plan, member);
                     }
                     Some(ask) => self.answer(ask, plan, member)?,
-                    None => return Err(Error::os("process", "request of init", libc::EPROTO)),
+                    None => {}
                 },
                 sync::Kind::Pid => {
                     self.adopt(message.head.number, member)?;
+                    if !member.init {
+                        self.set_limits(plan)?; // of `create`, init asks for them
+                    }
                     self.prepare(plan, member, std::mem::take(&mut slots))?;
                     self.go(plan, member)?;
                 }
                 sync::Kind::Master => {
-                    if let Some(master) = message.fd {
+                    let is_pty = |fd: &OwnedFd| fd::fs_magic(fd) == Ok(libc::DEVPTS_SUPER_MAGIC);
+                    if let Some(master) = message.fd.filter(is_pty) {
                         self.master = on_master(master, message.head.number)?;
                     }
                 }
@@ -398,18 +412,22 @@ impl Child {
             Ask::Hooks => {
                 hooks::of_create(member.container, self.process.pid, self.pidfd.as_fd(), &plan.hooks)?
             }
-            Ask::Limits => {
-                for step in &plan.limits {
-                    if let Act::Rlimit { resource, soft, hard } = step.act {
-                        cred::set_limit(self.process.pid, resource, soft, hard)
-                            .map_err(os(&step.at, "prlimit"))?;
-                    }
-                }
-            }
+            Ask::Limits => self.set_limits(plan)?,
             Ask::NetDevices => interfaces::hand_over(&plan.interfaces, self.process.pid)?,
             Ask::Ready => {}
         }
         self.go(plan, member)
+    }
+
+    fn set_limits(&self, plan: &Plan) -> Result<()> {
+        let pid = self.process.pid;
+        plan.limits.iter().try_for_each(|step| match &step.act {
+            Act::Rlimit { resource, soft, hard } => {
+                cred::set_limit(pid, *resource, *soft, *hard).map_err(os(&step.at, "prlimit"))
+            }
+            Act::Scheduler(s) => cred::set_scheduler(pid, s).map_err(os(&step.at, "sched_setattr")),
+            _ => Ok(()),
+        })
     }
 
     fn go(&self, plan: &Plan, member: Member) -> Result<()> {
@@ -420,6 +438,7 @@ impl Child {
     }
 
     fn next(&mut self, plan: &Plan, member: Member) -> Result<Message> {
+        self.wait()?;
         match sync::receive(&self.socket) {
             Ok(Some(m)) => Ok(m),
             Ok(None) | Err(Errno::ECONNRESET) => Err(self.died(plan, member)),
@@ -427,11 +446,34 @@ impl Child {
         }
     }
 
-    /// Init came from a middle process: take its pid over and let the other go.
+    /// Waits for the wire. A process that the container has stopped says nothing, and must not hold our caller up.
+    fn wait(&self) -> Result<()> {
+        let Some(signals) = &self.interrupts else { return Ok(()) };
+        loop {
+            let watch = [(self.socket.as_raw_fd(), libc::POLLIN), (signals.as_raw_fd(), libc::POLLIN)];
+            let [said, signalled] = match fd::poll(watch, -1) {
+                Err(Errno::EINTR) => continue,
+                other => other.map_err(os("process", "poll of the wire"))?,
+            };
+            if said != 0 {
+                return Ok(()); // a program that runs gets the signal itself
+            }
+            let signal = signal::next(signals).map_err(os("process", "read of signals"))?;
+            if let Some((number, _)) = signal.filter(|_| signalled != 0) {
+                let what = format!("had no program yet when signal {number} came to us");
+                return Err(Error::new(Kind::WrongState, "container process", what));
+            }
+        }
+    }
+
+    /// Init came from a middle process: take its pid over and let the other go. It must be a child of ours.
     fn adopt(&mut self, pid: i32, member: Member) -> Result<()> {
         let gone = || Error::os("process", "pidfd_open of init", libc::ESRCH);
-        let process = Process::of(pid).ok_or_else(gone)?;
-        let pidfd = process.pidfd().ok_or_else(gone)?;
+        let pidfd = clone::pidfd(pid).map_err(os("process", "pidfd_open of init"))?;
+        // Nobody else waits for our children: what is one now was one before.
+        let ours = |s: &ProcStat| !s.is_dead() && s.parent as u32 == std::process::id();
+        let process =
+            proc_stat(pid).filter(ours).map(|s| Process { pid, start: s.start }).ok_or_else(gone)?;
         member.record(process)?;
         let middle = std::mem::replace(&mut self.process, process);
         self.pidfd = pidfd;
@@ -444,6 +486,10 @@ impl Child {
         let at = "linux.seccomp.listenerPath";
         let listener =
             clone::pidfd_take(&self.pidfd, number).map_err(os(at, "pidfd_getfd of the listener"))?;
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd()));
+        if link.is_ok_and(|l| l.as_os_str() != "anon_inode:seccomp notify") {
+            return Err(Error::os(at, "pidfd_getfd of the listener", libc::EPROTO));
+        }
         if let Some(l) = &plan.listener {
             crate::notify::hand_on(l, &listener, &member.state(self.process), self.process.pid)?;
         }
@@ -452,6 +498,7 @@ impl Child {
 
     /// Waits until the program runs: the wire is close-on-exec.
     pub fn await_exec(&mut self, plan: &Plan, member: Member) -> Result<()> {
+        self.wait()?;
         match sync::receive(&self.socket) {
             Ok(Some(m)) if m.head.kind == sync::Kind::Fail => Err(self.failure(plan, &m)),
             Ok(_) | Err(Errno::ECONNRESET) => match self.process.stat() {

@@ -11,7 +11,7 @@
 //! End of file tells init that its parent is gone, and the parent that the program runs or init ended. After the gate
 //! only `Fail` is left, in the FIFO that `start` reads.
 
-use crate::plan::step::Ask;
+use crate::plan::step::{Act, Ask, Step};
 use crate::sys::{Sys, fd};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -69,6 +69,22 @@ pub fn ask_of(number: i32) -> Option<Ask> {
     ASKS.get(usize::try_from(number).ok()?).copied()
 }
 
+/// Whoever is seen in a pid namespace may be in the hands of others in there, and with it the wire: it gets what the plan
+/// says from step `next` on, in that order and once, so that all it can do is to leave out something of its own. The next
+/// step after this message, unless it is out of turn.
+pub fn turn(steps: &[Step], next: usize, head: Head) -> Option<usize> {
+    let wanted = |act: &Act| match (head.kind, act) {
+        (Kind::Ask, Act::Ask(ask)) => ask_of(head.number) == Some(*ask),
+        (Kind::Pid, Act::Fork { .. }) | (Kind::Master, Act::Console { .. }) => true,
+        (Kind::Listener, Act::Seccomp { listener, .. }) => *listener,
+        _ => false,
+    };
+    match steps.iter().skip(next).position(|s| wanted(&s.act)) {
+        Some(n) => Some(next + n + 1),
+        None => (head.kind == Kind::Fail).then_some(next),
+    }
+}
+
 /// A message as the parent receives it.
 pub struct Message {
     pub head: Head,
@@ -102,6 +118,33 @@ mod tests {
         assert_eq!(Head::from_bytes(&head.to_bytes()), Some(head));
         assert_eq!(Head::from_bytes(&[0; HEAD]), None);
         assert_eq!(Head::from_bytes(&[1; 3]), None);
+    }
+
+    #[test]
+    fn nobody_gets_more_than_the_plan_says_nor_twice() {
+        let acts =
+            [Act::Ask(Ask::Unit), Act::Fork { flags: 0 }, Act::NewSession, Act::Ask(Ask::Ready), Act::Exec];
+        let steps = acts.map(|act| Step::new("process", act));
+        let ask = |ask| Head::new(Kind::Ask, ask_number(ask));
+        let pid = Head::new(Kind::Pid, 42);
+        for (next, head, then) in [
+            (0, ask(Ask::Unit), Some(1)),
+            (1, pid, Some(2)),
+            (2, ask(Ask::Ready), Some(4)),
+            (0, ask(Ask::Ready), Some(4)),
+            (1, ask(Ask::Unit), None),
+            (2, pid, None),
+            (4, ask(Ask::Ready), None),
+            (0, ask(Ask::Hooks), None),
+            (0, ask(Ask::Limits), None),
+            (0, Head::new(Kind::Ask, 77), None),
+            (0, Head::new(Kind::Master, 0), None),
+            (0, Head::new(Kind::Listener, 3), None),
+            (0, Head::new(Kind::Go, 0), None),
+            (3, Head::new(Kind::Fail, 2), Some(3)),
+        ] {
+            assert_eq!(turn(&steps, next, head), then, "{next}, {head:?}");
+        }
     }
 
     #[test]

@@ -30,7 +30,6 @@ impl Init<'_> {
         }
         self.send_master(&master)?;
         drop(master);
-        pty::make_controlling(&slave).during("ioctl TIOCSCTTY")?;
         for stream in 0..3 {
             fd::dup_to(slave.as_raw_fd(), stream).during("dup3 of the terminal")?;
         }

@@ -40,7 +40,7 @@ pub enum End {
 pub fn run(job: &Job, output: &mut [u8]) -> Done<(End, usize)> {
     let (out, into) = fd::pipe().during("pipe2")?;
     let (failed, fail) = fd::pipe().during("pipe2")?;
-    match clone::clone(0, None, false).during("clone3")? {
+    match clone::clone(0, None).during("clone3")? {
         clone::Side::Child => {
             let errno = become_hook(job, &into, &fail).unwrap_or_else(|e| e);
             let _ = fd::write(&fail, &(errno as i32).to_ne_bytes()); // the status is left to tell

@@ -18,7 +18,7 @@ pub mod rootfs;
 
 use crate::plan::step::{Act, Ask, Attr, CStrings, Program, Step, Tree};
 use crate::sync::{self, HEAD, Head, Kind, MAX};
-use crate::sys::{self, Errno, Sys, clone, cred, fd, ns, path};
+use crate::sys::{self, Errno, Sys, clone, cred, fd, ns, path, pty};
 use detached::Detached;
 use rootfs::Near;
 use std::ffi::{CStr, c_char};
@@ -246,13 +246,14 @@ impl<'a> Init<'a> {
             Act::ReadonlyPath(path) => self.readonly_path(path),
             Act::MaskPath(path) => self.mask_path(path),
             Act::Console { rows, columns, mount, uid } => self.console(*rows, *columns, *mount, *uid),
+            Act::ControlTerminal => pty::make_controlling(fd::borrow(0)).during("ioctl TIOCSCTTY"),
             Act::OwnNull => self.own_null(),
             Act::OwnStdio { uid } => console::own_stdio(*uid),
             Act::Rlimit { resource, soft, hard } => {
                 cred::set_limit(0, *resource, *soft, *hard).during("prlimit")
             }
             Act::Personality(p) => cred::set_personality(*p).during("personality"),
-            Act::Scheduler(s) => cred::set_scheduler(s).during("sched_setattr"),
+            Act::Scheduler(s) => cred::set_scheduler(0, s).during("sched_setattr"),
             Act::IoPriority(value) => cred::set_io_priority(*value).during("ioprio_set"),
             Act::MemoryPolicy { mode, nodes } => cred::set_mempolicy(*mode, nodes).during("set_mempolicy"),
             Act::ResetAffinity => cred::reset_affinity().during("sched_setaffinity"),
@@ -283,7 +284,8 @@ impl<'a> Init<'a> {
             }
             Act::CloseHosts { first } => {
                 self.first = *first;
-                let hosts = self.cgroups.drain(..).chain(self.proc.take());
+                let slots = self.slots.iter_mut().filter_map(Option::take);
+                let hosts = self.cgroups.drain(..).chain(self.proc.take()).chain(slots);
                 hosts.for_each(fd::keep); // until the next line
                 self.close_others()
             }
@@ -368,12 +370,12 @@ impl<'a> Init<'a> {
     /// Clones init as our sibling, tells the parent its pid, and ends: a child of the middle process could not be
     /// waited for by whoever called us.
     fn fork(&mut self, flags: i32) -> Done {
-        match clone::clone(flags, None, true).during("clone3")? {
-            clone::Side::Child => {
+        match clone::sibling(flags).during("clone")? {
+            0 => {
                 self.await_go(); // what we ask before the parent knows our pid would be answered for the other
                 Ok(())
             }
-            clone::Side::Parent { pid, .. } => {
+            pid => {
                 let head = Head::new(Kind::Pid, pid);
                 let _ = fd::write(&self.socket, &head.to_bytes()); // a dead parent is noticed by init itself
                 clone::exit(0)

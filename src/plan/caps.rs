@@ -30,6 +30,9 @@ pub fn plan(d: &mut Draft) -> Result<CapSets> {
     Ok(CapSets { bounding, effective, permitted, inheritable, ambient })
 }
 
+/// CAP_SYS_ADMIN
+pub const SYS_ADMIN: u32 = 21;
+
 /// The number of a capability by name: any case, with or without `CAP_`, even several, as the field accepts it.
 pub fn number(name: &str) -> Option<u8> {
     let mut rest = name.to_ascii_uppercase();

@@ -4,7 +4,7 @@ use super::hooks::{self, Hook};
 use super::idmap::setgroups_denied;
 use super::spawn::{self, NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, Shape};
 use super::step::{Act, Ask, CapSets, InsideHook, Open, OpenWhat, Slot, Step, Tree};
-use super::{Draft, cstring, mounts, net, paths, process, seccomp, user};
+use super::{Draft, caps, cstring, mounts, net, paths, process, seccomp, user};
 use crate::error::Result;
 
 /// The sections, decided; what is left is to put them in order.
@@ -88,11 +88,9 @@ pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Ident
         s.push(step("linux.uidMappings", Act::BecomeRoot { clear_groups }));
     }
     s.extend(p.process.labels.iter().cloned()); // through the host's procfs
-    if shape.staged {
-        s.push(step("process", Act::CloseHosts { first })); // the container's processes see what is forked
-        s.push(step("linux.namespaces (pid)", Act::Fork { flags: 0 }));
+    if !shape.staged {
+        s.push(step("process", Act::NewSession));
     }
-    s.push(step("process", Act::NewSession));
     if !d.request.no_new_keyring {
         new_keyring(d, &p.process, &mut s)?; // that of init, by its name
     }
@@ -107,7 +105,12 @@ pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Ident
         let uid = p.user.uid;
         s.push(step("process.terminal", Act::Console { rows, columns, mount: false, uid }));
     }
-    program(d, p, &[], &mut s)?;
+    if shape.staged {
+        program_among_others(d, p, first, &mut s)?;
+    } else {
+        s.extend(control(p));
+        program(d, p, &[], &mut s)?;
+    }
     Ok(s)
 }
 
@@ -186,6 +189,7 @@ fn rootfs(d: &mut Draft, p: &Parts, s: &mut Vec<Step>) -> Result<()> {
         let ours = d.ns.is_own(NEWNS) || !p.mounts.steps.is_empty();
         let (mount, uid) = (ours && !p.mounts.dev_is_bind, p.identity.user.uid);
         s.push(step("process.terminal", Act::Console { rows, columns, mount, uid }));
+        s.extend(control(&p.identity));
     }
     let cwd = &p.identity.process.cwd;
     if cwd.as_bytes() != b"/" {
@@ -218,6 +222,105 @@ fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<St
         s.extend(p.process.rlimits.iter().cloned());
     }
     s.extend(p.process.scheduling.iter().cloned());
+    standard_streams(d, p, s);
+    let filter = p.seccomp.as_ref().map(|f| seccomp_steps(d, f)).unwrap_or_default();
+    if !p.process.no_new_privileges {
+        s.extend(filter.clone()); // needs CAP_SYS_ADMIN, which `SetCaps` takes away
+    }
+    identity(d, p, p.caps, s);
+    without_rights(d, p, s);
+    if p.process.no_new_privileges {
+        s.push(step("process.noNewPrivileges", Act::NoNewPrivs));
+        s.extend(filter); // late: only the gate, startContainer hooks and execve come after it
+    }
+    s.push(step("process", Act::Ask(Ask::Ready)));
+    if d.request.gate {
+        let gate = d.open(Open { at: "process".into(), what: OpenWhat::Gate });
+        s.push(step("process", Act::WaitGate { gate }));
+    }
+    inside_hooks(d, "startContainer", start_container, "created", s)?;
+    s.push(step("process.args", Act::Exec));
+    Ok(())
+}
+
+/// The same where other processes of a pid namespace see ours, and with CAP_SYS_PTRACE do with it as they like: by then it
+/// has nothing more than they have. A middle process, which nobody in there sees, gives everything up; what is left is
+/// what only the last process can do, and needs no right. What does need one, a scheduler that no fork inherits or the
+/// limits of a user namespace, the parent sets before it lets it go on.
+///
+/// The filter comes first, too, but for two kinds: one that refuses that rest, and one with a listener, whose agent is told
+/// the pid. Where no_new_privs is not asked for either, such a filter needs CAP_SYS_ADMIN for one call more.
+///
+/// A container that joins a pid namespace of others has no such order: procfs shows the pid namespace of whoever mounts
+/// it, so that init makes the whole rootfs in there. Who joins it trusts what has CAP_SYS_PTRACE in it.
+fn program_among_others(d: &mut Draft, p: &Identity, first: u32, s: &mut Vec<Step>) -> Result<()> {
+    let no_new_privileges = p.process.no_new_privileges;
+    let (inherited, mut own): (Vec<_>, Vec<_>) =
+        p.process.scheduling.iter().cloned().partition(process::outlives_fork);
+    if d.host.privileged {
+        own.clear();
+    }
+    if !d.in_user_namespace() {
+        own.extend(limits_but_processes(d, p, s));
+    }
+    s.extend(inherited);
+    standard_streams(d, p, s);
+    let early = p.seccomp.as_ref().is_some_and(|f| f.listener.is_none() && f.lets_through(no_new_privileges));
+    let filter = p.seccomp.as_ref().map(|f| seccomp_steps(d, f)).unwrap_or_default();
+    let (before, after) = if early { (filter, Vec::new()) } else { (Vec::new(), filter) };
+    let mut caps = p.caps;
+    if !no_new_privileges {
+        s.extend(before.clone());
+        let kept = if after.is_empty() { 0 } else { 1 << caps::SYS_ADMIN };
+        (caps.permitted, caps.effective) = (caps.permitted | kept, caps.effective | kept);
+    }
+    identity(d, p, caps, s);
+    if no_new_privileges {
+        s.push(step("process.noNewPrivileges", Act::NoNewPrivs));
+        s.extend(before);
+    }
+    s.push(step("process", Act::CloseHosts { first }));
+    s.push(step("linux.namespaces (pid)", Act::Fork { flags: 0 }));
+    s.push(step("process", Act::NewSession)); // its leader, who has a pid in there
+    s.extend(control(p));
+    s.extend(own);
+    if !no_new_privileges && !after.is_empty() {
+        s.extend(after.clone());
+        s.push(step("process.capabilities", Act::SetCaps(p.caps)));
+    }
+    without_rights(d, p, s);
+    if no_new_privileges {
+        s.extend(after);
+    }
+    s.push(step("process", Act::Ask(Ask::Ready)));
+    s.push(step("process.args", Act::Exec));
+    Ok(())
+}
+
+/// Limits, which are inherited; of processes there is one more of this user while it forks: that one is left to lower.
+fn limits_but_processes(d: &Draft, p: &Identity, s: &mut Vec<Step>) -> Option<Step> {
+    let mut left = None;
+    for limit in &p.process.rlimits {
+        let mut now = limit.clone();
+        if let Act::Rlimit { resource, soft, hard } = &mut now.act {
+            if *resource == libc::RLIMIT_NPROC {
+                let may_rise = *hard < d.host.hard_limits[libc::RLIMIT_NPROC as usize];
+                *hard += u64::from(may_rise);
+                *soft = *hard;
+                left = Some(limit.clone());
+            }
+        }
+        s.push(now);
+    }
+    left
+}
+
+/// The terminal that `Console` has made, for the leader of a session.
+fn control(p: &Identity) -> Option<Step> {
+    p.process.terminal.map(|_| step("process.terminal", Act::ControlTerminal))
+}
+
+fn standard_streams(d: &Draft, p: &Identity, s: &mut Vec<Step>) {
     if p.process.terminal.is_none() {
         s.push(step("process", Act::OwnNull)); // by the right of root: the user may not be able to open it
     }
@@ -227,10 +330,9 @@ fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<St
     if d.in_user_namespace() || !d.host.privileged {
         s.push(step("process", Act::Dumpable(false))); // what else there is was so from the start
     }
-    let filter = p.seccomp.as_ref().map(|f| seccomp_steps(d, f)).unwrap_or_default();
-    if !p.process.no_new_privileges {
-        s.extend(filter.clone()); // needs CAP_SYS_ADMIN, which `SetCaps` takes away
-    }
+}
+
+fn identity(d: &Draft, p: &Identity, caps: CapSets, s: &mut Vec<Step>) {
     // Where setgroups(2) is denied, an empty list needs no call; a namespace that is joined may deny it, and there the
     // groups went before (`BecomeRoot`).
     let denied = setgroups_denied(&d.maps, &d.ns, d.host) || d.ns.is_joined(NEWUSER);
@@ -245,25 +347,17 @@ fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<St
         s.push(step("process.capabilities", Act::KeepCaps));
     }
     s.push(step("process.user", Act::SetUser { uid: p.user.uid, gid: p.user.gid, groups }));
-    s.push(step("process.capabilities", Act::SetCaps(p.caps)));
-    s.push(step("process.cwd", Act::Cwd { path: p.process.cwd.clone() })); // seen with final rights
+    s.push(step("process.capabilities", Act::SetCaps(caps)));
+}
+
+/// Directory and program are seen as the program will see them: with its rights, and its /proc/self.
+fn without_rights(d: &Draft, p: &Identity, s: &mut Vec<Step>) {
+    s.push(step("process.cwd", Act::Cwd { path: p.process.cwd.clone() }));
     if !p.process.program.name.is_empty() {
         s.push(step("process.args", Act::FindProgram));
     }
     s.push(step("process.user.umask", Act::Umask(p.user.umask)));
     s.push(step("process", Act::ResetSignals { ignored: d.host.ignored_signals }));
-    if p.process.no_new_privileges {
-        s.push(step("process.noNewPrivileges", Act::NoNewPrivs));
-        s.extend(filter); // late: only the gate, startContainer hooks and execve come after it
-    }
-    s.push(step("process", Act::Ask(Ask::Ready)));
-    if d.request.gate {
-        let gate = d.open(Open { at: "process".into(), what: OpenWhat::Gate });
-        s.push(step("process", Act::WaitGate { gate }));
-    }
-    inside_hooks(d, "startContainer", start_container, "created", s)?;
-    s.push(step("process.args", Act::Exec));
-    Ok(())
 }
 
 fn seccomp_steps(d: &Draft, f: &seccomp::Filter) -> Vec<Step> {

@@ -261,7 +261,7 @@ pub enum Act {
     /// unshare(2) of these namespaces.
     Unshare(i32),
     /// A process more (see [`super::spawn::Shape::staged`]): clone init as our sibling, with these new namespaces, tell
-    /// the parent its pid and end.
+    /// the parent its pid and end. For `exec`, the parent sets limits before the other goes on.
     Fork {
         flags: i32,
     },
@@ -348,14 +348,16 @@ pub enum Act {
     ReadonlyPath(CString),
     /// config-linux.md#masked-paths; absent is fine.
     MaskPath(CString),
-    /// A new pty from the container's devpts, its master sent to the parent, its slave on 0 to 2, as controlling
-    /// terminal and at /dev/console (config.md#process: terminal). Size in characters.
+    /// A new pty from the container's devpts, its master sent to the parent, its slave on 0 to 2 and
+    /// at /dev/console (config.md#process: terminal). Size in characters.
     Console {
         rows: u16,
         columns: u16,
         mount: bool,
         uid: u32,
     },
+    /// The terminal on 0 becomes that of our session: ioctl(2) TIOCSCTTY.
+    ControlTerminal,
     /// Standard streams that are the host's null device become the container's.
     OwnNull,
     /// Standard streams that are not terminals belong to the container's user.
@@ -430,7 +432,7 @@ pub enum Act {
     CloseInherited {
         first: u32,
     },
-    /// The host's procfs and cgroup files are closed too, before processes of the container see ours.
+    /// All that the parent has opened is closed too, before processes of the container see ours.
     CloseHosts {
         first: u32,
     },

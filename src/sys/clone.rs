@@ -33,11 +33,10 @@ pub enum Side {
 }
 
 /// clone3(2) like fork(2): with new namespaces (`flags`), born inside `cgroup` (ENOSYS where clone3 is filtered).
-/// `sibling` makes the child one of our own parent's.
 ///
 /// The caller must be single-threaded: the child goes on with a copy of this thread alone, in which a lock held by
 /// another thread (the allocator's) would stay held.
-pub fn clone(flags: i32, cgroup: Option<&OwnedFd>, sibling: bool) -> Sys<Side> {
+pub fn clone(flags: i32, cgroup: Option<&OwnedFd>) -> Sys<Side> {
     let mut pidfd: i32 = -1;
     let mut args = CloneArgs {
         flags: flags as u32 as u64 | CLONE_PIDFD,
@@ -48,10 +47,6 @@ pub fn clone(flags: i32, cgroup: Option<&OwnedFd>, sibling: bool) -> Sys<Side> {
     if let Some(dir) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = dir.as_raw_fd() as u64;
-    }
-    if sibling {
-        args.flags |= CLONE_PARENT;
-        args.exit_signal = 0; // required beside CLONE_PARENT: the child takes over ours
     }
     // SAFETY: no stack is given and memory is not shared, so the child continues on a copy of this one, as after fork;
     // `args` and `pidfd` outlive the call, and the size passed is that of `args`.
@@ -73,6 +68,15 @@ pub fn clone(flags: i32, cgroup: Option<&OwnedFd>, sibling: bool) -> Sys<Side> {
         return Ok(Side::Child);
     }
     Ok(Side::Parent { pid: pid as i32, pidfd: adopt(pidfd) })
+}
+
+/// clone(2) of a child of our own parent's, as under [`clone`]; its pid, or 0 on its side. It takes no descriptor, of which
+/// there may be none left, and is the call that filters know.
+pub fn sibling(flags: i32) -> Sys<i32> {
+    let flags = flags as u32 as u64 | CLONE_PARENT | libc::SIGCHLD as u64;
+    // SAFETY: no stack is given and memory is not shared, so the child continues on a copy of this one, as after fork.
+    check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) })
+        .map(|pid| pid as i32)
 }
 
 /// pidfd_open(2)

@@ -172,8 +172,8 @@ struct SchedAttr {
     util_max: u32,
 }
 
-/// sched_setattr(2) of this process.
-pub fn set_scheduler(s: &Scheduler) -> Sys {
+/// sched_setattr(2) of a process, 0 for this one.
+pub fn set_scheduler(pid: i32, s: &Scheduler) -> Sys {
     let attr = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         policy: s.policy,
@@ -187,7 +187,7 @@ pub fn set_scheduler(s: &Scheduler) -> Sys {
         util_max: 0,
     };
     // SAFETY: the structure carries its own size and outlives the call.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr, 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &attr, 0) }).map(drop)
 }
 
 /// The errno that says a right is missing.

@@ -38,10 +38,11 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     }
     let below = args.cgroup.iter().map(|t| Below::parse(t)).collect::<Result<Vec<_>>>()?;
     let cgroup = Cgroup::for_another(&c.record.cgroup, &below, init.pid)?;
-    let foreground = match args.detach {
-        true => None,
-        false => Some(Foreground::prepare(plan.terminal, false)?),
-    };
+    let (mut foreground, mut interrupts) = (None, None);
+    if !args.detach {
+        foreground = Some(Foreground::prepare(plan.terminal, false)?);
+        interrupts = Some(Foreground::interrupts()?);
+    }
     let mut pidfd = Some(pidfd);
     let slots = plan.opens.iter().map(|o| pidfd.take_if(|_| o.what == OpenWhat::Init)).collect();
     let member = Member { container: &c, init: false };
@@ -50,7 +51,8 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
         Some(libc::ESRCH) if e.at.starts_with("linux.namespaces") => gone(),
         _ => e,
     };
-    let (child, slots) = spawn::clone_init(&plan, slots, &cgroup, member).map_err(dying)?;
+    let (mut child, slots) = spawn::clone_init(&plan, slots, &cgroup, member).map_err(dying)?;
+    child.interrupts = interrupts;
     let served = make::serve(child, &plan, member, slots, args.console_socket.as_deref());
     let mut child = served.map_err(|e| match c.status() {
         // Init is undumpable until then, and setns(2) asks for the right to trace it.

@@ -6,6 +6,7 @@ use crate::cgroup::Cgroup;
 use crate::cli::CgroupManager;
 use crate::container::{Container, Record, StateRoot};
 use crate::error::{Error, Result, os};
+use crate::foreground::Foreground;
 use crate::plan::spawn::NEWPID;
 use crate::plan::{Plan, Request};
 use crate::ready::{self, Ready};
@@ -236,7 +237,9 @@ fn build(
     spawn::open_late(plan, container, &mut slots)?;
     attached::attach(plan, &slots)?;
     let member = Member { container, init: true };
-    let (child, slots) = spawn::clone_init(plan, slots, &cgroup, member)?;
+    let interrupts = order.foreground.then(Foreground::interrupts).transpose()?;
+    let (mut child, slots) = spawn::clone_init(plan, slots, &cgroup, member)?;
+    child.interrupts = interrupts;
     drop(copy); // init has closed its own first, and is at work while we wait for the kernel
     cgroup.keep();
     serve(child, plan, member, slots, order.console_socket.as_deref())

@@ -136,6 +136,7 @@ fn words(f: &mut Formatter<'_>, act: &Act) -> fmt::Result {
             write!(f, ", owned by uid {uid}")?;
             f.write_str(if *mount { ", at /dev/console" } else { "" })
         }
+        Act::ControlTerminal => f.write_str("make it the terminal of the session"),
         Act::OwnNull => f.write_str("reopen standard streams that are the host's null device"),
         Act::OwnStdio { uid } => write!(f, "give the standard streams to uid {uid}"),
         Act::Rlimit { resource, soft, hard } => {

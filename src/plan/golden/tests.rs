@@ -155,7 +155,7 @@ fn identity_is_given_up_in_the_order_of_what_each_needs() {
     }
 }
 
-/// exec is confined by the same steps, in the same order, as the program of create.
+/// exec is confined by the same steps as the program of create; in the same order, unless others see it at once.
 #[test]
 fn exec_ends_as_create_does() {
     for (name, document, _) in variants() {
@@ -164,7 +164,16 @@ fn exec_ends_as_create_does() {
         let identity = |p: &Plan| -> Vec<Step> {
             assert_eq!(at!(p, Act::Dumpable(_)).pop(), at!(p, Act::Dumpable(false)).pop(), "{name}");
             let from = at!(p, Act::Seccomp { .. } | Act::DropBounding { .. })[0];
-            p.steps[from..].iter().filter(|s| !matches!(s.act, Act::Hook(_))).cloned().collect()
+            let of_one = |a: &Act| {
+                matches!(a, Act::Hook(_) | Act::CloseHosts { .. } | Act::Fork { .. })
+                    || matches!(a, Act::NewSession | Act::ControlTerminal)
+            };
+            let mut steps: Vec<_> = p.steps[from..].iter().filter(|s| !of_one(&s.act)).cloned().collect();
+            if exec.shape.staged {
+                steps.retain(|s| !matches!(s.act, Act::Rlimit { .. }));
+                steps.sort_by_key(|s| format!("{s:?}"));
+            }
+            steps
         };
         assert_eq!(identity(&exec), identity(&create), "{name}");
         assert_eq!(at!(exec, Act::CloseInherited { .. }), [0], "{name}");
@@ -173,6 +182,68 @@ fn exec_ends_as_create_does() {
         precedes(&name, &at!(exec, Act::JoinCgroups), &join);
         precedes(&name, &join, &at!(exec, Act::OpenRoot { .. }));
         precedes(&name, &at!(exec, Act::OpenRoot { .. }), &at!(exec, Act::Console { .. } | Act::OwnNull));
+    }
+}
+
+/// What is left to the process that is forked into the pid namespace needs no right.
+#[test]
+fn whoever_others_see_has_given_everything_up() {
+    let mut seen = 0;
+    for (name, document, _) in variants() {
+        let p = exec_plan(&document);
+        let [fork] = at!(p, Act::Fork { .. })[..] else { continue };
+        seen += 1;
+        let last = |a: &Act| {
+            matches!(a, Act::Rlimit { resource: libc::RLIMIT_NPROC, .. })
+                || matches!(a, Act::NewSession | Act::ControlTerminal | Act::Cwd { .. } | Act::FindProgram)
+                || matches!(a, Act::Umask(_) | Act::ResetSignals { .. } | Act::Ask(Ask::Ready) | Act::Exec)
+        };
+        let early = p.steps.iter().skip(fork + 1).find(|s| !last(&s.act));
+        assert_eq!(early, None, "{name}");
+        assert_eq!(p.steps[fork - 1].act, Act::CloseHosts { first: 3 }, "{name}");
+        precedes(&name, &[fork], &at!(p, Act::NewSession | Act::Cwd { .. } | Act::FindProgram));
+        precedes(&name, &at!(p, Act::NewSession), &at!(p, Act::ControlTerminal));
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+/// A filter that refuses the rest is loaded after it, by what it needs and no more.
+#[test]
+fn filters_wait_for_what_they_would_refuse() {
+    let admin = 1 << 21;
+    let deny = |call: &str| json!({ "names": [call], "action": "SCMP_ACT_ERRNO" });
+    for (rule, no_new_privileges, late) in [
+        (deny("mount"), false, false),
+        (deny("mount"), true, false),
+        (deny("setsid"), false, true),
+        (deny("setsid"), true, true),
+        (deny("chdir"), false, false), // refused in `create`, too
+        (deny("chdir"), true, true),
+    ] {
+        let document = json!({
+            "ociVersion": "1.3.0", "root": { "path": "rootfs" },
+            "process": { "args": ["sh"], "cwd": "/", "noNewPrivileges": no_new_privileges },
+            "linux": {
+                "namespaces": [{ "type": "mount" }, { "type": "pid" }],
+                "seccomp": { "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule.clone()] },
+            },
+        });
+        let p = exec_plan(&document);
+        let (fork, filter) = (at!(p, Act::Fork { .. })[0], at!(p, Act::Seccomp { .. })[0]);
+        assert_eq!(filter > fork, late, "{rule}, {no_new_privileges}");
+        let caps: Vec<_> = p
+            .steps
+            .iter()
+            .filter_map(|s| match s.act {
+                Act::SetCaps(sets) => Some((sets.permitted, sets.effective)),
+                _ => None,
+            })
+            .collect();
+        let held: &[_] = if late && !no_new_privileges { &[(admin, admin), (0, 0)] } else { &[(0, 0)] };
+        assert_eq!(caps, held, "{rule}, {no_new_privileges}");
+        let last = at!(p, Act::SetCaps(_)).pop().unwrap();
+        assert_eq!(last > filter, !no_new_privileges, "{rule}");
+        precedes("no_new_privs", &at!(p, Act::NoNewPrivs), &[fork]);
     }
 }
 

@@ -8,7 +8,7 @@ use super::step::{Act, Program, Step};
 use super::{Draft, cstring, user};
 use crate::config;
 use crate::error::{Error, Result};
-pub use scheduling::{Affinity, affinity, memory_policies};
+pub use scheduling::{Affinity, affinity, memory_policies, outlives_fork};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 

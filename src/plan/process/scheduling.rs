@@ -84,6 +84,12 @@ pub fn plan(p: &config::Process, linux: Option<&config::Linux>) -> Result<Vec<St
     Ok(steps.into_iter().flatten().collect())
 }
 
+/// Whether what this step sets is inherited by a fork, and allows one (sched(7)).
+pub fn outlives_fork(step: &Step) -> bool {
+    const RESET_ON_FORK: u64 = 0x01;
+    !matches!(&step.act, Act::Scheduler(s) if u64::from(s.policy) == DEADLINE || s.flags & RESET_ON_FORK != 0)
+}
+
 /// The value of a name, or an error that says which there are.
 fn value(at: &str, table: &[(&str, u64)], name: Option<&str>) -> Result<u64> {
     let Some(name) = name.filter(|n| !n.is_empty()) else { return Err(Error::invalid(at, "is required")) };

@@ -11,7 +11,6 @@
 //! - Calls newer than the profile answer ENOSYS: see `newer_calls`.
 
 mod emit;
-#[cfg(test)]
 mod interpret;
 mod precedence;
 mod profile;
@@ -32,6 +31,28 @@ use seccompiler::sock_filter;
 use tables::{ARM_PRIVATE, Arch, Row, X32_BIT};
 use vocabulary::Op;
 
+/// CLONE_PARENT and SIGCHLD, as `sys::clone` has it.
+const SIBLING: u64 = 0x8000 | libc::SIGCHLD as u64;
+
+/// What init calls from the clone to its session, and to lower a limit.
+const FIRST: &[i64] = &[libc::SYS_exit_group, libc::SYS_setsid, libc::SYS_prlimit64];
+
+/// What init calls from the working directory on.
+const REST: &[i64] = &[
+    libc::SYS_chdir,
+    libc::SYS_getcwd,
+    libc::SYS_openat2,
+    libc::SYS_newfstatat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+    libc::SYS_fstat,
+    libc::SYS_faccessat2,
+    libc::SYS_close,
+    libc::SYS_umask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+];
+
 /// linux/bpf_common.h BPF_MAXINSNS.
 const MAX_INSTRUCTIONS: usize = 4096;
 
@@ -42,6 +63,27 @@ pub struct Filter {
     /// `SECCOMP_FILTER_FLAG_*` for seccomp(2), without NEW_LISTENER, which is wanted if there is a `listener`.
     pub flags: u32,
     pub listener: Option<Listener>,
+}
+
+impl Filter {
+    /// Whether this host's kernel still lets init clone the process that goes on, and that make a session and take its
+    /// terminal; with `whole`, and do what else it does until it asks its parent.
+    pub fn lets_through(&self, whole: bool) -> bool {
+        let audit = Native::host().runs()[0][0].audit();
+        let program: Vec<_> = self.program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();
+        let answer = |nr: i64, args: [u64; 2]| {
+            let args = [args[0], args[1], 0, 0, 0, 0];
+            interpret::run(&program, &interpret::Call { nr: nr as u32, arch: audit, args }).0
+        };
+        let passes = |nr, args| {
+            let lenient = [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG];
+            lenient.contains(&(answer(nr, args) & libc::SECCOMP_RET_ACTION_FULL))
+        };
+        let clone = passes(libc::SYS_clone, [SIBLING, 0]);
+        let plain = |calls: &[i64]| calls.iter().all(|nr| passes(*nr, [0; 2]));
+        let terminal = passes(libc::SYS_ioctl, [0, libc::TIOCSCTTY]);
+        clone && terminal && plain(FIRST) && (!whole || plain(REST))
+    }
 }
 
 /// Who gets the descriptor through which SCMP_ACT_NOTIFY asks.

@@ -1,6 +1,6 @@
 use super::interpret::{self, Call};
 use super::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const KILL: u32 = libc::SECCOMP_RET_KILL_THREAD;
@@ -60,6 +60,33 @@ fn dockers_profile_means_what_it_says() {
     assert_eq!(ask(&f, Arch::Aarch64, "read", &[]), ALLOW);
     assert_eq!(ask(&f, Arch::Arm, "read", &[]), KILL);
     assert_eq!(ask(&f, Arch::X86_64, "read", &[]), KILL);
+}
+
+#[test]
+fn what_init_has_yet_to_call_is_let_through_or_not() {
+    let rules = |names: &[&str], errno: u32| {
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno }],
+        })
+    };
+    for (doc, some, whole) in [
+        (file("docker"), true, true),
+        (file("podman"), true, true),
+        (rules(&["mount"], 1), true, true),
+        (rules(&["clone3"], 1), true, true),
+        (rules(&["clone"], 38), false, false),
+        (rules(&["setsid"], 1), false, false),
+        (rules(&["ioctl"], 1), false, false),
+        (rules(&["exit_group"], 1), false, false),
+        (rules(&["chdir"], 1), true, false),
+        (rules(&["openat2"], 38), true, false),
+        (json!({ "defaultAction": "SCMP_ACT_LOG" }), true, true),
+        (json!({ "defaultAction": "SCMP_ACT_TRACE" }), false, false),
+    ] {
+        let f = filter(doc.clone(), Native::host());
+        assert_eq!((f.lets_through(false), f.lets_through(true)), (some, whole), "{doc:.200}");
+    }
 }
 
 /// The figures are for the reader: every create pays the compile, every call of the container the steps.
