@@ -394,6 +394,20 @@ fn what_is_in_a_cgroup_that_was_there_before_stays_with_it() {
     }
 }
 
+/// A container that may write to cgroups can leave one hierarchy's and stay in another's.
+#[test]
+fn a_process_in_one_hierarchy_alone_ends_with_the_container() {
+    needs_controllers!("pids", "freezer");
+    let b = sleeping();
+    b.create().ok();
+    b.start().ok();
+    let mut stray = Command::new("sleep").arg("1000").spawn().unwrap();
+    fs::write(dir("pids", &b.id).join("cgroup.procs"), stray.id().to_string()).unwrap();
+    b.verb("delete", &["--force"]).ok();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&stray.wait().unwrap()), Some(9));
+    b.is_clean();
+}
+
 #[test]
 fn two_containers_do_not_share_a_cgroup() {
     needs_controllers!("pids");

@@ -251,6 +251,7 @@ impl Cgroup {
                 if ours {
                     self.thaw()?;
                     self.kill_all(SIGKILL)?;
+                    place.kill_strays()?;
                 }
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(50));
@@ -282,6 +283,15 @@ impl Cgroup {
 }
 
 impl Place {
+    /// Kills what is in this hierarchy's cgroup alone, and so not among the processes that are looked up in another; but
+    /// only where we made it.
+    fn kill_strays(&self) -> Result<()> {
+        match self.open() {
+            Ok(dir) if self.found < self.parts() => dir.signal(SIGKILL).map_err(unlisted(self)),
+            _ => Ok(()), // gone, or not ours
+        }
+    }
+
     /// One attempt: is it gone, or, where it was there before us, empty?
     fn remove(&self, ours: bool) -> Result<bool> {
         let failed = |e: Errno| Error::os(self.name(), "rmdir", e as i32);
