@@ -408,6 +408,34 @@ fn a_process_in_one_hierarchy_alone_ends_with_the_container() {
     b.is_clean();
 }
 
+/// As with kill(2) of all processes; a fork bomb has to be met by SIGKILL.
+#[test]
+fn what_a_program_starts_in_answer_to_a_signal_does_not_get_it() {
+    needs_root!();
+    needs_program!("strace");
+    let b = Bundle::new()
+        .sh("trap 'sleep 1000 & echo > /got' USR1; echo > /ready; while :; do sleep 0.02; done")
+        .set("/root/readonly", json!(false));
+    b.create().ok();
+    b.start().ok();
+    until("its trap", || b.rootfs().join("ready").exists());
+    // Time for the answer, before we look again.
+    let mut kill = Command::new("strace");
+    kill.args([
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=pidfd_send_signal:delay_exit=300000",
+        ORLOP,
+        "--root",
+    ]);
+    finish(kill.arg(b.state_root()).args(["kill", "--all", &b.id, "USR1"])).ok();
+    until("the answer", || b.rootfs().join("got").exists());
+    assert!(finish(&mut b.orlop(["ps", &b.id])).ok().stdout.contains(" sleep 1000\n"));
+    b.verb("delete", &["--force"]).ok();
+}
+
 #[test]
 fn two_containers_do_not_share_a_cgroup() {
     needs_controllers!("pids");

@@ -162,12 +162,14 @@ impl Dir {
         self.add_pids(&mut pids).map(|()| pids)
     }
 
-    /// Signals every process, those forked meanwhile too, until a pass finds no new one. A pid is signalled only if it
-    /// was in the cgroup after its descriptor was opened: it cannot have become another process.
+    /// Signals every process that is there now; SIGKILL also those forked meanwhile, until a pass finds no new one. What a
+    /// program starts in answer to another signal is not meant by it, as with kill(2) of all processes. A pid is signalled
+    /// only if it was in the cgroup after its descriptor was opened: it cannot have become another process.
     pub fn signal(&self, signal: i32) -> Sys {
+        let passes = if signal == libc::SIGKILL { 32 } else { 1 };
         let mut done = BTreeSet::new();
         let mut all = Ok(());
-        for _ in 0..32 {
+        for _ in 0..passes {
             let mut new = BTreeSet::new();
             all = self.add_pids(&mut new);
             let new: Vec<i32> = new.into_iter().filter(|p| !done.contains(p)).collect();
@@ -177,7 +179,7 @@ impl Dir {
             for batch in new.chunks(BATCH) {
                 let open: Vec<_> = batch.iter().filter_map(|p| Some((*p, clone::pidfd(*p).ok()?))).collect();
                 let mut still = BTreeSet::new();
-                let _ = self.add_pids(&mut still); // the next pass says what cannot be found
+                let _ = self.add_pids(&mut still); // what cannot be found was said, or the next pass says it
                 for (pid, pidfd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
                     let _ = clone::signal(pidfd, signal); // gone already is as good
                     done.insert(*pid);
