@@ -1,12 +1,14 @@
-//! A process of `exec` that the container's init stops before it runs its program: it has, and holds up, nothing.
+//! What a container finds of ours: a process of `exec` that its init stops before it runs its program, which has, and holds
+//! up, nothing; the copy of our program.
 
 mod support;
 
 use serde_json::json;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use support::{Bundle, finish, until};
+use support::{Bundle, ORLOP, finish, until};
 
 fn started(b: Bundle) -> Bundle {
     b.create().ok();
@@ -140,4 +142,34 @@ fn limits_and_scheduler_are_those_of_the_document() {
     let stat = run(batch);
     let fields: Vec<_> = stat.split_whitespace().collect();
     assert_eq!((fields[18], fields[40]), ("5", "3"), "{stat}");
+}
+
+/// Whoever has the descriptor of the copy that we run from could make its mount writable.
+#[test]
+fn nobody_has_the_copy_that_we_run_from_once_a_container_is_there() {
+    needs_root!();
+    let own = fs::metadata(ORLOP).unwrap();
+    let holds = |pid: u32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        files
+            .filter_map(|f| fs::metadata(f.path()).ok())
+            .any(|m| (m.dev(), m.ino()) == (own.dev(), own.ino()))
+    };
+    let b = Bundle::sleeping();
+    let list = b.path().join("seen");
+    let script = format!("stat -L -c %d:%i /proc/$PPID/fd/* > {} 2>&1; true", list.display());
+    let b = b.set("/hooks/createRuntime", json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]));
+    let mut run = b.making("run").spawn().unwrap();
+    until("the hook", || list.exists()); // by then the container is on record
+    b.await_status("running");
+    let mut exec = b.orlop(["exec", &b.id, "sh", "-c", "touch /dev/here; sleep 100"]).spawn().unwrap();
+    let here = format!("/proc/{}/root/dev/here", b.state()["pid"]);
+    until("exec", || Path::new(&here).exists());
+    let held = [run.id(), exec.id()].map(holds);
+    let seen = fs::read_to_string(&list).unwrap();
+    b.verb("delete", &["--force"]).ok();
+    let _ = (run.wait(), exec.wait());
+    assert_eq!(held, [false, false]);
+    let word = format!("{}:{}", own.dev(), own.ino());
+    assert!(seen.contains(':') && seen.lines().all(|l| l != word), "{seen}");
 }

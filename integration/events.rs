@@ -89,7 +89,7 @@ fn limits_and_use_are_in_a_sample() {
     needs_controllers!("memory", "cpu", "pids");
     let resources = json!({
         "memory": { "limit": 64 << 20, "swap": 96 << 20 },
-        "cpu": { "quota": 5000, "period": 100000 },
+        "cpu": { "quota": 20000, "period": 100000 },
         "pids": { "limit": 77 },
     });
     let b = Bundle::new()

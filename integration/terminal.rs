@@ -206,8 +206,8 @@ fn a_shell_at_an_empty_input_ends() {
 #[test]
 fn no_byte_is_lost_before_a_slow_reader() {
     needs_root!();
-    let script = "stty raw -echo; seq 1 1500000 | head -c 10000000; exit 3";
-    let b = terminal(script);
+    let bytes = support::rounds(10_000_000, 10_000_000);
+    let b = terminal(&format!("stty raw -echo; seq 1 1500000 | head -c {bytes}; exit 3"));
     let mut run = b.making("run").stdout(Stdio::piped()).spawn().expect("orlop starts");
     let mut out = run.stdout.take().expect("a pipe");
     let (mut got, mut buf) = (Vec::new(), [0; 65536]);
@@ -222,8 +222,7 @@ fn no_byte_is_lost_before_a_slow_reader() {
         }
     }
     assert_eq!(run.wait().expect("wait").code(), Some(3));
-    let want: Vec<u8> =
-        (1..=1_500_000).flat_map(|n| format!("{n}\n").into_bytes()).take(10_000_000).collect();
+    let want: Vec<u8> = (1..=1_500_000).flat_map(|n| format!("{n}\n").into_bytes()).take(bytes).collect();
     assert_eq!(got.len(), want.len());
     assert!(got == want, "the bytes are others");
 }
