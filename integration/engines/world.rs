@@ -79,10 +79,14 @@ impl Engine {
 
     /// The end of a daemon's output, for the words of a failure.
     pub fn log(&self, name: &str) -> String {
-        let text = fs::read(self.dir.join(format!("{name}.log"))).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().collect();
+        let lines = self.said(name, "");
         lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    /// The lines of a daemon's output that have these words.
+    pub fn said(&self, name: &str, words: &str) -> Vec<String> {
+        let text = fs::read(self.dir.join(format!("{name}.log"))).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().filter(|l| l.contains(words)).map(str::to_string).collect()
     }
 
     /// A file of a v1 controller in a cgroup below the parent.
