@@ -3,11 +3,12 @@
 use super::make;
 use crate::container::{Container, Process, StateRoot, Status};
 use crate::error::{Error, Kind, Result, os};
+use crate::hooks;
 use crate::plan::{cpath, process::missing};
 use crate::ready::Ready;
+use crate::spawn::fault;
 use crate::sync::{self, HEAD, Head, MAX, Message};
 use crate::sys::{Errno, fd};
-use crate::{hooks, spawn};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 pub fn start(root: &StateRoot, id: &str) -> Result<()> {
@@ -62,7 +63,7 @@ fn open_fifo(c: &Container, name: &str, flags: i32) -> Result<OwnedFd> {
 
 fn died(c: &Container) -> Error {
     let e = Error::new(Kind::WrongState, "container process", "ended before the program ran");
-    spawn::perhaps_for_memory(e, c)
+    fault::perhaps_for_memory(e, c)
 }
 
 /// End of file on the report means that the program runs, since init's end is close-on-exec, or that init is dead. Which, is
@@ -86,7 +87,7 @@ fn open_gate(c: &Container, init: Process) -> Result<()> {
         let n = fd::read(&report, &mut buf).unwrap_or(0);
         if let Some(head) = Head::from_bytes(&buf[..n]).filter(|h| h.kind == sync::Kind::Fail) {
             let text = String::from_utf8_lossy(&buf[HEAD..n]).into_owned();
-            return Err(spawn::failure(&Message { head, text, fd: None }, None, &c.record.program));
+            return Err(fault::failure(&Message { head, text, fd: None }, None, &c.record.program));
         }
         return match init.stat() {
             Some(s) if !s.has_exec() => Err(died(c)),
