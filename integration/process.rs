@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use support::{Bundle, ORLOP, Scratch, finish, rounds, skip};
+use support::{Bundle, ORLOP, Scratch, finish, sample, skip};
 
 /// `sh -c SCRIPT` with this property set, to its output.
 fn said(pointer: &str, value: Value, script: &str) -> String {
@@ -169,12 +169,6 @@ fn a_working_directory_of_a_leaked_descriptor_is_refused() {
         let out = finish(&mut leaking(&b.making("run"), "/", 20));
         assert!(!out.status.success(), "{n}: {}", out.stdout);
     }
-}
-
-/// All of them, or every tenth, others each time that the tests are run.
-fn sample(of: std::ops::Range<usize>) -> impl Iterator<Item = usize> {
-    let step = of.len() / rounds(of.len(), of.len());
-    of.skip(std::process::id() as usize % step).step_by(step)
 }
 
 /// CVE-2024-21626: nor to a program of the host.
