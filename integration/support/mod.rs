@@ -2,13 +2,15 @@
 //! an end that leaves nothing behind, even when the test fails.
 #![allow(dead_code)] // each test program uses its part
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -120,6 +122,13 @@ pub fn rounds(few: usize, all: usize) -> usize {
     }
 }
 
+/// All of these shapes; where rounds are fewest a tenth of them, others each time that the tests are run.
+pub fn sample<T>(all: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+    let all: Vec<_> = all.into_iter().collect();
+    let step = all.len() / rounds(all.len(), all.len());
+    all.into_iter().skip(std::process::id() as usize % step).step_by(step)
+}
+
 /// How a command ended, and what it said.
 #[derive(Debug)]
 pub struct Outcome {
@@ -172,19 +181,28 @@ pub fn finish_within(command: &mut Command, patience: Duration) -> Outcome {
     let (out, err) = (dir.path.join("stdout"), dir.path.join("stderr"));
     command.stdout(File::create(&out).expect("create")).stderr(File::create(&err).expect("create"));
     let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let end = Instant::now() + patience;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("wait") {
-            break status;
-        }
-        if Instant::now() > end {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("{command:?} did not end within {patience:?}: {}{}", text(&out), text(&err));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
+    if !ends_within(&child, patience) {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{command:?} did not end within {patience:?}: {}{}", text(&out), text(&err));
+    }
+    let status = child.wait().expect("wait");
     Outcome { status, stdout: text(&out), stderr: text(&err) }
+}
+
+/// Whether this child ends in time. Nobody asks again and again: a hundred at once would take a whole CPU for it.
+pub fn ends_within(child: &Child, patience: Duration) -> bool {
+    let pid = rustix::process::Pid::from_child(child);
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("pidfd_open");
+    let end = Instant::now() + patience;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut set = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut set, PollTimeout::try_from(left).expect("patience is less than days")) {
+            Err(nix::Error::EINTR) => {}
+            ended => return ended.expect("poll") > 0,
+        }
+    }
 }
 
 fn text(file: &Path) -> String {
