@@ -84,7 +84,7 @@ fn within(budgets: &[(&str, usize, usize)], round: impl Fn() -> Vec<(usize, usiz
 fn run_stays_within_its_system_calls_and_makes_one_process() {
     needs_root!();
     needs_program!("strace");
-    within(&[("run", 412, 2)], || {
+    within(&[("run", 400, 2)], || {
         let b = bundle(&["/nothing"]);
         vec![calls(&b.making("run"))]
     });
@@ -95,7 +95,7 @@ fn verbs_of_a_container_stay_within_their_system_calls() {
     needs_root!();
     needs_program!("strace");
     // exec: the one in the middle joins the namespaces.
-    let budgets = [("start", 60, 1), ("state", 38, 1), ("exec", 214, 3), ("kill", 52, 1), ("delete", 49, 1)];
+    let budgets = [("start", 59, 1), ("state", 38, 1), ("exec", 204, 3), ("kill", 52, 1), ("delete", 49, 1)];
     within(&budgets, || {
         let b = bundle(&["sleep", "1000"]);
         b.create().ok(); // not by strace, which would wait for init

@@ -4,6 +4,7 @@ use crate::console::Relay;
 use crate::error::{Error, Result, os};
 use crate::ready::Ready;
 use crate::sys::{Errno, clone, cred, fd, signal};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// What must stand before the container is made, so that no signal is lost.
@@ -44,7 +45,15 @@ impl Foreground {
     pub fn wait(self, pid: i32, pidfd: BorrowedFd, ends: Ends) -> Result<i32> {
         let relay = ends.master.map(Relay::new).transpose()?;
         let ready = ends.ready;
-        let mut wait = Wait { signals: self.signals, pid, pidfd, relay, ready, exit: None, hurry: false };
+        let mut wait = Wait {
+            signals: ManuallyDrop::new(self.signals),
+            pid,
+            pidfd,
+            relay,
+            ready,
+            exit: None,
+            hurry: false,
+        };
         loop {
             if let Some(code) = wait.finished() {
                 return Ok(code);
@@ -62,7 +71,8 @@ pub struct Ends {
 }
 
 struct Wait<'a> {
-    signals: OwnedFd,
+    /// Closed by the end of our process, which is near when the program's has come.
+    signals: ManuallyDrop<OwnedFd>,
     pid: i32,
     pidfd: BorrowedFd<'a>,
     /// Gone once our side of the terminal is.
@@ -93,13 +103,14 @@ impl Wait<'_> {
                 Err(Errno::EINTR) => return Ok(()), // stopped as a background job, and continued
                 other => other.map_err(failed("poll"))?,
             };
-        if signalled != 0 {
-            self.take_signals()?;
-        }
         if ended != 0 && self.exit.is_none() {
             if let Some(exit) = clone::wait(self.pid, false).map_err(failed("waitpid"))? {
                 self.end(exit);
             }
+        }
+        // When nobody is left to get a signal, and nothing to copy, the call is over.
+        if signalled != 0 && (self.exit.is_none() || self.relay.is_some()) {
+            self.take_signals()?;
         }
         if let Some(ready) = self.ready.take_if(|_| said != 0) {
             match ready.pass_on(self.pid) {
@@ -117,7 +128,7 @@ impl Wait<'_> {
     }
 
     fn take_signals(&mut self) -> Result<()> {
-        while let Some((number, sender)) = signal::next(&self.signals).map_err(failed("read of signals"))? {
+        while let Some((number, sender)) = signal::next(&*self.signals).map_err(failed("read of signals"))? {
             match number {
                 libc::SIGCHLD => self.reap(),
                 libc::SIGWINCH => self.relay.iter().for_each(Relay::resize),

@@ -26,7 +26,19 @@ pub fn create(plan: &CgroupPlan, recorded: &Recorded) -> Result<Cgroup> {
             give_up(plan, n, place, refusal)?;
         }
     }
+    open_tasks(&cgroup)?;
     Ok(cgroup)
+}
+
+/// After all else, so that what init shall have open and what it shall not are each closed by one call.
+fn open_tasks(cgroup: &Cgroup) -> Result<()> {
+    let open = |place: &Place| {
+        let file = format!("{}/tasks", place.name());
+        let opened = cstring(&file).and_then(|path| fd::open(&path, libc::O_WRONLY, 0));
+        opened.map_err(|e| Error::os(AT, format!("open {file}"), e as i32))
+    };
+    *cgroup.tasks.borrow_mut() = cgroup.places.iter().filter(|p| !p.v2).map(open).collect::<Result<_>>()?;
+    Ok(())
 }
 
 /// What systemd made gets what is planned; `pid` is in its unit, and waits. Whatever of it is missing is made.
@@ -107,9 +119,6 @@ pub fn is_confined() -> bool {
 
 fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal> {
     let cpuset = plan.controllers.iter().any(|c| c == "cpuset");
-    let join = |tasks: Sys<OwnedFd>| {
-        tasks.map_err(|e| Error::os(AT, format!("open {}/tasks", place.name()), e as i32))
-    };
     // Nearly always only the last part is missing, and nothing above can be frozen or without CPUs.
     let plain = !(place.freezer && place.found > 0 || cpuset && place.parts() > 1);
     let dir = if plain && made_by_path(place) {
@@ -118,8 +127,6 @@ fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal>
             inherit_cpuset(&place.mount, &place.name(), true, &mut cgroup.spent.borrow_mut())?;
         }
         if plan.writes.is_empty() {
-            let tasks = cstring(&format!("{}/tasks", place.name()));
-            cgroup.tasks.borrow_mut().push(join(tasks.and_then(|p| fd::open(&p, libc::O_WRONLY, 0)))?);
             return Ok(());
         }
         open(place)?
@@ -134,7 +141,6 @@ fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal>
         dir
     };
     let spent = apply_all(&dir, &plan.writes)?;
-    cgroup.tasks.borrow_mut().push(join(dir.file("tasks", libc::O_WRONLY))?);
     cgroup.spent.borrow_mut().extend(spent.into_iter().chain([dir.0]));
     Ok(())
 }

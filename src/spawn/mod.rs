@@ -242,7 +242,7 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) ->
     let clone::Side::Parent { pid, pidfd } = cloned? else {
         return Err(Error::os("process", "clone3", libc::EPROTO)); // not reached: the child does not return
     };
-    let slots = init.into_slots(cgroup.spent_fds());
+    let slots = init.into_slots(cgroup.spent_fds().into_iter().chain(born_in).collect());
     let recorded = (|| {
         back.map_err(call("setns back to our pid namespace"))?;
         let process = Process::of(pid)

@@ -16,5 +16,5 @@ pub fn checkpoint(root: &StateRoot, args: &Checkpoint) -> Result<()> {
         return Err(super::not_running(&c, status, "checkpoint"));
     }
     criu::dump(&c, pid, args)?;
-    if args.leave_running || args.pre_dump { Ok(()) } else { make::remove(&c) }
+    if args.leave_running || args.pre_dump { Ok(()) } else { make::remove(&c, true) }
 }

@@ -18,11 +18,11 @@ pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<()> {
     };
     let c = root.lock(id, || living(Status::Creating))?;
     match c.status() {
-        (Status::Stopped, _) => make::remove(&c),
+        (Status::Stopped, _) => make::remove(&c, c.init().is_some()),
         // Its program never ran: engines rely on this going away without `start` (runc does the same).
         (Status::Created, _) => {
             end(&c)?;
-            make::remove(&c)
+            make::remove(&c, true)
         }
         (status, _) => Err(living(status)),
     }
@@ -41,8 +41,8 @@ fn by_force(root: &StateRoot, id: &str) -> Result<()> {
     match root.load(id) {
         Ok(mut c) => {
             c.hold(handle);
-            end(&c)?;
-            make::remove(&c)
+            let lived = end(&c)?;
+            make::remove(&c, lived)
         }
         // The next try may read it: what is outside of the directory is found by the record alone.
         Err(e) if e.errno().is_some_and(|e| TRANSIENT.contains(&e)) => Err(e),
@@ -63,14 +63,15 @@ fn by_force(root: &StateRoot, id: &str) -> Result<()> {
 /// Of a read that says nothing of the file.
 const TRANSIENT: [i32; 5] = [libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::EINTR];
 
-/// Kills init and waits until it is dead, or for the time that a removal has.
-fn end(c: &Container) -> Result<()> {
-    let Some((init, _)) = c.init() else { return Ok(()) };
-    let Some(pidfd) = init.pidfd() else { return Ok(()) };
+/// Kills init and waits until it is dead, or for the time that a removal has. `false`: there never was one.
+fn end(c: &Container) -> Result<bool> {
+    let Some((init, _)) = c.init() else { return Ok(false) };
+    let Some(pidfd) = init.pidfd() else { return Ok(true) };
     let _ = container::signal(init, libc::SIGKILL); // gone already is as good
     c.cgroup().thaw()?;
     // Only one above is: it was thawed itself.
-    await_end(init, &pidfd).map_err(|e| if c.cgroup().is_frozen() { e.hint(FROZEN_ABOVE) } else { e })
+    await_end(init, &pidfd).map_err(|e| if c.cgroup().is_frozen() { e.hint(FROZEN_ABOVE) } else { e })?;
+    Ok(true)
 }
 
 fn await_end(init: Process, pidfd: &impl AsRawFd) -> Result<()> {

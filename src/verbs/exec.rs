@@ -72,7 +72,9 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
         None => Ok(0),
         Some(f) => {
             let ends = Ends { master: child.master.take(), ready: None };
-            f.wait(child.process.pid, child.pidfd.as_fd(), ends).inspect_err(|_| child.kill())
+            let code = f.wait(child.process.pid, child.pidfd.as_fd(), ends).inspect_err(|_| child.kill());
+            std::mem::forget(child); // our end closes it
+            code
         }
     }
 }

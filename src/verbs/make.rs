@@ -299,23 +299,24 @@ pub fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
 
 /// Nothing of a failed create stays; what cannot be removed is logged, since the cause matters more.
 pub fn undo(container: &Container) {
-    if let Some((p, _)) = container.init() {
+    let init = container.init();
+    if let Some((p, _)) = init {
         let _ = crate::container::signal(p, libc::SIGKILL); // gone already is as good
     }
-    if let Err(e) = take_away(container, true) {
+    if let Err(e) = take_away(container, init.is_some(), true) {
         tracing::warn!("{e}");
     }
 }
 
 /// Ends what is left of a container whose init is dead or dying, frees all that create made, runs the poststop hooks.
-pub fn remove(container: &Container) -> Result<()> {
-    take_away(container, false)
+/// Unless it `lived`, with an init on record, nothing of ours ever ran in its cgroup: what is there is somebody else's.
+pub fn remove(container: &Container, lived: bool) -> Result<()> {
+    take_away(container, lived, false)
 }
 
 /// `failed`: it was never created.
-fn take_away(container: &Container, failed: bool) -> Result<()> {
-    // Without an init on record nothing of ours ever ran in it: whatever is there belongs to somebody else.
-    container.cgroup().remove(PATIENCE, container.init().is_some())?;
+fn take_away(container: &Container, lived: bool, failed: bool) -> Result<()> {
+    container.cgroup().remove(PATIENCE, lived)?;
     container.record.rdt.remove(failed)?;
     container.record.attached.remove()?;
     container.remove()?;

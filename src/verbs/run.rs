@@ -7,6 +7,7 @@ use crate::foreground::{Ends, Foreground};
 use crate::hooks;
 use crate::spawn::Member;
 use crate::sys::clone;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// What `run` is asked beside what `create` is.
@@ -28,7 +29,8 @@ pub fn run(root: &StateRoot, order: &Order, stay: &Stay) -> Result<i32> {
     };
     let order = Order { foreground: !stay.detach, ..order.clone() };
     let made = make::make(root, &order, &mut prepare, &mut begin)?;
-    let Made { mut container, mut child, ready, plan } = made;
+    let Made { mut container, child, ready, plan } = made;
+    let mut child = ManuallyDrop::new(child); // as in `wait`
     drop(plan); // while the program runs
     let Some(foreground) = foreground else {
         container.unlock();
@@ -55,12 +57,14 @@ pub fn wait(
     }
     if code.is_err() || !keep {
         // Whoever deleted it meanwhile has done our work.
-        let removed =
-            container.relock(process).and_then(|ours| if ours { make::remove(&container) } else { Ok(()) });
+        let removed = container
+            .relock(process)
+            .and_then(|ours| if ours { make::remove(&container, true) } else { Ok(()) });
         if let Err(e) = removed {
             tracing::error!("{e}"); // the program's status matters more
         }
     }
+    std::mem::forget(container); // the end of our process, which is near, closes what is open by one call
     code
 }
 
