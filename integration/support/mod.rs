@@ -233,10 +233,11 @@ impl Drop for Scratch {
     }
 }
 
-/// Unique among all tests of all programs that run now.
+/// Unique among all tests of all programs that run now, and never the beginning of another: what is left of a test is
+/// looked for by it.
 pub fn unique() -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{}-{:05}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A bundle on disk: a busybox rootfs and an edit of config.json.example.
