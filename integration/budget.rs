@@ -112,3 +112,23 @@ fn verbs_of_a_container_stay_within_their_system_calls() {
         counts
     });
 }
+
+/// It grows with the host's mounts. A host of v1 names the hierarchy of v2 even where that is not mounted.
+#[test]
+fn run_reads_no_list_of_the_hosts_mounts() {
+    needs_root!();
+    needs_program!("strace");
+    let b = bundle(&["/nothing"]);
+    let scratch = Scratch::new("strace");
+    let log = scratch.path.join("log");
+    let run = b.making("run");
+    let mut apart = Command::new("unshare");
+    let script =
+        r#"umount /sys/fs/cgroup/unified 2>/dev/null; exec strace -f -qq -e trace=openat -o "$0" "$@""#;
+    apart.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&log);
+    apart.arg(run.get_program()).args(run.get_args()).current_dir(run.get_current_dir().unwrap_or(b.path()));
+    finish(&mut apart).ok();
+    let text = fs::read_to_string(&log).expect("the trace");
+    assert!(text.contains("config.json"), "{text}");
+    assert!(!text.contains("mountinfo"), "{text}");
+}

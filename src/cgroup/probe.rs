@@ -10,7 +10,8 @@ const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// /proc/self/cgroup says which hierarchies there are, statfs(2) whether they are where they always are; only those
-/// that are elsewhere cost a look at mountinfo, which grows with the host's mounts.
+/// that are elsewhere cost a look at mountinfo, which grows with the host's mounts. That of v2 is always named there, even
+/// where it is not mounted: beside v1, which has the controllers, it is where systemd mounts it, or not there.
 pub fn probe() -> Result<Hierarchies> {
     seen_by("/proc/self/cgroup")
 }
@@ -38,8 +39,8 @@ pub fn seen_by(file: &str) -> Result<Hierarchies> {
                 .find(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
                 .cloned()
                 .or_else(|| {
-                    find(mounts.get_or_insert_with(mountinfo), "")
-                        .filter(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
+                    let found = h.v1.is_empty().then(|| find(mounts.get_or_insert_with(mountinfo), ""));
+                    found.flatten().filter(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
                 })
                 .map(|mount| {
                     let mut buf = [0; 4096];
