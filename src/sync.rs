@@ -51,6 +51,7 @@ impl Head {
     }
 
     pub fn from_bytes(b: &[u8]) -> Option<Self> {
+        let b = b.get(..HEAD)?;
         let word = |n: usize| b.get(n..n + 4)?.try_into().ok().map(i32::from_ne_bytes);
         let kind = [Kind::Fail, Kind::Ask, Kind::Go, Kind::Pid, Kind::Master, Kind::Listener]
             .into_iter()
@@ -99,8 +100,13 @@ pub fn receive(socket: impl AsFd) -> Sys<Option<Message>> {
     if n == 0 {
         return Ok(None);
     }
-    let head = Head::from_bytes(&buf[..n]).ok_or(crate::sys::Errno::EPROTO)?;
-    Ok(Some(Message { head, text: String::from_utf8_lossy(&buf[HEAD..n]).into_owned(), fd }))
+    message(&buf[..n], fd).map(Some).ok_or(crate::sys::Errno::EPROTO)
+}
+
+/// What was received, unless it is none of ours.
+pub fn message(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
+    let head = Head::from_bytes(bytes)?;
+    Some(Message { head, text: String::from_utf8_lossy(&bytes[HEAD..]).into_owned(), fd })
 }
 
 /// Tells init to go on.
@@ -118,6 +124,15 @@ mod tests {
         assert_eq!(Head::from_bytes(&head.to_bytes()), Some(head));
         assert_eq!(Head::from_bytes(&[0; HEAD]), None);
         assert_eq!(Head::from_bytes(&[1; 3]), None);
+    }
+
+    #[test]
+    fn a_message_without_a_whole_head_is_refused() {
+        let bytes = Head::new(Kind::Fail, 7).to_bytes();
+        for n in 0..HEAD {
+            assert!(message(&bytes[..n], None).is_none(), "{n}");
+        }
+        assert_eq!(message(&[&bytes[..], b"open"].concat(), None).unwrap().text, "open");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::hooks;
 use crate::plan::{cpath, process::missing};
 use crate::ready::Ready;
 use crate::spawn::fault;
-use crate::sync::{self, HEAD, Head, MAX, Message};
+use crate::sync::{self, MAX};
 use crate::sys::{Errno, fd};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -85,9 +85,8 @@ fn open_gate(c: &Container, init: Process) -> Result<()> {
         }
         let mut buf = [0; MAX];
         let n = fd::read(&report, &mut buf).unwrap_or(0);
-        if let Some(head) = Head::from_bytes(&buf[..n]).filter(|h| h.kind == sync::Kind::Fail) {
-            let text = String::from_utf8_lossy(&buf[HEAD..n]).into_owned();
-            return Err(fault::failure(&Message { head, text, fd: None }, None, &c.record.program));
+        if let Some(m) = sync::message(&buf[..n], None).filter(|m| m.head.kind == sync::Kind::Fail) {
+            return Err(fault::failure(&m, None, &c.record.program));
         }
         return match init.stat() {
             Some(s) if !s.has_exec() => Err(died(c)),
