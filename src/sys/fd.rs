@@ -287,7 +287,7 @@ pub fn recv_fd(socket: impl AsFd, buf: &mut [u8]) -> Sys<(usize, Option<OwnedFd>
         msg.msg_iov = &mut iov;
         msg.msg_iovlen = 1;
         msg.msg_control = control.0.as_mut_ptr().cast();
-        msg.msg_controllen = libc::CMSG_SPACE(4) as _;
+        msg.msg_controllen = libc::CMSG_LEN(4) as _; // CMSG_SPACE has room for two
         let n = libc::recvmsg(socket.as_fd().as_raw_fd(), &mut msg, libc::MSG_CMSG_CLOEXEC);
         let head = libc::CMSG_FIRSTHDR(&msg);
         if n >= 0 && !head.is_null() && (*head).cmsg_type == libc::SCM_RIGHTS {
@@ -320,5 +320,20 @@ mod tests {
         for n in [kept, marked] {
             drop(adopt(n));
         }
+    }
+
+    #[test]
+    fn of_two_descriptors_the_second_is_not_taken() {
+        use nix::sys::socket::{ControlMessage::ScmRights, MsgFlags, sendmsg};
+        let (ours, theirs) = socketpair().unwrap();
+        let file = open(c"/dev/null", libc::O_RDONLY, 0).unwrap();
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let both = [file.as_raw_fd(), writer.as_raw_fd()];
+        let bytes = [std::io::IoSlice::new(b"x")];
+        sendmsg::<()>(theirs.as_raw_fd(), &bytes, &[ScmRights(&both)], MsgFlags::empty(), None).unwrap();
+        drop(writer);
+        assert!(matches!(recv_fd(&ours, &mut [0; 8]), Ok((1, Some(_)))));
+        // Nobody holds the writer; a process that a test forks meanwhile has a copy for as long as it takes to execute.
+        assert_eq!(poll([(reader.as_raw_fd(), 0)], 10_000), Ok([libc::POLLHUP]));
     }
 }
