@@ -451,7 +451,7 @@ impl<'a> Init<'a> {
         let Some(fd) = crate::sys::seccomp::load(program, flags, listener).during("seccomp")? else {
             return Ok(());
         };
-        // The parent takes a copy by pidfd_getfd(2): only read and write are called under the filter.
+        // The parent takes a copy by pidfd_getfd(2): only read and write are called under the filter for that.
         self.tell(Head::new(Kind::Listener, fd.as_raw_fd()), &[]);
         self.await_go();
         Ok(())

@@ -265,7 +265,8 @@ fn program_among_others(d: &mut Draft, p: &Identity, first: u32, s: &mut Vec<Ste
     }
     s.extend(inherited);
     standard_streams(d, p, s);
-    let early = p.seccomp.as_ref().is_some_and(|f| f.listener.is_none() && f.lets_through(no_new_privileges));
+    let early = |f: &seccomp::Filter| f.listener.is_none() && f.lets_through(&own, no_new_privileges);
+    let early = p.seccomp.as_ref().is_some_and(early);
     let filter = p.seccomp.as_ref().map(|f| seccomp_steps(d, f)).unwrap_or_default();
     let (before, after) = if early { (filter, Vec::new()) } else { (Vec::new(), filter) };
     let mut caps = p.caps;

@@ -23,7 +23,6 @@ struct CloneArgs {
 }
 
 const CLONE_PIDFD: u64 = 0x1000;
-const CLONE_PARENT: u64 = 0x8000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// The two sides of a clone.
@@ -73,7 +72,7 @@ pub fn clone(flags: i32, cgroup: Option<&OwnedFd>) -> Sys<Side> {
 /// clone(2) of a child of our own parent's, as under [`clone`]; its pid, or 0 on its side. It takes no descriptor, of which
 /// there may be none left, and is the call that filters know.
 pub fn sibling(flags: i32) -> Sys<i32> {
-    let flags = flags as u32 as u64 | CLONE_PARENT | libc::SIGCHLD as u64;
+    let flags = flags as u32 as u64 | (libc::CLONE_PARENT | libc::SIGCHLD) as u64;
     // SAFETY: no stack is given and memory is not shared, so the child continues on a copy of this one, as after fork.
     check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) })
         .map(|pid| pid as i32)

@@ -247,6 +247,44 @@ fn filters_wait_for_what_they_would_refuse() {
     }
 }
 
+/// An ordinary user's process, and the last of all that is told a limit of processes, set these by themselves.
+#[test]
+fn filters_wait_for_a_scheduler_and_a_limit_that_no_fork_hands_down() {
+    let process = |more: Value| {
+        let mut process = json!({ "args": ["sh"], "cwd": "/" });
+        process.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        process
+    };
+    let flags = ["SCHED_FLAG_RESET_ON_FORK"];
+    let scheduler =
+        |flags: &[&str]| process(json!({ "scheduler": { "policy": "SCHED_BATCH", "flags": flags } }));
+    let processes = process(json!({ "rlimits": [{ "type": "RLIMIT_NPROC", "soft": 9, "hard": 9 }] }));
+    for (call, process, late) in [
+        ("sched_setattr", scheduler(&flags), true),
+        ("sched_setattr", scheduler(&[]), false),
+        ("prlimit64", scheduler(&flags), false),
+        ("prlimit64", processes.clone(), true),
+        ("sched_setattr", processes, false),
+    ] {
+        let document = json!({
+            "ociVersion": "1.3.0", "root": { "path": "rootfs" }, "process": process,
+            "linux": {
+                "namespaces": [{ "type": "mount" }, { "type": "pid" }],
+                "seccomp": {
+                    "defaultAction": "SCMP_ACT_ALLOW",
+                    "syscalls": [{ "names": [call], "action": "SCMP_ACT_ERRNO" }],
+                },
+            },
+        });
+        let config: Config = serde_json::from_value(document.clone()).unwrap();
+        let host = Facts { euid: 1000, privileged: false, ..host() };
+        let request = Request { id: "box".into(), bundle: "/bundle".into(), ..Request::default() };
+        let p = Plan::for_exec(&config, &host, &request).unwrap();
+        let (fork, filter) = (at!(p, Act::Fork { .. })[0], at!(p, Act::Seccomp { .. })[0]);
+        assert_eq!(filter > fork, late, "{call}, {document}");
+    }
+}
+
 #[test]
 fn the_keyring_has_the_label_of_the_process() {
     let document = json!({

@@ -22,6 +22,7 @@ mod vocabulary;
 pub use vocabulary::{flag, known_actions, known_arches, known_flags, known_operators};
 
 use super::Draft;
+use super::step::{Act, Step};
 use crate::config;
 use crate::error::{Error, Result};
 use emit::{Section, Span};
@@ -31,14 +32,14 @@ use seccompiler::sock_filter;
 use tables::{ARM_PRIVATE, Arch, Row, X32_BIT};
 use vocabulary::Op;
 
-/// CLONE_PARENT and SIGCHLD, as `sys::clone` has it.
-const SIBLING: u64 = 0x8000 | libc::SIGCHLD as u64;
+/// As `sys::clone` has it.
+const SIBLING: u64 = (libc::CLONE_PARENT | libc::SIGCHLD) as u64;
 
-/// What init calls from the clone to its session, and to lower a limit.
-const FIRST: &[i64] = &[libc::SYS_exit_group, libc::SYS_setsid, libc::SYS_prlimit64];
+/// What init calls from the clone to its session, but read(2), write(2) and execve(2), without which no program runs.
+const TO_SESSION: &[i64] = &[libc::SYS_exit_group, libc::SYS_setsid];
 
-/// What init calls from the working directory on.
-const REST: &[i64] = &[
+/// What it calls from the working directory until it asks its parent, but these three.
+const TO_READY: &[i64] = &[
     libc::SYS_chdir,
     libc::SYS_getcwd,
     libc::SYS_openat2,
@@ -66,9 +67,10 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether this host's kernel still lets init clone the process that goes on, and that make a session and take its
-    /// terminal; with `whole`, and do what else it does until it asks its parent.
-    pub fn lets_through(&self, whole: bool) -> bool {
+    /// Whether this host's kernel still lets init clone the process that goes on, and that make a session, take its
+    /// terminal and do its `own` steps, scheduler and limits; with `whole`, and do what else it does until it asks its
+    /// parent.
+    pub fn lets_through(&self, own: &[Step], whole: bool) -> bool {
         let audit = Native::host().runs()[0][0].audit();
         let program: Vec<_> = self.program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();
         let answer = |nr: i64, args: [u64; 2]| {
@@ -82,7 +84,12 @@ impl Filter {
         let clone = passes(libc::SYS_clone, [SIBLING, 0]);
         let plain = |calls: &[i64]| calls.iter().all(|nr| passes(*nr, [0; 2]));
         let terminal = passes(libc::SYS_ioctl, [0, libc::TIOCSCTTY]);
-        clone && terminal && plain(FIRST) && (!whole || plain(REST))
+        let of_step = |step: &Step| match step.act {
+            Act::Scheduler(_) => libc::SYS_sched_setattr,
+            _ => libc::SYS_prlimit64,
+        };
+        let own = own.iter().all(|step| passes(of_step(step), [0; 2]));
+        clone && terminal && own && plain(TO_SESSION) && (!whole || plain(TO_READY))
     }
 }
 
