@@ -229,19 +229,18 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) ->
     let mut init = Init::prepare(&plan.steps, Some(&plan.program), parts);
     let flags = if plan.shape.staged { 0 } else { plan.shape.clone };
     let by_parent = plan.steps.iter().any(|s| s.act == Act::Ask(Ask::Unit));
-    let cloned = clone_into(&mut init, flags, born_in.as_ref(), by_parent);
-    if let Ok(clone::Side::Child) = cloned {
-        init.run()
-    }
+    let cloned = match clone_into(&mut init, flags, born_in.as_ref(), by_parent) {
+        Ok(clone::Side::Child) => init.run(),
+        Ok(clone::Side::Parent { pid, pidfd }) => Ok((pid, pidfd)),
+        Err(e) => Err(e),
+    };
     // Whatever became of the clone: hooks are children of ours, too. Root of a user namespace below the one that owns
     // our pid namespace may not go back (setns(2)), which matters to nobody else.
     let back = match home.map_or(Ok(()), |home| ns::enter(&home, crate::plan::spawn::NEWPID)) {
         Err(Errno::EPERM) if plan.hooks == Default::default() => Ok(()),
         other => other,
     };
-    let clone::Side::Parent { pid, pidfd } = cloned? else {
-        return Err(Error::os("process", "clone3", libc::EPROTO)); // not reached: the child does not return
-    };
+    let (pid, pidfd) = cloned?;
     let slots = init.into_slots(cgroup.spent_fds().into_iter().chain(born_in).collect());
     let recorded = (|| {
         back.map_err(call("setns back to our pid namespace"))?;
@@ -323,19 +322,18 @@ impl Child {
         if !plan.shape.staged {
             self.prepare(plan, member, std::mem::take(&mut slots))?;
         }
+        let odd = || Error::os("process", "request of init", libc::EPROTO);
         loop {
-            let message = self.next(plan, member)?;
-            self.next = sync::turn(&plan.steps, self.next, message.head)
-                .ok_or_else(|| Error::os("process", "request of init", libc::EPROTO))?;
+            let message = self.receive(plan, member)?;
+            self.next = sync::turn(&plan.steps, self.next, message.head).ok_or_else(odd)?;
             match message.head.kind {
-                sync::Kind::Ask => match sync::ask_of(message.head.number) {
-                    Some(Ask::Ready) => {
-                        member.ready()?;
-                        return self.go(plan, member);
+                sync::Kind::Ask => {
+                    let ask = sync::ask_of(message.head.number).ok_or_else(odd)?;
+                    self.answer(ask, plan, member)?;
+                    if ask == Ask::Ready {
+                        return Ok(());
                     }
-                    Some(ask) => self.answer(ask, plan, member)?,
-                    None => {}
-                },
+                }
                 sync::Kind::Pid => {
                     self.adopt(message.head.number, member)?;
                     if !member.init {
@@ -352,7 +350,7 @@ impl Child {
                 }
                 sync::Kind::Listener => self.hand_listener_on(message.head.number, plan, member)?,
                 sync::Kind::Fail => return Err(self.failure(plan, &message)),
-                sync::Kind::Go => {}
+                sync::Kind::Go => return Err(odd()),
             }
         }
     }
@@ -406,7 +404,7 @@ impl Child {
             }
             Ask::Limits => self.set_limits(plan)?,
             Ask::NetDevices => interfaces::hand_over(&plan.interfaces, self.process.pid)?,
-            Ask::Ready => {}
+            Ask::Ready => member.ready()?,
         }
         self.go(plan, member)
     }
@@ -429,7 +427,7 @@ impl Child {
         }
     }
 
-    fn next(&mut self, plan: &Plan, member: Member) -> Result<Message> {
+    fn receive(&self, plan: &Plan, member: Member) -> Result<Message> {
         self.wait()?;
         match sync::receive(&self.socket) {
             Ok(Some(m)) => Ok(m),
@@ -443,15 +441,14 @@ impl Child {
         let Some(signals) = &self.interrupts else { return Ok(()) };
         loop {
             let watch = [(self.socket.as_raw_fd(), libc::POLLIN), (signals.as_raw_fd(), libc::POLLIN)];
-            let [said, signalled] = match fd::poll(watch, -1) {
+            let [said, _] = match fd::poll(watch, -1) {
                 Err(Errno::EINTR) => continue,
                 other => other.map_err(os("process", "poll of the wire"))?,
             };
             if said != 0 {
                 return Ok(()); // a program that runs gets the signal itself
             }
-            let signal = signal::next(signals).map_err(os("process", "read of signals"))?;
-            if let Some((number, _)) = signal.filter(|_| signalled != 0) {
+            if let Some((number, _)) = signal::next(signals).map_err(os("process", "read of signals"))? {
                 let what = format!("had no program yet when signal {number} came to us");
                 return Err(Error::new(Kind::WrongState, "container process", what));
             }
