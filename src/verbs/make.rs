@@ -4,7 +4,7 @@
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::cli::CgroupManager;
-use crate::container::{Container, Record, StateRoot};
+use crate::container::{Container, Process, Record, StateRoot};
 use crate::error::{Error, Result, os};
 use crate::foreground::Foreground;
 use crate::plan::spawn::NEWPID;
@@ -92,12 +92,7 @@ pub fn make(
         .and_then(|()| publish(order.pidfd_socket.as_deref(), order.pid_file.as_deref(), &made.child));
     if let Err(e) = begun {
         made.child.kill();
-        // `begin` may have let others have it.
-        match made.container.relock(made.child.process) {
-            Ok(true) => undo(&made.container),
-            Ok(false) => {}
-            Err(e) => tracing::warn!("{e}"),
-        }
+        undo_ours(&mut made.container, made.child.process);
         return Err(e);
     }
     Ok(made)
@@ -308,10 +303,24 @@ pub fn undo(container: &Container) {
     }
 }
 
+/// As [`undo`], where others may have had the lock meanwhile, and deleted it.
+pub fn undo_ours(container: &mut Container, init: Process) {
+    match container.relock(init) {
+        Ok(true) => undo(container),
+        Ok(false) => {}
+        Err(e) => tracing::warn!("{e}"),
+    }
+}
+
 /// Ends what is left of a container whose init is dead or dying, frees all that create made, runs the poststop hooks.
 /// Unless it `lived`, with an init on record, nothing of ours ever ran in its cgroup: what is there is somebody else's.
 pub fn remove(container: &Container, lived: bool) -> Result<()> {
     take_away(container, lived, false)
+}
+
+/// As [`remove`]; whoever had the lock and deleted it meanwhile has done our work.
+pub fn remove_ours(container: &mut Container, init: Process) -> Result<()> {
+    if container.relock(init)? { remove(container, true) } else { Ok(()) }
 }
 
 /// `failed`: it was never created.

@@ -42,11 +42,7 @@ pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32>
     let begun = keep_time(&container, &bundle.config, &restored)
         .and_then(|()| begin(&mut container, &plan, &restored, args));
     if let Err(e) = begun {
-        match container.relock(restored.process) {
-            Ok(true) => make::undo(&container),
-            Ok(false) => {}
-            Err(e) => tracing::warn!("{e}"),
-        }
+        make::undo_ours(&mut container, restored.process);
         return Err(e);
     }
     let Restored { process, pidfd, master } = restored;

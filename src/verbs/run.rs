@@ -56,11 +56,7 @@ pub fn wait(
         let _ = clone::wait(process.pid, true); // only its zombie is collected
     }
     if code.is_err() || !keep {
-        // Whoever deleted it meanwhile has done our work.
-        let removed = container
-            .relock(process)
-            .and_then(|ours| if ours { make::remove(&container, true) } else { Ok(()) });
-        if let Err(e) = removed {
+        if let Err(e) = make::remove_ours(&mut container, process) {
             tracing::error!("{e}"); // the program's status matters more
         }
     }

@@ -47,7 +47,7 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
 /// runtime.md#lifecycle: stop the container and go on with its deletion. The hook's failure is the one to tell.
 fn undo(c: &mut Container, init: Process) {
     let _ = crate::container::signal(init, libc::SIGKILL); // gone already is as good
-    if let Err(e) = c.relock(init).and_then(|ours| if ours { make::remove(c, true) } else { Ok(()) }) {
+    if let Err(e) = make::remove_ours(c, init) {
         tracing::warn!("{e}");
     }
 }
