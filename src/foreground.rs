@@ -4,7 +4,6 @@ use crate::console::Relay;
 use crate::error::{Error, Result, os};
 use crate::ready::Ready;
 use crate::sys::{Errno, clone, cred, fd, signal};
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// What must stand before the container is made, so that no signal is lost.
@@ -45,17 +44,10 @@ impl Foreground {
     pub fn wait(self, pid: i32, pidfd: BorrowedFd, ends: Ends) -> Result<i32> {
         let relay = ends.master.map(Relay::new).transpose()?;
         let ready = ends.ready;
-        let mut wait = Wait {
-            signals: ManuallyDrop::new(self.signals),
-            pid,
-            pidfd,
-            relay,
-            ready,
-            exit: None,
-            hurry: false,
-        };
+        let mut wait = Wait { signals: self.signals, pid, pidfd, relay, ready, exit: None, hurry: false };
         loop {
             if let Some(code) = wait.finished() {
+                std::mem::forget(wait.signals); // the end of our process, which is near, closes it
                 return Ok(code);
             }
             wait.turn()?;
@@ -71,8 +63,7 @@ pub struct Ends {
 }
 
 struct Wait<'a> {
-    /// Closed by the end of our process, which is near when the program's has come.
-    signals: ManuallyDrop<OwnedFd>,
+    signals: OwnedFd,
     pid: i32,
     pidfd: BorrowedFd<'a>,
     /// Gone once our side of the terminal is.
@@ -128,7 +119,7 @@ impl Wait<'_> {
     }
 
     fn take_signals(&mut self) -> Result<()> {
-        while let Some((number, sender)) = signal::next(&*self.signals).map_err(failed("read of signals"))? {
+        while let Some((number, sender)) = signal::next(&self.signals).map_err(failed("read of signals"))? {
             match number {
                 libc::SIGCHLD => self.reap(),
                 libc::SIGWINCH => self.relay.iter().for_each(Relay::resize),

@@ -73,7 +73,7 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
         Some(f) => {
             let ends = Ends { master: child.master.take(), ready: None };
             let code = f.wait(child.process.pid, child.pidfd.as_fd(), ends).inspect_err(|_| child.kill());
-            std::mem::forget(child); // our end closes it
+            std::mem::forget(child); // as in `run::wait`
             code
         }
     }

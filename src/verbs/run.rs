@@ -7,7 +7,6 @@ use crate::foreground::{Ends, Foreground};
 use crate::hooks;
 use crate::spawn::Member;
 use crate::sys::clone;
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// What `run` is asked beside what `create` is.
@@ -29,15 +28,20 @@ pub fn run(root: &StateRoot, order: &Order, stay: &Stay) -> Result<i32> {
     };
     let order = Order { foreground: !stay.detach, ..order.clone() };
     let made = make::make(root, &order, &mut prepare, &mut begin)?;
-    let Made { mut container, child, ready, plan } = made;
-    let mut child = ManuallyDrop::new(child); // as in `wait`
+    let Made { mut container, mut child, ready, plan } = made;
     drop(plan); // while the program runs
-    let Some(foreground) = foreground else {
-        container.unlock();
-        return ready.map_or(Ok(()), |r| r.wait(child.process.pid, child.pidfd.as_fd())).map(|()| 0);
+    let code = match foreground {
+        None => {
+            container.unlock();
+            ready.map_or(Ok(()), |r| r.wait(child.process.pid, child.pidfd.as_fd())).map(|()| 0)
+        }
+        Some(foreground) => {
+            let ends = Ends { master: child.master.take(), ready };
+            wait(foreground, container, child.process, &child.pidfd, ends, stay.keep)
+        }
     };
-    let ends = Ends { master: child.master.take(), ready };
-    wait(foreground, container, child.process, &child.pidfd, ends, stay.keep)
+    std::mem::forget(child); // as in `wait`
+    code
 }
 
 /// Waits for the program in the foreground, and deletes the container unless it is to be kept.
