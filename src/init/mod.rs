@@ -275,20 +275,8 @@ impl<'a> Init<'a> {
                 self.cwd(path)
             }
             Act::ResetSignals { ignored } => crate::sys::signal::reset(*ignored).during("rt_sigprocmask"),
-            Act::CloseInherited { first } => {
-                let soft = cred::limit(libc::RLIMIT_NOFILE).map_or(0, |l| l.0);
-                let ours = u64::from(*first) + self.own.capacity() as u64 + OF_A_STEP;
-                self.most_left = soft.saturating_sub(ours).clamp(1, MOST_LEFT);
-                self.first = *first;
-                self.close_others()
-            }
-            Act::CloseHosts { first } => {
-                self.first = *first;
-                let slots = self.slots.iter_mut().filter_map(Option::take);
-                let hosts = self.cgroups.drain(..).chain(self.proc.take()).chain(slots);
-                hosts.for_each(fd::keep); // until the next line
-                self.close_others()
-            }
+            Act::CloseInherited { first } => self.close_inherited(*first),
+            Act::CloseHosts { first } => self.close_hosts(*first),
             Act::FindProgram => self.find_program(),
             Act::WaitGate { gate } => self.wait_gate(*gate),
             Act::Exec => self.exec(),
@@ -308,6 +296,22 @@ impl<'a> Init<'a> {
             self.leave(fd);
         }
         if self.left > 0 { self.close_others() } else { Ok(()) }
+    }
+
+    fn close_inherited(&mut self, first: u32) -> Done {
+        let soft = cred::limit(libc::RLIMIT_NOFILE).map_or(0, |l| l.0);
+        let ours = u64::from(first) + self.own.capacity() as u64 + OF_A_STEP;
+        self.most_left = soft.saturating_sub(ours).clamp(1, MOST_LEFT);
+        self.first = first;
+        self.close_others()
+    }
+
+    fn close_hosts(&mut self, first: u32) -> Done {
+        self.first = first;
+        let slots = self.slots.iter_mut().filter_map(Option::take);
+        let hosts = self.cgroups.drain(..).chain(self.proc.take()).chain(slots);
+        hosts.for_each(fd::keep); // until the next line
+        self.close_others()
     }
 
     /// Closes all from `first` on but our own.

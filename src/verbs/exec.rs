@@ -5,7 +5,6 @@ use crate::bundle;
 use crate::cgroup::{Below, Cgroup};
 use crate::cli::Exec;
 use crate::config::{Config, Process};
-use crate::console;
 use crate::container::{self, Container, StateRoot, Status};
 use crate::error::{Error, Kind, Result};
 use crate::foreground::{Ends, Foreground};
@@ -33,16 +32,11 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    for (at, socket) in [("--pidfd-socket", &args.pidfd_socket), ("--console-socket", &args.console_socket)] {
-        socket.as_ref().map_or(Ok(()), |s| console::check_socket(at, s))?;
-    }
+    make::check_sockets(args.pidfd_socket.as_deref(), args.console_socket.as_deref())?;
     let below = args.cgroup.iter().map(|t| Below::parse(t)).collect::<Result<Vec<_>>>()?;
     let cgroup = Cgroup::for_another(&c.record.cgroup, &below, init.pid)?;
-    let (mut foreground, mut interrupts) = (None, None);
-    if !args.detach {
-        foreground = Some(Foreground::prepare(plan.terminal, false)?);
-        interrupts = Some(Foreground::interrupts()?);
-    }
+    let foreground = (!args.detach).then(|| Foreground::prepare(plan.terminal, false)).transpose()?;
+    let interrupts = (!args.detach).then(Foreground::interrupts).transpose()?;
     let mut pidfd = Some(pidfd);
     let slots = plan.opens.iter().map(|o| pidfd.take_if(|_| o.what == OpenWhat::Init)).collect();
     let member = Member { container: &c, init: false };

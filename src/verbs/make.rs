@@ -73,12 +73,7 @@ pub fn make(
     let slots = spawn::open_early(&plan)?;
     // Others see init at once, unless it is born into a pid namespace of its own.
     copy.take_if(|_| plan.shape.staged || plan.shape.clone & NEWPID == 0);
-    if let Some(socket) = &order.pidfd_socket {
-        console::check_socket("--pidfd-socket", socket)?;
-    }
-    if let Some(socket) = &order.console_socket {
-        console::check_socket("--console-socket", socket)?;
-    }
+    check_sockets(order.pidfd_socket.as_deref(), order.console_socket.as_deref())?;
     before_clone(&plan)?;
     let attached = attached::Recorded::of(&plan, &slots)?;
     let record = Record { attached, ..record(&bundle, order, &plan) };
@@ -96,6 +91,13 @@ pub fn make(
         return Err(e);
     }
     Ok(made)
+}
+
+/// Somebody listens at the sockets of the command line.
+pub fn check_sockets(pidfd: Option<&Path>, console: Option<&Path>) -> Result<()> {
+    [("--pidfd-socket", pidfd), ("--console-socket", console)]
+        .iter()
+        .try_for_each(|(flag, path)| path.map_or(Ok(()), |path| console::check_socket(flag, path)))
 }
 
 /// The directory of the notify socket and, unless `start` will do that, the socket.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, os};
 use crate::foreground::{Ends, Foreground};
 use crate::plan::Plan;
 use crate::sys::pty;
-use crate::{console, hooks, spawn};
+use crate::{hooks, spawn};
 use std::path::PathBuf;
 
 /// The exit code: the program's, or 0 when detached.
@@ -22,9 +22,7 @@ pub fn restore(root: &StateRoot, args: &Restore, global: &Global) -> Result<i32>
     let bundle = Bundle::open(&order.bundle, &order.config)?;
     let plan = make::plan(&bundle, &order)?;
     let slots = spawn::open_early(&plan)?;
-    if let Some(socket) = &order.console_socket {
-        console::check_socket("--console-socket", socket)?;
-    }
+    make::check_sockets(None, order.console_socket.as_deref())?;
     let source = Source::open(args)?;
     let foreground = match args.detach {
         true => None,
