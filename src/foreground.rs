@@ -12,7 +12,7 @@ pub struct Foreground {
 }
 
 fn failed(call: &'static str) -> impl FnOnce(Errno) -> Error {
-    os("run", call)
+    os("process", call)
 }
 
 impl Foreground {
