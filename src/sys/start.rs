@@ -73,22 +73,14 @@ pub use early::before_libc;
 #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
 mod early {
     use crate::plan::mounts::options::RDONLY;
-    use crate::sys::mount::SYS_OPEN_TREE_ATTR;
+    use crate::sys::mount::{MountAttr, OPEN_TREE_CLONE, SYS_OPEN_TREE_ATTR};
     use std::ffi::c_char;
     use std::mem::MaybeUninit;
 
-    /// struct mount_attr
-    #[repr(C)]
-    struct Attr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        userns: u64,
-    }
-
     const EXE: *const c_char = c"/proc/self/exe".as_ptr();
-    /// Verbs whose processes are seen in a container. Another word of the same name costs a run more, no harm.
-    const SEALED: [&[u8; 8]; 4] = [b"create\0\0", b"run\0\0\0\0\0", b"exec\0\0\0\0", b"restore\0"];
+    /// Verbs whose processes are seen in a container: those that call `make::settle`. Another word of the same name
+    /// costs a run more, no harm.
+    const VERBS: [&[u8; 8]; 4] = [b"create\0\0", b"run\0\0\0\0\0", b"exec\0\0\0\0", b"restore\0"];
 
     /// Runs us again from a read-only copy of our mount, if this is for a container and we are not sealed already. What
     /// fails here `seal` tries once more, and tells. The copy stays open: to close it takes the kernel a while, which
@@ -101,15 +93,15 @@ mod early {
         let (argc, argv) = unsafe { (stack.read(), stack.add(1).cast::<*const u8>()) };
         let mut n = 1;
         // SAFETY: there are argc strings.
-        while n < argc && !unsafe { is_sealed(argv.add(n).read()) } {
+        while n < argc && !unsafe { is_verb(argv.add(n).read()) } {
             n += 1;
         }
         if n >= argc || !on_plain_file() {
             return;
         }
-        let attr = Attr { set: RDONLY, clear: 0, propagation: libc::MS_PRIVATE, userns: 0 };
-        let (attr, size) = (&raw const attr as usize, size_of::<Attr>());
-        let (here, clone) = (libc::AT_FDCWD as usize, 1); // OPEN_TREE_CLONE
+        let attr = MountAttr { attr_set: RDONLY, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+        let (attr, size) = (&raw const attr as usize, size_of::<MountAttr>());
+        let (here, clone) = (libc::AT_FDCWD as usize, OPEN_TREE_CLONE as usize);
         let (empty, at) = (c"".as_ptr() as usize, libc::AT_EMPTY_PATH as usize);
         let mut tree = call(SYS_OPEN_TREE_ATTR, here, EXE as usize, clone, attr, size);
         let mut sealed = tree;
@@ -133,13 +125,13 @@ mod early {
 
     /// # Safety
     /// A C string.
-    unsafe fn is_sealed(word: *const u8) -> bool {
+    unsafe fn is_verb(word: *const u8) -> bool {
         let mut verb = 0;
-        while verb < SEALED.len() {
+        while verb < VERBS.len() {
             let mut n = 0;
             // SAFETY: no byte is read behind the first that is another one, and a NUL is the last that is the same.
-            while n < 8 && unsafe { word.add(n).read_volatile() } == SEALED[verb][n] {
-                if SEALED[verb][n] == 0 {
+            while n < 8 && unsafe { word.add(n).read_volatile() } == VERBS[verb][n] {
+                if VERBS[verb][n] == 0 {
                     return true;
                 }
                 n += 1;
