@@ -11,7 +11,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// /proc/self/cgroup says which hierarchies there are, statfs(2) whether they are where they always are; only those
 /// that are elsewhere cost a look at mountinfo, which grows with the host's mounts. That of v2 is always named there, even
-/// where it is not mounted: beside v1, which has the controllers, it is where systemd mounts it, or not there.
+/// where it is not mounted: beside v1, which has the controllers, it is used only where systemd mounts it.
 pub fn probe() -> Result<Hierarchies> {
     seen_by("/proc/self/cgroup")
 }
@@ -33,26 +33,22 @@ pub fn seen_by(file: &str) -> Result<Hierarchies> {
         let own = own.to_string();
         if list.is_empty() {
             // Named last, after those of v1.
-            let usual = [ROOT.to_string(), format!("{ROOT}/unified")];
-            h.v2 = usual[usize::from(!h.v1.is_empty())..]
-                .iter()
-                .find(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
-                .cloned()
-                .or_else(|| {
-                    let found = h.v1.is_empty().then(|| find(mounts.get_or_insert_with(mountinfo), ""));
-                    found.flatten().filter(|m| magic(m) == Some(CGROUP2_SUPER_MAGIC))
-                })
-                .map(|mount| {
-                    let mut buf = [0; 4096];
-                    let file = super::dir::cstring(&format!("{mount}/cgroup.controllers"));
-                    let len = file.and_then(|f| fd::read_value(&f, &mut buf)).unwrap_or(0);
-                    let list = String::from_utf8_lossy(&buf[..len]).into_owned();
-                    Unified {
-                        controllers: list.split_ascii_whitespace().map(String::from).collect(),
-                        mount,
-                        own,
-                    }
-                });
+            let is_v2 = |m: &String| magic(m) == Some(CGROUP2_SUPER_MAGIC);
+            let beside_v1 = || Some(format!("{ROOT}/unified")).filter(is_v2);
+            let mount = match h.v1.is_empty() {
+                true => Some(ROOT.to_string())
+                    .filter(is_v2)
+                    .or_else(beside_v1)
+                    .or_else(|| find(mounts.get_or_insert_with(mountinfo), "").filter(is_v2)),
+                false => beside_v1(),
+            };
+            h.v2 = mount.map(|mount| {
+                let mut buf = [0; 4096];
+                let file = super::dir::cstring(&format!("{mount}/cgroup.controllers"));
+                let len = file.and_then(|f| fd::read_value(&f, &mut buf)).unwrap_or(0);
+                let list = String::from_utf8_lossy(&buf[..len]).into_owned();
+                Unified { controllers: list.split_ascii_whitespace().map(String::from).collect(), mount, own }
+            });
         } else {
             let usual = format!("{ROOT}/{}", list.strip_prefix("name=").unwrap_or(list));
             let mount = match magic(&usual) {
