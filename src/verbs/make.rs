@@ -72,7 +72,9 @@ pub fn make(
     let plan = plan(&bundle, order)?;
     let slots = spawn::open_early(&plan)?;
     // Others see init at once, unless it is born into a pid namespace of its own.
-    copy.take_if(|_| plan.shape.staged || plan.shape.clone & NEWPID == 0);
+    if plan.shape.staged || plan.shape.clone & NEWPID == 0 {
+        copy = None;
+    }
     check_sockets(order.pidfd_socket.as_deref(), order.console_socket.as_deref())?;
     before_clone(&plan)?;
     let attached = attached::Recorded::of(&plan, &slots)?;
