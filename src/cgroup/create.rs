@@ -26,19 +26,18 @@ pub fn create(plan: &CgroupPlan, recorded: &Recorded) -> Result<Cgroup> {
             give_up(plan, n, place, refusal)?;
         }
     }
-    open_tasks(&cgroup)?;
+    cgroup.tasks = open_tasks(&cgroup.places)?;
     Ok(cgroup)
 }
 
 /// After all else, so that what init shall have open and what it shall not are each closed by one call.
-fn open_tasks(cgroup: &Cgroup) -> Result<()> {
+fn open_tasks(places: &[Place]) -> Result<Vec<OwnedFd>> {
     let open = |place: &Place| {
         let file = format!("{}/tasks", place.name());
         let opened = cstring(&file).and_then(|path| fd::open(&path, libc::O_WRONLY, 0));
         opened.map_err(|e| Error::os(AT, format!("open {file}"), e as i32))
     };
-    *cgroup.tasks.borrow_mut() = cgroup.places.iter().filter(|p| !p.v2).map(open).collect::<Result<_>>()?;
-    Ok(())
+    places.iter().filter(|p| !p.v2).map(open).collect()
 }
 
 /// What systemd made gets what is planned; `pid` is in its unit, and waits. Whatever of it is missing is made.
@@ -124,7 +123,7 @@ fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal>
     let dir = if plain && made_by_path(place) {
         cgroup.places.push(place.clone());
         if cpuset {
-            inherit_cpuset(&place.mount, &place.name(), true, &mut cgroup.spent.borrow_mut())?;
+            inherit_cpuset(&place.mount, &place.name(), true, &mut cgroup.spent)?;
         }
         if plan.writes.is_empty() {
             return Ok(());
@@ -141,7 +140,7 @@ fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal>
         dir
     };
     let spent = apply_all(&dir, &plan.writes)?;
-    cgroup.spent.borrow_mut().extend(spent.into_iter().chain([dir.0]));
+    cgroup.spent.extend(spent.into_iter().chain([dir.0]));
     Ok(())
 }
 
@@ -168,7 +167,7 @@ fn make_v2(cgroup: &mut Cgroup, plan: &V2, place: &Place) -> Result<(), Refusal>
         dir
     };
     give(plan, place, &dir)?;
-    *cgroup.born_in.borrow_mut() = Some(dir.0);
+    cgroup.born_in = Some(dir.0);
     Ok(())
 }
 

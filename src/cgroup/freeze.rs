@@ -1,7 +1,7 @@
 //! Freezing: pause and resume, and the killing of what may be frozen or fork meanwhile.
 
 use super::dir::Dir;
-use super::{Cgroup, Place, SIGKILL, unlisted};
+use super::{Cgroup, Place, unlisted};
 use crate::error::{Error, Kind, Result, os};
 use crate::sys::{Errno, Sys};
 use std::time::{Duration, Instant};
@@ -147,10 +147,10 @@ impl Cgroup {
     /// Signals every process in it and below. SIGKILL leaves none alive, however fast they fork.
     pub fn kill_all(&self, signal: i32) -> Result<()> {
         let v2 = self.places.iter().find(|p| p.v2).and_then(|p| p.open().ok());
-        let at_once = signal == SIGKILL && v2.is_some_and(|d| d.write("cgroup.kill", "1").is_ok()); // since 5.14
+        let at_once = signal == libc::SIGKILL && v2.is_some_and(|d| d.write("cgroup.kill", "1").is_ok()); // since 5.14
         let Some((place, dir)) = self.lister()? else { return Ok(()) };
         // Only for SIGKILL: whoever ends us meanwhile must not leave a living container frozen.
-        if signal != SIGKILL || at_once {
+        if signal != libc::SIGKILL || at_once {
             return dir.signal(signal).map_err(unlisted(place));
         }
         let freezer = Freezer { place, dir };
@@ -158,7 +158,7 @@ impl Cgroup {
         if (place.v2 || place.freezer) && freezer.set(true).is_ok() {
             freezer.becomes(true, BRIEF);
         }
-        let signalled = freezer.dir.signal(SIGKILL).map_err(unlisted(place));
+        let signalled = freezer.dir.signal(libc::SIGKILL).map_err(unlisted(place));
         self.thaw()?; // what was signalled is to die, whatever else could not be
         signalled
     }

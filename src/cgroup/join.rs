@@ -31,7 +31,7 @@ impl Cgroup {
     /// which the container has none, since its creator had no right to make one, is left out. `init` is the pid of
     /// the container's init.
     pub fn for_another(recorded: &Recorded, below: &[Below], init: i32) -> Result<Cgroup> {
-        let cgroup = Cgroup::default();
+        let mut cgroup = Cgroup::default();
         for (place, below) in recorded.places.iter().zip(places(recorded, below)?) {
             let (at, name) = match below {
                 None => ("linux.cgroupsPath", place.name()),
@@ -48,9 +48,9 @@ impl Cgroup {
             if place.v2 {
                 let dir = Dir(file);
                 let own = below.is_none().then(|| inside(&dir, init)).flatten();
-                *cgroup.born_in.borrow_mut() = Some(own.unwrap_or(dir).0);
+                cgroup.born_in = Some(own.unwrap_or(dir).0);
             } else {
-                cgroup.tasks.borrow_mut().push(file);
+                cgroup.tasks.push(file);
             }
         }
         Ok(cgroup)

@@ -22,7 +22,6 @@ use crate::plan::cgroup::systemd as plan;
 use crate::sys::{Errno, Sys, fd};
 use dir::{Dir, cstring};
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -108,16 +107,14 @@ pub struct Cgroup {
     places: Vec<Place>,
     unit: Option<systemd::Recorded>,
     /// `tasks` of each v1 place.
-    tasks: RefCell<Vec<OwnedFd>>,
+    tasks: Vec<OwnedFd>,
     /// What was read and written, to be closed with these.
-    spent: RefCell<Vec<OwnedFd>>,
+    spent: Vec<OwnedFd>,
     /// The v2 place, to be born in.
-    born_in: RefCell<Option<OwnedFd>>,
+    born_in: Option<OwnedFd>,
     /// Undo on drop.
     undo: bool,
 }
-
-const SIGKILL: i32 = libc::SIGKILL;
 
 /// Why a process outlives SIGKILL.
 pub const FROZEN_ABOVE: &str = "a cgroup above is frozen, and nothing frozen can die";
@@ -196,17 +193,17 @@ impl Cgroup {
     }
 
     /// Hands over the `tasks` files of v1, to which init writes "0".
-    pub fn join_fds(&self) -> Vec<OwnedFd> {
-        self.tasks.take()
+    pub fn join_fds(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.tasks)
     }
 
     /// Hands over what nobody needs any more.
-    pub fn spent_fds(&self) -> Vec<OwnedFd> {
-        self.spent.take()
+    pub fn spent_fds(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.spent)
     }
 
     /// Hands over the v2 cgroup, for CLONE_INTO_CGROUP.
-    pub fn clone_fd(&self) -> Option<OwnedFd> {
+    pub fn clone_fd(&mut self) -> Option<OwnedFd> {
         self.born_in.take()
     }
 
@@ -250,7 +247,7 @@ impl Cgroup {
                 }
                 if ours {
                     self.thaw()?;
-                    self.kill_all(SIGKILL)?;
+                    self.kill_all(libc::SIGKILL)?;
                     place.kill_strays()?;
                 }
                 std::thread::sleep(pause);
@@ -268,7 +265,7 @@ impl Cgroup {
             Owner::Us => {
                 // systemd would ask them to end, and wait for long.
                 self.thaw()?;
-                self.kill_all(SIGKILL)?;
+                self.kill_all(libc::SIGKILL)?;
                 systemd.stop(&unit.name).map(|()| Some(true))
             }
         };
@@ -287,7 +284,7 @@ impl Place {
     /// only where we made it.
     fn kill_strays(&self) -> Result<()> {
         match self.open() {
-            Ok(dir) if self.found < self.parts() => dir.signal(SIGKILL).map_err(unlisted(self)),
+            Ok(dir) if self.found < self.parts() => dir.signal(libc::SIGKILL).map_err(unlisted(self)),
             _ => Ok(()), // gone, or not ours
         }
     }
@@ -364,9 +361,9 @@ fn still_busy(place: &Place, patience: Duration) -> Error {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if self.undo {
-            self.tasks.take();
-            self.spent.take();
-            self.born_in.take();
+            self.tasks.clear();
+            self.spent.clear();
+            self.born_in = None;
             // No process got in. The error that brought us here matters more than what stays.
             let _ = self.places.iter().try_for_each(|p| p.remove(false).map(drop));
         }

@@ -133,7 +133,7 @@ fn namespaces<'a>(plan: &Plan, slots: &'a Slots, opts: &mut Opts) -> Result<Vec<
 
 /// Puts criu on record and into the container's cgroups, where what it restores is then born; answers with the paths of
 /// these, which stand for those that were saved.
-fn admit(pid: i32, plan: &Plan, container: &Container, cgroup: Cgroup) -> Result<Vec<CgroupRoot>> {
+fn admit(pid: i32, plan: &Plan, container: &Container, mut cgroup: Cgroup) -> Result<Vec<CgroupRoot>> {
     let call = |what: &'static str| os("linux.cgroupsPath", what);
     let criu = Process::of(pid).ok_or_else(|| Error::os("criu", "read /proc/PID/stat", libc::ESRCH))?;
     container.record_init(criu)?;

@@ -210,7 +210,7 @@ pub struct Child {
 }
 
 /// Clones init, or a process more. Answers nothing yet: first it must be on record.
-pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &Cgroup, member: Member) -> Result<(Child, Slots)> {
+pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &mut Cgroup, member: Member) -> Result<(Child, Slots)> {
     let call = |what: &'static str| os("process", what);
     let (ours, theirs) = fd::socketpair().map_err(call("socketpair"))?;
     let proc = open_proc()?;

@@ -34,7 +34,7 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
     }
     make::check_sockets(args.pidfd_socket.as_deref(), args.console_socket.as_deref())?;
     let below = args.cgroup.iter().map(|t| Below::parse(t)).collect::<Result<Vec<_>>>()?;
-    let cgroup = Cgroup::for_another(&c.record.cgroup, &below, init.pid)?;
+    let mut cgroup = Cgroup::for_another(&c.record.cgroup, &below, init.pid)?;
     let foreground = (!args.detach).then(|| Foreground::prepare(plan.terminal, false)).transpose()?;
     let interrupts = (!args.detach).then(Foreground::interrupts).transpose()?;
     let mut pidfd = Some(pidfd);
@@ -45,7 +45,7 @@ pub fn exec(root: &StateRoot, args: &Exec) -> Result<i32> {
         Some(libc::ESRCH) if e.at.starts_with("linux.namespaces") => gone(),
         _ => e,
     };
-    let (mut child, slots) = spawn::clone_init(&plan, slots, &cgroup, member).map_err(dying)?;
+    let (mut child, slots) = spawn::clone_init(&plan, slots, &mut cgroup, member).map_err(dying)?;
     child.interrupts = interrupts;
     let served = make::serve(child, &plan, member, slots, args.console_socket.as_deref());
     let mut child = served.map_err(|e| match c.status() {

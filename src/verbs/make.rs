@@ -230,14 +230,14 @@ fn build(
     order: &Order,
     plan: &Plan,
     container: &Container,
-    cgroup: Cgroup,
+    mut cgroup: Cgroup,
     (mut slots, copy): (spawn::Slots, Option<OwnedFd>),
 ) -> Result<Child> {
     spawn::open_late(plan, container, &mut slots)?;
     attached::attach(plan, &slots)?;
     let member = Member { container, init: true };
     let interrupts = order.foreground.then(Foreground::interrupts).transpose()?;
-    let (mut child, slots) = spawn::clone_init(plan, slots, &cgroup, member)?;
+    let (mut child, slots) = spawn::clone_init(plan, slots, &mut cgroup, member)?;
     child.interrupts = interrupts;
     drop(copy); // init has closed its own first, and is at work while we wait for the kernel
     cgroup.keep();
