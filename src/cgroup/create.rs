@@ -54,7 +54,7 @@ pub fn admit(plan: &CgroupPlan, recorded: &Recorded, pid: i32) -> Result<()> {
                 continue;
             }
         };
-        thawed(place, &dir)?;
+        thawed(place)?;
         // It is in there already, unless systemd does not use this hierarchy.
         if !dir.pids().map_err(unlisted(place))?.contains(&pid) {
             let failed =
@@ -245,19 +245,13 @@ fn fit(place: &Place, dir: &Dir) -> Result<()> {
             return Err(Error::new(Kind::WrongState, AT, what));
         }
     }
-    thawed(place, dir)
+    thawed(place)
 }
 
-fn thawed(place: &Place, dir: &Dir) -> Result<()> {
+fn thawed(place: &Place) -> Result<()> {
     // A new one below the root has nobody above who could freeze it.
-    if place.found > 0 {
-        let frozen = match place.v2 {
-            true => dir.has_line("cgroup.events", "frozen 1") || dir.has_line("cgroup.freeze", "1"),
-            false => place.freezer && dir.read("freezer.state").is_ok_and(|s| s.trim_end() != "THAWED"),
-        };
-        if frozen {
-            return Err(Error::new(Kind::WrongState, AT, format!("{} is frozen", place.name())));
-        }
+    if place.found > 0 && place.is_frozen() {
+        return Err(Error::new(Kind::WrongState, AT, format!("{} is frozen", place.name())));
     }
     Ok(())
 }

@@ -76,6 +76,20 @@ impl Freezer<'_> {
     }
 }
 
+impl Place {
+    /// As [`Cgroup::is_frozen`], in this hierarchy.
+    pub(super) fn is_frozen(&self) -> bool {
+        let is = |file, what: &dyn Fn(&str) -> bool| self.value(file).is_ok_and(|text| what(&text));
+        match self.v2 {
+            true => {
+                is("cgroup.events", &|text| text.lines().any(|l| l == "frozen 1"))
+                    || is("cgroup.freeze", &|text| text == "1\n")
+            }
+            false => self.freezer && is("freezer.state", &|text| text != "THAWED\n"),
+        }
+    }
+}
+
 impl Cgroup {
     /// Those that are there: of a cgroup that is gone nothing is frozen.
     fn freezers(&self) -> Result<Vec<Freezer<'_>>> {
@@ -92,14 +106,7 @@ impl Cgroup {
 
     /// Frozen, or about to be, by itself or by a cgroup above.
     pub fn is_frozen(&self) -> bool {
-        let is = |p: &Place, file, what: &dyn Fn(&str) -> bool| p.value(file).is_ok_and(|text| what(&text));
-        self.places.iter().any(|p| match p.v2 {
-            true => {
-                is(p, "cgroup.events", &|text| text.lines().any(|l| l == "frozen 1"))
-                    || is(p, "cgroup.freeze", &|text| text == "1\n")
-            }
-            false => p.freezer && is(p, "freezer.state", &|text| text != "THAWED\n"),
-        })
+        self.places.iter().any(Place::is_frozen)
     }
 
     /// Freezes it, and returns when every process in it and below stands still; one that does not is undone. `false`:

@@ -343,8 +343,7 @@ fn unlisted(place: &Place) -> impl FnOnce(Errno) -> Error {
 }
 
 fn still_busy(place: &Place, patience: Duration) -> Error {
-    let dir = place.open();
-    let pids = dir.as_ref().ok().and_then(|d| d.pids().ok()).unwrap_or_default();
+    let pids = place.open().and_then(|dir| dir.pids()).unwrap_or_default();
     let what = match pids.is_empty() {
         true => format!("is still in use after {} ms", patience.as_millis()),
         false => format!(
@@ -354,8 +353,7 @@ fn still_busy(place: &Place, patience: Duration) -> Error {
         ),
     };
     let error = Error::new(Kind::WrongState, place.name(), what);
-    let frozen = dir.is_ok_and(|d| d.read("freezer.state").is_ok_and(|s| s.trim_end() != "THAWED"));
-    if frozen { error.hint(FROZEN_ABOVE) } else { error }
+    if !place.v2 && place.is_frozen() { error.hint(FROZEN_ABOVE) } else { error }
 }
 
 impl Drop for Cgroup {
