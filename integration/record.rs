@@ -57,7 +57,7 @@ fn a_fifo_in_place_of_a_document_is_not_waited_for() {
     b.create().ok();
     fifo(&b.state_root().join(&b.id).join("state.json"));
     for verb in ["state", "start", "kill", "pause", "delete"] {
-        b.verb(verb, &[]).fails("state.json: read: is not a regular file");
+        b.verb(verb, &[]).fails("state.json: is not a regular file");
     }
     assert!(finish(&mut b.orlop(["list"])).ok().stderr.contains("is not a regular file"));
     b.delete().ok();

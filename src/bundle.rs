@@ -130,7 +130,7 @@ pub fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 /// So many bytes of a regular file, or all: the end is not asked for.
-pub fn to_size(mut file: &fs::File, size: u64) -> std::io::Result<Vec<u8>> {
+fn to_size(mut file: &fs::File, size: u64) -> std::io::Result<Vec<u8>> {
     let mut text = vec![0; size as usize];
     let mut len = 0;
     while len < text.len() {

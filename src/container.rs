@@ -199,12 +199,10 @@ impl StateRoot {
         check_id(id)?;
         let dir = self.path.join(id);
         let file = dir.join("state.json");
-        let text = match read_record(&file) {
+        let text = match bundle::read(&file) {
             Ok(text) => text,
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-                return Err(unknown(id));
-            }
-            Err(e) => return Err(Error::io(file.to_string_lossy(), "read", &e)),
+            Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => return Err(unknown(id)),
+            Err(e) => return Err(e),
         };
         let record: Record = serde_json::from_slice(&text)
             .map_err(|e| Error::invalid(file.to_string_lossy(), format!("is not a state of ours: {e}")))?;
@@ -238,7 +236,7 @@ impl StateRoot {
     }
 
     /// The locked directory of a container, even of one that is half made; `None` when there is none.
-    pub fn lock_dir(&self, id: &str) -> Result<Option<OwnedFd>> {
+    fn lock_dir(&self, id: &str) -> Result<Option<OwnedFd>> {
         self.lock_dir_by(id, |handle, at| fd::flock(handle, libc::LOCK_EX).map_err(os(at, "flock")))
     }
 
@@ -528,16 +526,6 @@ fn remove_dir(dir: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// A regular file: opening a FIFO in its place must not wait for a writer.
-fn read_record(file: &Path) -> std::io::Result<Vec<u8>> {
-    let open = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
-    let about = open.metadata()?;
-    if !about.is_file() {
-        return Err(std::io::Error::other("is not a regular file"));
-    }
-    bundle::to_size(&open, about.len())
 }
 
 /// Writes a file that others cannot read.
