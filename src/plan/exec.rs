@@ -103,17 +103,14 @@ impl Plan {
         let process = process::plan(&mut d)?;
         let affinity = process::affinity(config.process.as_ref().and_then(|p| p.exec_cpu_affinity.as_ref()))?;
         let id = Identity { process, user, caps, seccomp };
-        let by_parent = id.process.scheduling.iter().filter(|s| shape.staged && !process::outlives_fork(s));
-        let by_parent: Vec<_> = by_parent.filter(|_| host.privileged).cloned().collect();
-        let by_itself = shape.staged && !d.in_user_namespace();
-        let rlimits = id.process.rlimits.clone().into_iter().filter(|_| !by_itself);
+        let (steps, limits) = order::exec(&mut d, &shape, affinity, &id)?;
         Ok(Plan {
-            steps: order::exec(&mut d, &shape, affinity, &id)?,
+            steps,
             maps: idmap::Maps::default(),
             interfaces: Vec::new(),
             oom_score_adj: id.process.oom_score_adj,
             terminal: id.process.terminal.is_some(),
-            limits: rlimits.chain(by_parent).collect(),
+            limits,
             program: id.process.program,
             listener: id.seccomp.and_then(|s| s.listener),
             private_pids: d.ns.is_new(NEWPID),

@@ -65,8 +65,13 @@ pub fn create(d: &mut Draft, p: &Parts) -> Result<Vec<Step>> {
     Ok(s)
 }
 
-/// exec: the same for a process more, which finds everything made.
-pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Identity) -> Result<Vec<Step>> {
+/// exec: the same for a process more, which finds everything made; and what of it is left to the parent.
+pub fn exec(
+    d: &mut Draft,
+    shape: &Shape,
+    affinity: process::Affinity,
+    p: &Identity,
+) -> Result<(Vec<Step>, Vec<Step>)> {
     let mut s = Vec::with_capacity(32);
     let first = 3 + d.request.listen_fds + d.request.preserve_fds;
     s.push(step("process", Act::CloseInherited { first }));
@@ -105,13 +110,14 @@ pub fn exec(d: &mut Draft, shape: &Shape, affinity: process::Affinity, p: &Ident
         let uid = p.user.uid;
         s.push(step("process.terminal", Act::Console { rows, columns, mount: false, uid }));
     }
-    if shape.staged {
-        program_among_others(d, p, first, &mut s)?;
+    let left = if shape.staged {
+        program_among_others(d, p, first, &mut s)
     } else {
         s.extend(control(p));
         program(d, p, &[], &mut s)?;
-    }
-    Ok(s)
+        p.process.rlimits.clone()
+    };
+    Ok((s, left))
 }
 
 /// A session keyring, which the container's label may use (config.md#linux-process: selinuxLabel). Keys of the
@@ -253,15 +259,16 @@ fn program(d: &mut Draft, p: &Identity, start_container: &[Hook], s: &mut Vec<St
 ///
 /// A container that joins a pid namespace of others has no such order: procfs shows the pid namespace of whoever mounts
 /// it, so that init makes the whole rootfs in there. Who joins it trusts what has CAP_SYS_PTRACE in it.
-fn program_among_others(d: &mut Draft, p: &Identity, first: u32, s: &mut Vec<Step>) -> Result<()> {
+///
+/// Answers with what is left to the parent.
+fn program_among_others(d: &Draft, p: &Identity, first: u32, s: &mut Vec<Step>) -> Vec<Step> {
     let no_new_privileges = p.process.no_new_privileges;
     let (inherited, mut own): (Vec<_>, Vec<_>) =
         p.process.scheduling.iter().cloned().partition(process::outlives_fork);
-    if d.host.privileged {
-        own.clear();
-    }
-    if !d.in_user_namespace() {
-        own.extend(limits_but_processes(d, p, s));
+    let mut left = if d.host.privileged { std::mem::take(&mut own) } else { Vec::new() };
+    match d.in_user_namespace() {
+        true => left.extend(p.process.rlimits.iter().cloned()),
+        false => own.extend(limits_but_processes(d, p, s)),
     }
     s.extend(inherited);
     standard_streams(d, p, s);
@@ -295,7 +302,7 @@ fn program_among_others(d: &mut Draft, p: &Identity, first: u32, s: &mut Vec<Ste
     }
     s.push(step("process", Act::Ask(Ask::Ready)));
     s.push(step("process.args", Act::Exec));
-    Ok(())
+    left
 }
 
 /// Limits, which are inherited; of processes there is one more of this user while it forks: that one is left to lower.
