@@ -85,8 +85,8 @@ pub struct Init<'a> {
     most_left: u64,
     /// Descriptors by slot.
     slots: Vec<Option<OwnedFd>>,
-    /// By slot, the propagation that the parent's kernel could not give to a tree.
-    unset: Vec<u64>,
+    /// By slot, what the parent's kernel could not give to a tree.
+    unset: Vec<(Attr, u64)>,
     /// The step at work, for the parent: a filter or the kernel may end us without a word.
     progress: &'static AtomicU32,
     /// `tasks` files of v1 hierarchies.
@@ -121,7 +121,7 @@ pub struct Init<'a> {
 /// What the parent opened for init.
 pub struct Parts {
     pub slots: Vec<Option<OwnedFd>>,
-    pub unset: Vec<u64>,
+    pub unset: Vec<(Attr, u64)>,
     pub cgroups: Vec<OwnedFd>,
     pub socket: OwnedFd,
     pub proc: OwnedFd,
@@ -477,9 +477,8 @@ impl<'a> Init<'a> {
             Tree::Slot(slot) => {
                 let fd = self.slots.get_mut(*slot).and_then(Option::take);
                 let mut tree = Detached::new(fd.ok_or(Fault { call: "slot", errno: Errno::EBADF })?);
-                match self.unset.get(*slot) {
-                    None | Some(0) => {}
-                    Some(propagation) => tree.wait(Attr::default(), *propagation, true)?,
+                if let Some(change) = self.unset.get(*slot).filter(|c| **c != Default::default()) {
+                    tree.wait(change.0, change.1, true)?;
                 }
                 Ok(tree)
             }

@@ -252,7 +252,6 @@ impl<'a> Init<'a> {
     }
 
     /// A tmpfs with a directory for each hierarchy, as systemd lays them out on v1 hosts. Nobody else can write to it yet.
-    /// Trees have their attributes, unless the kernel is too old for that.
     fn mount_cgroup_v1(
         &mut self,
         m: &'a Mount,
@@ -275,11 +274,7 @@ impl<'a> Init<'a> {
                     .during("mount cgroup")?;
                 continue;
             };
-            let mut own = self.tree(&Tree::Slot(slot))?;
-            if !self.unset.is_empty() {
-                own.set(attr, 0, false)?;
-            }
-            let own = own.attach_here(&h.name, "move_mount")?;
+            let own = self.tree(&Tree::Slot(slot))?.attach_here(&h.name, "move_mount")?;
             self.leave(own);
         }
         for (name, to) in links {

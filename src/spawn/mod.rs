@@ -218,7 +218,7 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &mut Cgroup, member: Member
     let home = enter_pid(plan, &slots)?;
     let parts = Parts {
         progress,
-        unset: if mount::lacks_set_attr() { propagations(plan) } else { Vec::new() },
+        unset: if mount::lacks_set_attr() { changes(plan) } else { Vec::new() },
         slots,
         cgroups: cgroup.join_fds(),
         socket: theirs,
@@ -262,10 +262,11 @@ pub fn clone_init(plan: &Plan, slots: Slots, cgroup: &mut Cgroup, member: Member
 }
 
 /// What each tree would have got of the parent, which can change only what is attached.
-fn propagations(plan: &Plan) -> Vec<u64> {
+fn changes(plan: &Plan) -> Vec<(Attr, u64)> {
     let of = |open: &Open| match open.what {
-        OpenWhat::Tree { propagation, .. } | OpenWhat::LateTree { propagation, .. } => propagation,
-        _ => 0,
+        OpenWhat::Tree { propagation, .. } => (Attr::default(), propagation),
+        OpenWhat::LateTree { attr, propagation, .. } => (attr, propagation),
+        _ => Default::default(),
     };
     plan.opens.iter().map(of).collect()
 }
