@@ -387,6 +387,7 @@ impl Container {
 
     /// Init, and whether the container was created completely.
     pub fn init(&self) -> Option<(Process, bool)> {
+        // It may be renamed between the first two looks.
         for (name, created) in [("init", true), ("init.creating", false), ("init", true)] {
             let Ok(text) = fs::read_link(self.dir.join(name)) else { continue };
             let text = text.to_string_lossy();
@@ -474,7 +475,7 @@ impl Container {
     pub fn watch(&self) -> Result<OwnedFd> {
         let at = self.dir.to_string_lossy();
         let dir = cpath(&at, &self.dir)?;
-        dir::watch_removal(&dir).map_err(|e| Error::os(at, "inotify", e as i32))
+        dir::watch_removal(&dir).map_err(os(at, "inotify"))
     }
 
     /// Path of a file in the container's directory.

@@ -68,10 +68,9 @@ fn one(at: &str, hook: &Hook, state: &[u8], beside: Option<Beside>) -> Result<()
         Some(env) => strings(env)?,
         None => own_environment(),
     };
-    let call = |what: &'static str| move |e| Error::os(at, what, e as i32);
     // A file rather than a pipe: a hook that does not read can neither block us nor make the write fail.
-    let input = fd::memfd(c"state").map_err(call("memfd_create"))?;
-    fd::write(&input, state).map_err(call("write of the state"))?;
+    let input = fd::memfd(c"state").map_err(os(at, "memfd_create"))?;
+    fd::write(&input, state).map_err(os(at, "write of the state"))?;
     let cwd = bundle(state);
     let open = |file: &Option<String>, name| match file {
         Some(file) => append_to(name, &cstring(name, file)?).map(Some),

@@ -1,7 +1,7 @@
 //! config-linux.md#network-devices: interfaces of the host moved into the container's network namespace, by
 //! rtnetlink(7).
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os};
 use crate::plan::net::Interface;
 use crate::plan::spawn::NEWNET;
 use crate::sys::{Errno, Sys, fd, ns};
@@ -21,15 +21,15 @@ const ADDRESS: usize = 8;
 /// The number of an interface in our own network namespace.
 pub fn index(interface: &Interface) -> Result<u32> {
     nix::net::if_::if_nametoindex(interface.name.as_str())
-        .map_err(|e| Error::os(&interface.at, format!("look up {:?}", interface.name), e as i32))
+        .map_err(os(&interface.at, format!("look up {:?}", interface.name)))
 }
 
 /// Moves each interface into the network namespace of `pid`, under its new name, with its permanent global addresses,
 /// and sets it up. It never comes back: the kernel returns hardware when the namespace ends.
 pub fn hand_over(interfaces: &[Interface], pid: i32) -> Result<()> {
     let Some(first) = interfaces.first() else { return Ok(()) };
-    let (theirs, host, inside) = sockets(pid)
-        .map_err(|e| Error::os(&first.at, "open rtnetlink in the container's network namespace", e as i32))?;
+    let (theirs, host, inside) =
+        sockets(pid).map_err(os(&first.at, "open rtnetlink in the container's network namespace"))?;
     for interface in interfaces {
         let index = index(interface)?;
         let call = |what: &'static str| {

@@ -2,7 +2,7 @@
 
 use super::dir::{Dir, cstring, describe};
 use super::{Cgroup, Place, Recorded, prefix, unlisted, v2};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, os};
 use crate::plan::cgroup::{CgroupPlan, Need, V1, V2, Write};
 use crate::sys::{Errno, Sys, fd};
 use std::fs::DirBuilder;
@@ -35,7 +35,7 @@ fn open_tasks(places: &[Place]) -> Result<Vec<OwnedFd>> {
     let open = |place: &Place| {
         let file = format!("{}/tasks", place.name());
         let opened = cstring(&file).and_then(|path| fd::open(&path, libc::O_WRONLY, 0));
-        opened.map_err(|e| Error::os(AT, format!("open {file}"), e as i32))
+        opened.map_err(os(AT, format!("open {file}")))
     };
     places.iter().filter(|p| !p.v2).map(open).collect()
 }
@@ -145,7 +145,7 @@ fn make_v1(cgroup: &mut Cgroup, plan: &V1, place: &Place) -> Result<(), Refusal>
 }
 
 fn open(place: &Place) -> Result<Dir> {
-    place.open().map_err(|e| Error::os(AT, format!("open {}", place.name()), e as i32))
+    place.open().map_err(os(AT, format!("open {}", place.name())))
 }
 
 /// Made in one call, since all that is above was found there.
@@ -209,7 +209,7 @@ fn try_make(
     above: &mut dyn FnMut(&Dir, &str) -> Result<()>,
     below: &mut dyn FnMut(&str, &str, bool) -> Result<()>,
 ) -> Result<Dir, Refusal> {
-    let mut dir = Dir::open(&place.mount).map_err(|e| Error::os(&place.mount, "open", e as i32))?;
+    let mut dir = Dir::open(&place.mount).map_err(os(&place.mount, "open"))?;
     for (n, part) in place.path.split('/').enumerate() {
         let above_name = match n {
             0 => place.mount.clone(),
@@ -271,9 +271,9 @@ fn inherit_cpuset(above: &str, name: &str, made: bool, spent: &mut Vec<OwnedFd>)
         spent.extend([from, to]);
         Ok(())
     };
-    ["cpuset.cpus", "cpuset.mems"].iter().try_for_each(|f| {
-        copy(f).map_err(|e| Error::os(AT, format!("copy of {above}/{f} to {name}"), e as i32))
-    })
+    ["cpuset.cpus", "cpuset.mems"]
+        .iter()
+        .try_for_each(|f| copy(f).map_err(os(AT, format!("copy of {above}/{f} to {name}"))))
 }
 
 /// Writes all, and hands over the files.

@@ -1,4 +1,4 @@
-//! The OOM killer at work in a cgroup, told by a descriptor.
+//! The OOM killer at work in a cgroup: told by a descriptor, or asked for afterwards.
 
 use super::dir::Dir;
 use super::{Cgroup, Place};

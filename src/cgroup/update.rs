@@ -4,7 +4,7 @@ use super::create::refused;
 use super::dir::Dir;
 use super::systemd::{Recorded, Systemd};
 use super::{Cgroup, Place, prefix, v2};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, os};
 use crate::plan::cgroup::systemd::{Setting, of_limits, settings};
 use crate::plan::cgroup::update::{InForce, LOOKED_AT, restoring};
 use crate::plan::cgroup::{CgroupPlan, Hierarchies, Need, V2, Write};
@@ -134,7 +134,7 @@ fn hand_down(place: &Place, dir: &Dir, plan: &V2) -> Result<()> {
         n => format!("{}/{}", place.mount, prefix(&place.path, n)),
     });
     for name in above {
-        let dir = Dir::open(&name).map_err(|e| Error::os(&name, "open", e as i32))?;
+        let dir = Dir::open(&name).map_err(os(&name, "open"))?;
         v2::hand_down(&dir, &name, plan)?;
     }
     Ok(())

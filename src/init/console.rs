@@ -9,10 +9,9 @@ impl Init<'_> {
     /// The pty comes from the container's own devpts, the slave from its master and from no path (CVE-2025-52565).
     pub(super) fn console(&mut self, rows: u16, columns: u16, bind: bool, uid: u32) -> Done {
         let flags = libc::O_RDWR | libc::O_NOCTTY;
-        let master = path::open(self.root()?, c"dev/pts/ptmx", flags, 0, path::IN_ROOT)
-            .or_else(|_| {
-                path::open(self.root.as_ref().ok_or(Errno::EBADF)?, c"dev/ptmx", flags, 0, path::IN_ROOT)
-            })
+        let root = self.root()?;
+        let master = path::open(root, c"dev/pts/ptmx", flags, 0, path::IN_ROOT)
+            .or_else(|_| path::open(root, c"dev/ptmx", flags, 0, path::IN_ROOT))
             .during("open of /dev/ptmx")?;
         if fd::fs_magic(&master).during("fstatfs of /dev/ptmx")? != libc::DEVPTS_SUPER_MAGIC {
             return Err(Fault { call: "/dev/ptmx is not on devpts", errno: Errno::ENOTTY });
@@ -48,9 +47,7 @@ impl Init<'_> {
         let head = Head::new(Kind::Master, number as i32).to_bytes();
         fd::send_fd(&self.socket, &head, master).during("sendmsg of the terminal")
     }
-}
 
-impl Init<'_> {
     /// A standard stream that is the host's null device becomes the container's own, verified: by the host's, root of a
     /// container could change the mode and owner of the host's node through /proc/self/fd.
     pub(super) fn own_null(&mut self) -> Done {

@@ -93,8 +93,8 @@ pub struct Init<'a> {
     cgroups: Vec<OwnedFd>,
     socket: OwnedFd,
     /// The host's procfs, for what is written to our own process and to sysctls: no mount of the container can
-    /// cover it (CVE-2025-52881). Gone before a path is followed that the container names: its links in /proc/self/fd would lead to the host's / over
-    /// it (CVE-2024-21626).
+    /// cover it (CVE-2025-52881). Gone before a path is followed that the container names: its links in /proc/self/fd
+    /// would lead to the host's / over it (CVE-2024-21626).
     proc: Option<OwnedFd>,
     /// Where failures go once the gate is open.
     report: Option<usize>,

@@ -346,10 +346,10 @@ fn identity(d: &Draft, p: &Identity, caps: CapSets, s: &mut Vec<Step>) {
     let denied = setgroups_denied(&d.maps, &d.ns, d.host) || d.ns.is_joined(NEWUSER);
     let denied = denied && p.user.groups.is_empty();
     let groups = (!denied && !p.user.keep_groups).then(|| p.user.groups.clone());
-    // The bounding set needs CAP_SETPCAP, which setresuid clears.
     // A user namespace gives its first process all that the kernel has.
     let have = if d.in_user_namespace() { u64::MAX } else { d.host.bounding };
     let bounding = Act::DropBounding { have, keep: p.caps.bounding };
+    // Needs CAP_SETPCAP, which setresuid clears.
     s.push(step("process.capabilities.bounding", bounding));
     if p.user.uid != 0 {
         s.push(step("process.capabilities", Act::KeepCaps));

@@ -145,8 +145,7 @@ fn cloexec_each(first: u32) -> Sys {
             rest = tail;
             let number = name.to_str().ok().and_then(|n| n.parse::<u32>().ok());
             if let Some(number) = number.filter(|n| *n >= first) {
-                // SAFETY: no memory is passed.
-                check_int(unsafe { libc::fcntl(number as RawFd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+                close_on_exec(number as RawFd)?;
             }
         }
     }
