@@ -484,7 +484,7 @@ impl<'a> Init<'a> {
             }
             Tree::Path { path, recursive, nofollow, propagation } => {
                 let flags = (*recursive, *nofollow);
-                if *propagation != 0 && *recursive {
+                if *propagation != 0 {
                     if let Ok(fd) = sys::mount::copy_tree(path, flags, Attr::default(), *propagation) {
                         return Ok(Detached::new(fd));
                     }

@@ -101,7 +101,7 @@ fn open_tree(
     propagation: u64,
 ) -> Result<OwnedFd> {
     let shown = path.to_string_lossy();
-    if propagation != 0 && recursive {
+    if propagation != 0 {
         if let Ok(tree) = mount::copy_tree(path, (recursive, nofollow), Attr::default(), propagation) {
             return Ok(tree);
         }
