@@ -94,6 +94,22 @@ fn exec_is_confined_as_init_is() {
     }
 }
 
+/// A filter that refuses what `exec` has yet to call is loaded after that, and confines the program all the same.
+#[test]
+fn a_filter_may_refuse_what_only_exec_calls() {
+    needs_root!();
+    for (call, no_new_privileges) in [("close_range", false), ("close_range", true), ("setsid", false)] {
+        let rules = json!([{ "names": [call], "action": "SCMP_ACT_ERRNO" }]);
+        let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules });
+        let b = Bundle::sleeping().set("/linux/seccomp", filter);
+        let b = started(b.set("/process/noNewPrivileges", json!(no_new_privileges)));
+        let seen = exec(&b, &[], &["grep", "Seccomp:", "/proc/self/status"]).ok().stdout;
+        assert_eq!(seen, "Seccomp:\t2\n", "{call}");
+        b.delete().ok();
+        b.is_clean();
+    }
+}
+
 #[test]
 fn flags_change_the_containers_process() {
     needs_root!();

@@ -217,6 +217,8 @@ fn filters_wait_for_what_they_would_refuse() {
         (deny("mount"), true, false),
         (deny("setsid"), false, true),
         (deny("setsid"), true, true),
+        (deny("close_range"), false, true),
+        (deny("close_range"), true, true),
         (deny("chdir"), false, false), // refused in `create`, too
         (deny("chdir"), true, true),
     ] {

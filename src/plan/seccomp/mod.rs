@@ -35,8 +35,9 @@ use vocabulary::Op;
 /// As `sys::clone` has it.
 const SIBLING: u64 = (libc::CLONE_PARENT | libc::SIGCHLD) as u64;
 
-/// What init calls from the clone to its session, but read(2), write(2) and execve(2), without which no program runs.
-const TO_SESSION: &[i64] = &[libc::SYS_exit_group, libc::SYS_setsid];
+/// What init calls from the closing of the host's descriptors, before the clone, to its session, but read(2), write(2)
+/// and execve(2), without which no program runs.
+const TO_SESSION: &[i64] = &[libc::SYS_close_range, libc::SYS_exit_group, libc::SYS_setsid];
 
 /// What it calls from the working directory until it asks its parent, but these three.
 const TO_READY: &[i64] = &[
@@ -67,9 +68,9 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether this host's kernel still lets init clone the process that goes on, and that make a session, take its
-    /// terminal and do its `own` steps, scheduler and limits; with `whole`, and do what else it does until it asks its
-    /// parent.
+    /// Whether this host's kernel still lets init close what leads to the host and clone the process that goes on, and
+    /// that make a session, take its terminal and do its `own` steps, scheduler and limits; with `whole`, and do what
+    /// else it does until it asks its parent.
     pub fn lets_through(&self, own: &[Step], whole: bool) -> bool {
         let audit = Native::host().runs()[0][0].audit();
         let program: Vec<_> = self.program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();

@@ -77,6 +77,7 @@ fn what_init_has_yet_to_call_is_let_through_or_not() {
         (rules(&["clone3"], 1), true, true),
         (rules(&["clone"], 38), false, false),
         (rules(&["setsid"], 1), false, false),
+        (rules(&["close_range"], 1), false, false),
         (rules(&["ioctl"], 1), false, false),
         (rules(&["exit_group"], 1), false, false),
         (rules(&["prlimit64", "sched_setattr"], 1), true, true), // no step asks for them
