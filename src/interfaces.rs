@@ -1,7 +1,7 @@
 //! config-linux.md#network-devices: interfaces of the host moved into the container's network namespace, by
 //! rtnetlink(7).
 
-use crate::error::{Error, Result, os};
+use crate::error::{Result, os};
 use crate::plan::net::Interface;
 use crate::plan::spawn::NEWNET;
 use crate::sys::{Errno, Sys, fd, ns};
@@ -32,10 +32,7 @@ pub fn hand_over(interfaces: &[Interface], pid: i32) -> Result<()> {
         sockets(pid).map_err(os(&first.at, "open rtnetlink in the container's network namespace"))?;
     for interface in interfaces {
         let index = index(interface)?;
-        let call = |what: &'static str| {
-            let what = format!("{what} {:?}", interface.name);
-            move |e: Errno| Error::os(&interface.at, what, e as i32)
-        };
+        let call = |what: &'static str| os(&interface.at, format!("{what} {:?}", interface.name));
         let addresses = addresses(&host, index).map_err(call("RTM_GETADDR of"))?;
         let before = links(&inside).map_err(call("RTM_GETLINK for"))?;
         let mut message = link(index, 0);
