@@ -201,3 +201,22 @@ fn with_the_capability_a_limit_may_be_above_our_own() {
     let out = finish(low.args(["run", "--bundle"]).arg(b.path()).arg(&b.id).stdin(Stdio::null())).ok();
     assert_eq!(out.stdout.trim(), "Max processes 10 1099511627776 processes");
 }
+
+#[test]
+fn v2_is_found_beside_a_hierarchy_of_v1_that_is_elsewhere() {
+    needs_version!(1);
+    let b = Bundle::new()
+        .set("/linux/resources", json!({}))
+        .sh("cat /proc/self/cgroup")
+        .without_namespace("cgroup");
+    let elsewhere = b.path().join("elsewhere");
+    fs::create_dir(&elsewhere).expect("mkdir");
+    let script = r#"mount --bind /sys/fs/cgroup/pids "$0"; mount -t cgroup2 none /sys/fs/cgroup; exec "$@""#;
+    let run = b.making("run");
+    let mut apart = Command::new("unshare");
+    apart.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&elsewhere);
+    let out = finish(apart.arg(run.get_program()).args(run.get_args())).ok().stdout;
+    for hierarchy in ["0::", "pids:"] {
+        assert!(out.lines().any(|l| l.contains(hierarchy) && l.ends_with(&b.id)), "{hierarchy}: {out}");
+    }
+}

@@ -11,7 +11,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// /proc/self/cgroup says which hierarchies there are, statfs(2) whether they are where they always are; only those
 /// that are elsewhere cost a look at mountinfo, which grows with the host's mounts. That of v2 is always named there, even
-/// where it is not mounted: beside v1, which has the controllers, it is used only where systemd mounts it.
+/// where it is not mounted: beside controllers of v1 it is used only in the two places where it always is.
 pub fn probe() -> Result<Hierarchies> {
     seen_by("/proc/self/cgroup")
 }
@@ -34,14 +34,16 @@ pub fn seen_by(file: &str) -> Result<Hierarchies> {
         if list.is_empty() {
             // Named last, after those of v1.
             let is_v2 = |m: &String| magic(m) == Some(CGROUP2_SUPER_MAGIC);
-            let beside_v1 = || Some(format!("{ROOT}/unified")).filter(is_v2);
-            let mount = match h.v1.is_empty() {
-                true => Some(ROOT.to_string())
-                    .filter(is_v2)
-                    .or_else(beside_v1)
-                    .or_else(|| find(mounts.get_or_insert_with(mountinfo), "").filter(is_v2)),
-                false => beside_v1(),
-            };
+            let mut usual = [ROOT.to_string(), format!("{ROOT}/unified")];
+            if !h.v1.is_empty() {
+                usual.reverse(); // whose root is a tmpfs, unless v1 is one of few beside v2
+            }
+            let has_controllers = |h: &Hierarchy| h.controllers.iter().any(|c| !c.starts_with("name="));
+            let mount = usual.into_iter().find(is_v2).or_else(|| {
+                let elsewhere = !h.v1.iter().any(has_controllers);
+                let found = elsewhere.then(|| find(mounts.get_or_insert_with(mountinfo), ""));
+                found.flatten().filter(is_v2)
+            });
             h.v2 = mount.map(|mount| {
                 let mut buf = [0; 4096];
                 let file = super::dir::cstring(&format!("{mount}/cgroup.controllers"));
