@@ -481,3 +481,31 @@ fn a_creator_that_is_stopped_is_waited_for_and_seen_as_creating() {
     assert!(!create.wait().expect("wait").success());
     is_clean(&b, "at the end");
 }
+
+/// Two creators that are given one cgroup: whoever finds it made meanwhile leaves it alone.
+#[test]
+fn a_cgroup_that_is_made_meanwhile_stays_with_its_maker() {
+    needs_root!();
+    needs_program!("strace");
+    let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let name = format!("orlop-test-{}", support::unique());
+    let b = sleeper().set("/linux/cgroupsPath", json!(format!("/{name}")));
+    let theirs = std::path::Path::new("/sys/fs/cgroup").join(if v2 { "" } else { "pids" }).join(&name);
+    let create = b.making("create");
+    let mut slow = Command::new("strace");
+    // It has looked for the cgroup by then, and holds the container's directory.
+    slow.args(["-qq", "-o", "/dev/null", "-e", "inject=flock:delay_exit=3000000:when=1"]);
+    slow.arg(create.get_program()).args(create.get_args()).stdin(Stdio::null());
+    let out = std::thread::scope(|s| {
+        let call = s.spawn(|| finish(&mut slow));
+        until("the reservation", || b.state_root().join(&b.id).is_dir());
+        fs::create_dir(&theirs).expect("mkdir");
+        call.join().expect("it ends")
+    });
+    let stays = theirs.is_dir();
+    let _ = fs::remove_dir(&theirs); // before the test fails
+    out.fails("linux.cgroupsPath: mkdir ")
+        .fails("file exists; another container is made in it at this moment");
+    assert!(stays, "a stranger's cgroup was removed");
+    is_clean(&b, "at the end");
+}

@@ -108,7 +108,12 @@ fn give_up(plan: &CgroupPlan, n: usize, place: &Place, refusal: Refusal) -> Resu
         return Err(Error::os(at, format!("mkdir {name}"), errno as i32)
             .hint("a limit needs a cgroup that was delegated to this user"));
     }
-    Err(Error::os(AT, format!("mkdir {name}"), errno as i32))
+    let error = Error::os(AT, format!("mkdir {name}"), errno as i32);
+    Err(if errno == Errno::EEXIST {
+        error.hint("another container is made in it at this moment")
+    } else {
+        error
+    })
 }
 
 /// Not the host's root.
@@ -193,7 +198,8 @@ fn make(
     // A parent that was there may go with the last container in it.
     for _ in 0..8 {
         let made = try_make(place, above, below);
-        if made.is_err() {
+        // What is there since a moment is somebody else's, and all above it stays with it.
+        if made.as_ref().is_err_and(|e| !matches!(e, Refusal::Mkdir(Errno::EEXIST))) {
             undo(place);
         }
         match made {
@@ -217,8 +223,10 @@ fn try_make(
         };
         let name = cstring(part).map_err(Refusal::Mkdir)?;
         above(&dir, &above_name)?;
+        // What systemd made is there; what we looked for and did not find is another container's by now.
+        let is_ours = n + 1 == place.parts() && n >= place.found && !place.managed;
         let made = match if n < place.found { Err(Errno::EEXIST) } else { dir.make(&name) } {
-            Err(Errno::EEXIST) => false,
+            Err(Errno::EEXIST) if !is_ours => false,
             other => other.map(|()| true).map_err(Refusal::Mkdir)?,
         };
         let child = dir.sub(&name).map_err(Refusal::Mkdir)?;
