@@ -146,7 +146,7 @@ fn delete_of_a_created_container_ends_it() {
 fn delete_force_is_idempotent_in_each_state() {
     needs_root!();
     type Prepare = fn(&Bundle);
-    let states: [(&str, Prepare); 8] = [
+    let states: [(&str, Prepare); 9] = [
         ("unknown", |_| {}),
         ("created", |b| drop(b.create().ok())),
         ("running", |b| {
@@ -170,13 +170,21 @@ fn delete_force_is_idempotent_in_each_state() {
             b.await_status("stopped");
             fs::write(b.state_root().join(&b.id).join("state.json"), "{\"id\":").expect("write");
         }),
+        ("unreadable, with processes that no init ends", |b| {
+            b.create().ok();
+            b.start().ok();
+            fs::write(b.state_root().join(&b.id).join("state.json"), "{\"id\":").expect("write");
+        }),
         ("of another", |b| {
             b.create().ok();
             fs::write(b.state_root().join(&b.id).join("state.json"), "{\"id\":\"b\"}").expect("write");
         }),
     ];
     for (name, prepare) in states {
-        let b = Bundle::sleeping();
+        let mut b = Bundle::sleeping();
+        if name.contains("no init ends") {
+            b = Bundle::new().sh("sleep 1000 & exec sleep 1000").without_namespace("pid");
+        }
         prepare(&b);
         let pid = fs::read_link(b.state_root().join(&b.id).join("init")).unwrap_or_default();
         for turn in 0..2 {

@@ -52,9 +52,11 @@ fn by_force(root: &StateRoot, id: &str) -> Result<()> {
                 tracing::warn!("{e}; init is killed and the directory removed all the same");
             }
             let c = root.without_record(id, handle);
-            let cgroup = Cgroup::lost(c.init().filter(|i| i.0.is_alive()).map(|i| i.0.pid), id)?;
+            let living = c.init().filter(|i| i.0.is_alive()).map(|i| i.0.pid);
+            let cgroup = Cgroup::lost(living, id)?;
             end(&c)?;
-            cgroup.remove(make::PATIENCE, false)?;
+            // What was found by init is the container's, and no later call finds it.
+            cgroup.remove(make::PATIENCE, living.is_some())?;
             c.remove()
         }
     }
