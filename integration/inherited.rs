@@ -150,3 +150,14 @@ fn init_holds_nothing_of_the_host_while_it_waits_and_needs_few_descriptors_for_m
     b.start().ok();
     b.delete().ok();
 }
+
+#[test]
+fn a_procfs_of_another_pid_namespace_is_refused() {
+    needs_root!();
+    let b = Bundle::new();
+    let run = b.making("run");
+    let mut apart = Command::new("unshare");
+    apart.args(["--pid", "--fork"]).arg(run.get_program()).args(run.get_args());
+    finish(&mut apart).fails("/proc: is of another pid namespace; mount that of ours there");
+    b.is_clean();
+}

@@ -9,7 +9,7 @@ use crate::init::{Init, Parts};
 use crate::plan::step::{Act, Ask, Attr, Open, OpenWhat};
 use crate::plan::{Plan, cpath};
 use crate::sync::{self, Message};
-use crate::sys::{Errno, clone, cred, fd, mount, ns, shared, signal};
+use crate::sys::{Errno, clone, cred, fd, mount, ns, path, shared, signal};
 use crate::{hooks, idmaps, interfaces};
 use fault::{clone_failed, failure, few_descriptors, filtered, perhaps_for_memory};
 use std::ffi::{CStr, OsStr};
@@ -302,12 +302,16 @@ fn end(pidfd: &OwnedFd, pid: i32) {
     let _ = clone::wait(pid, false);
 }
 
-/// The host's procfs, proven to be one.
+/// The host's procfs, proven to be one, and ours: by another pid namespace's, strangers would be written to.
 fn open_proc() -> Result<OwnedFd> {
     let proc = fd::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(os("/proc", "open"))?;
-    match fd::fs_magic(&proc).map_err(os("/proc", "fstatfs"))? {
-        libc::PROC_SUPER_MAGIC => Ok(proc),
-        _ => Err(Error::invalid("/proc", "is not procfs")),
+    if fd::fs_magic(&proc).map_err(os("/proc", "fstatfs"))? != libc::PROC_SUPER_MAGIC {
+        return Err(Error::invalid("/proc", "is not procfs"));
+    }
+    let mut us = [0; 16];
+    match path::readlink(&proc, c"self", &mut us) {
+        Ok(len) if us[..len] == *std::process::id().to_string().as_bytes() => Ok(proc),
+        _ => Err(Error::invalid("/proc", "is of another pid namespace").hint("mount that of ours there")),
     }
 }
 
