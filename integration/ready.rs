@@ -103,3 +103,33 @@ fn a_manager_that_is_not_there_is_none() {
     let none = b.path().join("none");
     assert_eq!(finish(&mut with(b.making("run"), &none)).ok().stdout, "\n1\n");
 }
+
+#[test]
+fn a_manager_that_is_gone_keeps_no_program_from_running() {
+    needs_root!();
+    for detached in [true, false] {
+        let b = Bundle::new().sh(&format!("until [ -e /go ]; do sleep 0.02; done; {SAY}; sleep 1000"));
+        let (path, socket) = manager(&b);
+        let mut call = match detached {
+            true => b.making("run"),
+            false => {
+                finish(&mut with(b.making("create"), &path)).ok();
+                b.orlop(["start", &b.id])
+            }
+        };
+        if detached {
+            call.arg("--detach");
+        }
+        let call = with(call, &path);
+        let caller = std::thread::scope(|s| {
+            let caller = s.spawn(move || finish(&mut { call }));
+            support::until("it runs", || b.verb("state", &[]).stdout.contains("\"running\""));
+            drop(socket);
+            std::fs::remove_file(&path).expect("unlink");
+            std::fs::write(b.rootfs().join("go"), "").expect("write");
+            caller.join().expect("the call ends")
+        });
+        assert!(caller.ok().stderr.contains("NOTIFY_SOCKET: sendto: no such file or directory"));
+        assert_eq!(b.state()["status"], "running");
+    }
+}

@@ -87,8 +87,19 @@ impl Ready {
         sent.map(|_| true).map_err(|e| Error::io(AT, "sendto", &e))
     }
 
-    /// Waits until the program is ready, or has ended.
-    pub fn wait(&self, pid: i32, pidfd: BorrowedFd) -> Result<()> {
+    /// Waits until the program is ready, or has ended. A manager that is gone is told of by a warning: the program runs.
+    /// Without a `pidfd` it is over already.
+    pub fn wait(&self, pid: i32, pidfd: Option<BorrowedFd>) {
+        let told = match pidfd {
+            Some(pidfd) => self.until_ready(pid, pidfd),
+            None => self.pass_on(pid).map(drop),
+        };
+        if let Err(e) = told {
+            tracing::warn!("{e}");
+        }
+    }
+
+    fn until_ready(&self, pid: i32, pidfd: BorrowedFd) -> Result<()> {
         loop {
             // In this order: what the program said before it ended is seen with its end.
             let watch = [(pidfd.as_raw_fd(), libc::POLLIN), (self.number(), libc::POLLIN)];

@@ -33,7 +33,10 @@ pub fn run(root: &StateRoot, order: &Order, stay: &Stay) -> Result<i32> {
     let code = match foreground {
         None => {
             container.unlock();
-            ready.map_or(Ok(()), |r| r.wait(child.process.pid, child.pidfd.as_fd())).map(|()| 0)
+            if let Some(ready) = ready {
+                ready.wait(child.process.pid, Some(child.pidfd.as_fd()));
+            }
+            Ok(0)
         }
         Some(foreground) => {
             let ends = Ends { master: child.master.take(), ready };

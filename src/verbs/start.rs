@@ -37,11 +37,10 @@ pub fn start(root: &StateRoot, id: &str) -> Result<()> {
     }
     let list = c.record.hooks.poststart.clone();
     hooks::after_start(&mut c, init.pid, &list).inspect_err(|_| undo(&mut c, init))?;
-    let Some(ready) = ready else { return Ok(()) };
-    match init.pidfd() {
-        Some(pidfd) => ready.wait(init.pid, pidfd.as_fd()),
-        None => ready.pass_on(init.pid).map(drop), // over already
+    if let Some(ready) = ready {
+        ready.wait(init.pid, init.pidfd().as_ref().map(AsFd::as_fd));
     }
+    Ok(())
 }
 
 /// runtime.md#lifecycle: stop the container and go on with its deletion. The hook's failure is the one to tell.
