@@ -224,9 +224,9 @@ fn try_make(
         let name = cstring(part).map_err(Refusal::Mkdir)?;
         above(&dir, &above_name)?;
         // What systemd made is there; what we looked for and did not find is another container's by now.
-        let is_ours = n + 1 == place.parts() && n >= place.found && !place.managed;
+        let must_be_new = n + 1 == place.parts() && n >= place.found && !place.managed;
         let made = match if n < place.found { Err(Errno::EEXIST) } else { dir.make(&name) } {
-            Err(Errno::EEXIST) if !is_ours => false,
+            Err(Errno::EEXIST) if !must_be_new => false,
             other => other.map(|()| true).map_err(Refusal::Mkdir)?,
         };
         let child = dir.sub(&name).map_err(Refusal::Mkdir)?;
