@@ -43,6 +43,18 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// All of a file.
+    pub fn whole(file: File) -> io::Result<Self> {
+        let end = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), at: 0, end })
+    }
+
+    /// Makes the empty file `to` a clone of it, where the file system can.
+    pub fn clone_to(&self, to: &File) -> bool {
+        let whole = self.at == 0 && self.file.metadata().is_ok_and(|m| m.len() == self.end);
+        whole && fs::ioctl_ficlone(to, &*self.file).is_ok()
+    }
+
     pub fn size(&self) -> u64 {
         self.end - self.at
     }
@@ -176,7 +188,7 @@ impl Files {
                 if !meta.is_file() {
                     return Err(Error::invalid(name, "is not a regular file"));
                 }
-                Ok(Some(Piece { file: Arc::new(file), at: 0, end: meta.len() }))
+                Piece::whole(file).map(Some).map_err(|e| Error::io(name, "stat", &e))
             }
             Files::Tar { file, index, .. } => {
                 let mut name = name.as_bytes();

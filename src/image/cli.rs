@@ -3,7 +3,7 @@
 use super::limits::Limits;
 use super::platform::Platform;
 use super::store::Store;
-use super::{bundle, collect, import, inspect};
+use super::{bundle, collect, import, inspect, rest};
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -22,7 +22,7 @@ struct Line {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+pub enum Format {
     Table,
     Json,
 }
@@ -37,6 +37,9 @@ enum Command {
         /// Platform to choose, os/arch[/variant] (default: that of this machine)
         #[arg(long)]
         platform: Option<String>,
+        /// Leave the blobs of layers out: less room, and no export
+        #[arg(long)]
+        no_blobs: bool,
         #[command(flatten)]
         limits: Limits,
     },
@@ -69,6 +72,8 @@ enum Command {
     Rm { image: String },
     /// Remove what no image and no bundle uses any more
     Gc,
+    #[command(flatten)]
+    Rest(rest::Command),
 }
 
 /// Carries out `imgtool` with these arguments.
@@ -85,9 +90,10 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
     let dir = line.store.map_or_else(default_store, Ok)?;
     let store = |exclusive| Store::open(&dir, exclusive);
     match line.command {
-        Command::Import { source, name, platform, limits } => {
+        Command::Import { source, name, platform, no_blobs, limits } => {
             let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
-            let order = import::Order { source: &source, name: name.as_deref(), platform, limits };
+            let (name, blobs) = (name.as_deref(), !no_blobs);
+            let order = import::Order { source: &source, name, platform, limits, blobs };
             let lines = import::import(&store(false)?, &order)?;
             print(&lines.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect::<String>())?;
         }
@@ -111,16 +117,17 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
             let (names, removed) = collect::remove(&store(true)?, &image)?;
             print(&format!("{}: removed, {}\n", names.join(" "), removed))?;
         }
+        Command::Rest(command) => return rest::run(command, &dir),
         Command::Gc => print(&format!("removed {}\n", collect::sweep(&store(true)?)?))?,
     }
     Ok(0)
 }
 
-fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
 }
 
-fn json(value: &impl serde::Serialize) -> Result<()> {
+pub fn json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::invalid("json", e.to_string()))?;
     print(&format!("{text}\n"))
 }

@@ -1,7 +1,7 @@
 //! What nobody uses is removed: names and bundles are the roots.
 
 use super::digest::Digest;
-use super::store::Store;
+use super::store::{BundleRef, Store, remove_path};
 use super::{bundle, manifest};
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
@@ -33,36 +33,66 @@ pub fn remove(store: &Store, image: &str) -> Result<(Vec<String>, Removed)> {
     Ok((names, sweep(store)?))
 }
 
-/// Removes blobs, layers and fixups that no name and no bundle needs.
-pub fn sweep(store: &Store) -> Result<Removed> {
+/// What names and bundles need, as names of files.
+#[derive(Debug, Default)]
+pub struct Used {
+    pub blobs: BTreeSet<String>,
+    pub layers: BTreeSet<String>,
+    pub fixups: BTreeSet<String>,
+    pub bundles: BTreeSet<String>,
+}
+
+/// A bundle that was removed holds nothing; its file system may also just be away, so only a clear no counts.
+pub fn is_gone(record: &BundleRef) -> bool {
+    std::fs::metadata(record.path.join("upper"))
+        .is_err_and(|e| matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory))
+}
+
+/// Follows all names and bundles.
+pub fn used(store: &Store) -> Result<Used> {
     let mut roots: BTreeSet<Digest> = store.refs()?.into_iter().map(|r| r.1).collect();
-    let mut bundles = BTreeSet::new();
+    let mut used = Used::default();
     for (file, record) in store.bundles()? {
-        // A bundle that was removed holds nothing; its file system may also just be away, so only a clear no counts.
-        let gone = std::fs::metadata(record.path.join("upper")).is_err_and(|e| {
-            matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
-        });
-        if !gone {
+        if !is_gone(&record) {
             roots.insert(record.manifest);
-            bundles.extend(file.file_name().and_then(|n| n.to_str()).map(str::to_string));
+            used.bundles.extend(file.file_name().and_then(|n| n.to_str()).map(str::to_string));
         }
     }
-    let (mut blobs, mut layers, mut chains) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for root in roots {
-        blobs.insert(root.hex());
-        let m: oci_spec::image::ImageManifest = serde_json::from_slice(&store.blob(&root)?)
+        used.add(store, &root)?;
+    }
+    Ok(used)
+}
+
+impl Used {
+    /// Adds what an image needs.
+    pub fn add(&mut self, store: &Store, root: &Digest) -> Result<()> {
+        self.blobs.insert(root.hex());
+        let m: oci_spec::image::ImageManifest = serde_json::from_slice(&store.blob(root)?)
             .map_err(|e| Error::invalid(root.to_string(), e.to_string()))?;
-        blobs.insert(manifest::digest(m.config())?.hex());
+        for d in m.layers().iter().chain([m.config()]) {
+            self.blobs.insert(manifest::digest(d)?.hex());
+        }
         let mut chain = None;
-        for id in bundle::load(store, &root)?.1 {
-            layers.insert(id.hex());
+        for id in bundle::load(store, root)?.1 {
+            self.layers.insert(id.hex());
             let next = Digest::chain(chain.as_ref(), &id);
-            chains.insert(next.hex());
+            self.fixups.insert(next.hex());
             chain = Some(next);
         }
+        Ok(())
     }
-    store.sweep("bundles", &bundles)?;
+}
+
+/// Removes blobs, layers and fixups that no name and no bundle needs.
+pub fn sweep(store: &Store) -> Result<Removed> {
+    let used = used(store)?;
+    store.sweep("bundles", &used.bundles)?;
     store.sweep("locks", &BTreeSet::new())?; // of commands that were killed: nobody is at work now
-    store.sweep("fixups", &chains)?;
-    Ok(Removed { layers: store.sweep("layers", &layers)?, blobs: store.sweep("blobs/sha256", &blobs)? })
+    store.formats()?.iter().try_for_each(|path| remove_path(path))?;
+    store.sweep("fixups", &used.fixups)?;
+    Ok(Removed {
+        layers: store.sweep("layers", &used.layers)?,
+        blobs: store.sweep("blobs/sha256", &used.blobs)?,
+    })
 }

@@ -1,19 +1,22 @@
 //! A source's images into the store: layers side by side, then what each needs of those below it, then the names.
 
 use super::archive::{Files, inside};
+use super::blobs::Kept;
 use super::digest::Digest;
 use super::layer::apply::apply;
-use super::layer::compress::through;
+use super::layer::compress::{Seen, through};
 use super::layout::{Image, images};
 use super::limits::Limits;
 use super::manifest::Layer;
 use super::platform::Platform;
 use super::stack::Stack;
 use super::store::{LayerMeta, NameLock, Store, Work};
+use super::tree::Usage;
 use super::view::View;
 use super::{fixup, overlay, view};
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +27,8 @@ pub struct Order<'a> {
     pub name: Option<&'a str>,
     pub platform: Platform,
     pub limits: Limits,
+    /// Keep the blobs of layers, for `export`.
+    pub blobs: bool,
 }
 
 /// Imports; the names with their manifests.
@@ -36,7 +41,7 @@ pub fn import(store: &Store, order: &Order) -> Result<Vec<(String, Digest)>> {
     named.iter().flat_map(|(names, _)| names).try_for_each(|n| store.ref_path(n).map(drop))?;
     let mut out = Vec::new();
     for (names, image) in named {
-        add(store, &files, &image, &order.limits).map_err(|e| inside(&source, e))?;
+        add(store, &files, &image, order).map_err(|e| inside(&source, e))?;
         store.put_blob(&image.config)?;
         let digest = store.put_blob(&image.manifest)?;
         for name in names {
@@ -77,7 +82,7 @@ fn name(found: Vec<Image>, order: &Order) -> Result<Vec<(Vec<String>, Image)>> {
 }
 
 /// Layers and fixups of an image.
-fn add(store: &Store, files: &Files, image: &Image, limits: &Limits) -> Result<()> {
+fn add(store: &Store, files: &Files, image: &Image, order: &Order) -> Result<()> {
     // All of it is looked for first: an image with a missing blob is refused even when its layers are there.
     for layer in &image.layers {
         let piece = files.need(&layer.name)?;
@@ -87,24 +92,25 @@ fn add(store: &Store, files: &Files, image: &Image, limits: &Limits) -> Result<(
         }
     }
     let ready = Ready::default();
-    in_parallel(&image.layers, |layer| {
-        add_layer(store, files, layer, limits, &ready)
+    let mut seen = HashSet::new();
+    let mut todo: Vec<&Layer> =
+        image.layers.iter().filter(|l| seen.insert((l.diff_id, order.blobs.then_some(l.digest)))).collect();
+    todo.sort_by_key(|l| std::cmp::Reverse(l.size)); // the longest first, or it ends alone
+    in_parallel(&todo, |layer| {
+        add_layer(store, files, layer, order, &ready)
             .map_err(|e| inside(&format!("layer {}", layer.digest), e))
     })?;
     let ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id).collect();
     fixups(store, &ids)
 }
 
-/// Runs `job` on every layer, each once, on as many threads as there are processors; the first error stops the rest.
-fn in_parallel(layers: &[Layer], job: impl Fn(&Layer) -> Result<()> + Sync) -> Result<()> {
-    let mut seen = HashSet::new();
-    let mut todo: Vec<&Layer> = layers.iter().filter(|l| seen.insert(l.diff_id)).collect();
-    todo.sort_by_key(|l| std::cmp::Reverse(l.size)); // the longest first, or it ends alone
+/// Runs `job` on all, on as many threads as there are processors; the first error stops the rest.
+pub fn in_parallel<T: Sync>(todo: &[T], job: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
     let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2).min(todo.len());
     let work = || {
-        while let Some(layer) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(e) = job(layer) {
+        while let Some(item) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(e) = job(item) {
                 next.store(todo.len(), Ordering::Relaxed);
                 // A poisoned lock only means that another thread panicked while it held its own error.
                 failed.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(e);
@@ -118,16 +124,23 @@ fn in_parallel(layers: &[Layer], job: impl Fn(&Layer) -> Result<()> + Sync) -> R
     }
 }
 
+/// What is made but not yet durable: names in a work directory, and those they get.
+struct Made {
+    work: Work,
+    _lock: NameLock,
+    moves: Vec<(&'static str, PathBuf)>,
+}
+
 /// Layers that are made but not yet durable. Whoever finds nobody at it makes all of them durable at once; the others
 /// go on with their next layer, for syncfs(2) is slow on a busy disk.
 #[derive(Default)]
 struct Ready {
-    layers: Mutex<Vec<(Work, NameLock, PathBuf)>>,
+    layers: Mutex<Vec<Made>>,
     turn: Mutex<()>,
 }
 
 impl Ready {
-    fn push(&self, store: &Store, layer: (Work, NameLock, PathBuf)) -> Result<()> {
+    fn push(&self, store: &Store, layer: Made) -> Result<()> {
         let queue = || self.layers.lock().unwrap_or_else(|p| p.into_inner());
         queue().push(layer);
         // Asked again after each turn: no layer stays behind with its lock, for which another import may wait while
@@ -135,26 +148,48 @@ impl Ready {
         while !queue().is_empty() {
             let Ok(_turn) = self.turn.try_lock() else { break };
             let batch = std::mem::take(&mut *queue());
-            let moves: Vec<_> = batch.iter().map(|(work, _, to)| (work, "layer", to.as_path())).collect();
+            let moves: Vec<_> = batch
+                .iter()
+                .flat_map(|m| m.moves.iter().map(|(n, to)| (&m.work, *n, to.as_path())))
+                .collect();
             store.commit(&moves)?;
         }
         Ok(())
     }
 }
 
-fn add_layer(store: &Store, files: &Files, layer: &Layer, limits: &Limits, ready: &Ready) -> Result<()> {
-    if store.layer_meta(&layer.diff_id)?.is_some() {
+fn add_layer(store: &Store, files: &Files, layer: &Layer, order: &Order, ready: &Ready) -> Result<()> {
+    let missing = || -> Result<(bool, bool)> {
+        let blob = order.blobs && !store.has_blob(&layer.digest, layer.size);
+        Ok((store.layer_meta(&layer.diff_id)?.is_none(), blob))
+    };
+    if missing()? == (false, false) {
         return Ok(());
     }
     let lock = store.lock(&layer.diff_id.hex())?;
-    if store.layer_meta(&layer.diff_id)?.is_some() {
+    let (tree, blob) = missing()?;
+    if !tree && !blob {
         return Ok(()); // made while we waited
     }
     let work = store.work()?;
-    work.make("layer", 0o700)?;
-    let root = work.make("layer/fs", 0o755)?;
-    let (seen, applied) =
-        through(files.need(&layer.name)?, layer.size, limits, |stream| apply(stream, root, limits))?;
+    let mut moves = Vec::new();
+    let mut source = Kept::new(files.need(&layer.name)?);
+    if blob {
+        source = source.keep(&work.path.join("blob"))?;
+        moves.push(("blob", store.blob_path(&layer.digest)));
+    }
+    if tree {
+        build_layer(&work, source, layer, &order.limits)?;
+        moves.push(("layer", store.layer(&layer.diff_id)));
+    } else {
+        let (seen, ()) = through(source, layer.size, &order.limits, |_| Ok(()))?;
+        is_as_said(&seen, layer)?;
+    }
+    ready.push(store, Made { work, _lock: lock, moves })
+}
+
+/// Whether a blob was what the manifest and the configuration say of it.
+pub fn is_as_said(seen: &Seen, layer: &Layer) -> Result<()> {
     if (seen.size, seen.digest) != (layer.size, layer.digest) {
         return Err(Error::invalid("", format!("its {} bytes have the digest {}", seen.size, seen.digest)));
     }
@@ -168,6 +203,15 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, limits: &Limits, ready
         let what = format!("is packed as {}, which is not its media type", seen.packing.name());
         return Err(Error::invalid("", what));
     }
+    Ok(())
+}
+
+/// Makes `layer/` in a work directory of a blob, which is checked against what is said of it.
+pub fn build_layer(work: &Work, blob: impl Read + Send, layer: &Layer, limits: &Limits) -> Result<LayerMeta> {
+    work.make("layer", 0o700)?;
+    let root = work.make("layer/fs", 0o755)?;
+    let (seen, applied) = through(blob, layer.size, limits, |stream| apply(stream, root, limits))?;
+    is_as_said(&seen, layer)?;
     if applied.skipped > 0 {
         tracing::warn!(
             "layer {}: {} device nodes were left out, only root can make them",
@@ -181,11 +225,12 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, limits: &Limits, ready
         blob: seen.digest,
         blob_size: seen.size,
         compression: seen.packing.name().into(),
+        tree: Some(Usage::of(&view::open(&work.path.join("layer/fs"))?, &mut HashSet::new())?.told()),
     };
     let text = serde_json::to_vec(&meta).map_err(|e| Error::invalid("meta", e.to_string()))?;
     let path = work.path.join("layer/meta");
     std::fs::write(&path, text).map_err(|e| Error::io(path.display().to_string(), "write", &e))?;
-    ready.push(store, (work, lock, store.layer(&layer.diff_id)))
+    Ok(meta)
 }
 
 /// Makes the missing fixups of a stack, bottom first: each is part of what the next one looks at.
@@ -200,22 +245,27 @@ pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
         if !meta.applied.needs.is_empty() && is_mountable && !target.exists() {
             let _lock = store.lock(&format!("{}.fixup", chain.hex()))?;
             if !target.exists() {
-                let below = if meta.applied.opaque { View::default() } else { View::open(&stack.lowers)? };
                 let work = store.work()?;
-                work.make("fixup", 0o700)?;
-                let out = work.make("fixup/fs", 0o755)?;
-                let layer = view::open(&store.layer(id).join("fs"))?;
-                if !fixup::build(out, layer, &below, &meta.applied.needs)
-                    .map_err(|e| inside(&format!("layer {id}"), e))?
-                {
-                    let fs = work.path.join("fixup/fs");
-                    std::fs::remove_dir(&fs)
-                        .map_err(|e| Error::io(fs.display().to_string(), "remove", &e))?;
-                }
+                build_fixup(store, &work, id, &meta, &stack)?;
                 store.commit(&[(&work, "fixup", &target)])?;
             }
         }
         stack.push(store, id, &meta);
+    }
+    Ok(())
+}
+
+/// Makes `fixup/` of a layer in a work directory; without `fs` when there is nothing to settle.
+pub fn build_fixup(store: &Store, work: &Work, id: &Digest, meta: &LayerMeta, below: &Stack) -> Result<()> {
+    let below = if meta.applied.opaque { View::default() } else { View::open(&below.lowers)? };
+    work.make("fixup", 0o700)?;
+    let out = work.make("fixup/fs", 0o755)?;
+    let layer = view::open(&store.layer(id).join("fs"))?;
+    if !fixup::build(out, layer, &below, &meta.applied.needs)
+        .map_err(|e| inside(&format!("layer {id}"), e))?
+    {
+        let fs = work.path.join("fixup/fs");
+        std::fs::remove_dir(&fs).map_err(|e| Error::io(fs.display().to_string(), "remove", &e))?;
     }
     Ok(())
 }

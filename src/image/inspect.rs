@@ -46,7 +46,7 @@ fn row(store: &Store, digest: Digest) -> Result<Row> {
     Ok(Row { name: String::new(), digest, platform, layers: ids.len(), size, created: c.created().clone() })
 }
 
-/// Columns as wide as their widest cell.
+/// A line for each image.
 pub fn table(rows: &[Row]) -> String {
     let mut lines = vec![["NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "CREATED"].map(String::from)];
     lines.extend(rows.iter().map(|r| {
@@ -60,10 +60,15 @@ pub fn table(rows: &[Row]) -> String {
             created,
         ]
     }));
+    columns(&lines)
+}
+
+/// Columns as wide as their widest cell.
+pub fn columns<const N: usize>(lines: &[[String; N]]) -> String {
     let width = |n: usize| lines.iter().map(|l| l[n].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
+    let widths: Vec<usize> = (0..N).map(width).collect();
     let mut out = String::new();
-    for line in &lines {
+    for line in lines {
         let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}")).collect();
         // Values of an image: nothing of them reaches a terminal raw. A String takes everything.
         let _ = writeln!(out, "{}", cells.join("   ").trim_end().replace(char::is_control, "?"));
@@ -71,7 +76,7 @@ pub fn table(rows: &[Row]) -> String {
     out
 }
 
-fn human(bytes: u64) -> String {
+pub fn human(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let step = (0..4).take_while(|n| bytes >> (10 * (n + 1)) > 0).count();
     match step {

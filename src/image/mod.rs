@@ -3,13 +3,19 @@
 //! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
 //! ([`layer`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]); [`bundle`]
 //! stacks them ([`stack`], [`overlay`]) and writes config.json ([`user`]); [`collect`] removes, [`inspect`] shows.
+//! The store at rest ([`rest`]): [`export`] takes images out of it, [`verify`] and [`fsck`] look whether it is whole,
+//! [`df`] says what it takes.
 
 pub mod archive;
+pub mod blobs;
 pub mod bundle;
 pub mod cli;
 pub mod collect;
+pub mod df;
 pub mod digest;
+pub mod export;
 pub mod fixup;
+pub mod fsck;
 pub mod import;
 pub mod inspect;
 pub mod layer;
@@ -18,8 +24,11 @@ pub mod limits;
 pub mod manifest;
 pub mod overlay;
 pub mod platform;
+pub mod rest;
 pub mod rights;
 pub mod stack;
 pub mod store;
+pub mod tree;
 pub mod user;
+pub mod verify;
 pub mod view;

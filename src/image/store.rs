@@ -6,10 +6,12 @@
 use super::digest::Digest;
 use super::layer::apply::Applied;
 use super::layer::dirs::{open_dir, remove_all};
+use super::tree::Told;
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -36,6 +38,9 @@ pub struct LayerMeta {
     pub blob: Digest,
     pub blob_size: u64,
     pub compression: String,
+    /// What the files were when they were made; layers of older stores do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Told>,
 }
 
 /// `bundles/HASH`.
@@ -56,6 +61,13 @@ fn os(path: &Path, what: &str, e: Errno) -> Error {
 impl Store {
     /// Opens the store at `dir`, made when it is missing. `exclusive` is for removing: nobody else reads or adds then.
     pub fn open(dir: &Path, exclusive: bool) -> Result<Self> {
+        let store = Self::open_unswept(dir, exclusive)?;
+        store.sweep_tmp()?;
+        Ok(store)
+    }
+
+    /// As [`Store::open`], with the litter left where it is.
+    pub fn open_unswept(dir: &Path, exclusive: bool) -> Result<Self> {
         let dir = std::path::absolute(dir).map_err(|e| error(dir, "resolve", &e))?;
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -76,9 +88,7 @@ impl Store {
             std::fs::create_dir_all(dir.join(sub)).map_err(|e| error(&dir.join(sub), "make", &e))?;
         }
         let lock = lock_file(&dir.join("lock"), exclusive)?;
-        let store = Self { dir, _lock: lock };
-        store.sweep_tmp()?;
-        Ok(store)
+        Ok(Self { dir, _lock: lock })
     }
 
     /// A directory with other things in it is not taken over.
@@ -102,7 +112,11 @@ impl Store {
             return Err(Error::invalid(dir.display().to_string(), "is neither a store nor empty"));
         }
         let new = dir.join(format!("format.{}", std::process::id()));
-        std::fs::write(&new, FORMAT).map_err(|e| error(&new, "write", &e))?;
+        let mut file = File::create(&new).map_err(|e| error(&new, "make", &e))?;
+        // Cut short by a power cut, it would close the store for good.
+        file.write_all(FORMAT.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(|e| error(&new, "write", &e))?;
         std::fs::rename(&new, &path).map_err(|e| error(&path, "rename", &e))
     }
 
@@ -179,7 +193,7 @@ impl Store {
 
     /// Makes what was written durable and gives each its name; one that is there already stays.
     pub fn commit(&self, moves: &[(&Work, &str, &Path)]) -> Result<()> {
-        let Some((first, _, to)) = moves.first() else { return Ok(()) };
+        let Some((first, ..)) = moves.first() else { return Ok(()) };
         fs::syncfs(&first.fd).map_err(|e| os(&first.path, "syncfs", e))?;
         for (work, from, to) in moves {
             match std::fs::rename(work.path.join(from), to) {
@@ -187,21 +201,23 @@ impl Store {
                 other => other.map_err(|e| error(to, "rename", &e))?,
             }
         }
-        sync_parent(to)
+        let parents: BTreeMap<_, _> = moves.iter().map(|(.., to)| (to.parent(), to)).collect();
+        parents.values().try_for_each(|to| sync_parent(to))
     }
 
     /// Stores a manifest or configuration.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        let path = self.dir.join("blobs/sha256").join(digest.hex());
-        if !path.exists() {
+        let path = self.blob_path(&digest);
+        // One that was damaged is mended.
+        if !std::fs::read(&path).is_ok_and(|there| there == bytes) {
             self.write(&path, bytes)?;
         }
         Ok(digest)
     }
 
     pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
-        let path = self.dir.join("blobs/sha256").join(digest.hex());
+        let path = self.blob_path(digest);
         std::fs::read(&path).map_err(|e| error(&path, "read", &e))
     }
 
@@ -285,7 +301,7 @@ impl Store {
         format!("{}.bundle", Digest::of(path.as_os_str().as_bytes()).hex())
     }
 
-    fn bundle_path(&self, path: &Path) -> PathBuf {
+    pub(super) fn bundle_path(&self, path: &Path) -> PathBuf {
         self.dir.join("bundles").join(Digest::of(path.as_os_str().as_bytes()).hex())
     }
 
@@ -338,7 +354,7 @@ impl Drop for NameLock {
 /// A directory below `tmp/`, removed with what is left in it.
 pub struct Work {
     pub path: PathBuf,
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
 }
 
 impl Work {
@@ -395,7 +411,7 @@ fn lock_file(path: &Path, exclusive: bool) -> Result<File> {
     }
 }
 
-fn random() -> Result<u64> {
+pub(super) fn random() -> Result<u64> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| Error::os("", "getrandom", e.raw_os_error()))?;
@@ -421,7 +437,7 @@ fn encode(name: &str) -> Result<String> {
     Ok(out)
 }
 
-fn decode(file: &[u8]) -> String {
+pub(super) fn decode(file: &[u8]) -> String {
     let mut out = Vec::new();
     let mut i = 0;
     while i < file.len() {

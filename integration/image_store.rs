@@ -1,0 +1,119 @@
+//! The store at rest: what it keeps, what it gives back, and what becomes of damages and kills.
+
+mod support;
+
+#[path = "image_store/crash.rs"]
+mod crash;
+#[path = "image_store/damage.rs"]
+mod damage;
+#[path = "image_store/export.rs"]
+mod export;
+#[allow(dead_code)] // of it each test program uses its part
+#[path = "image/make.rs"]
+mod make;
+#[path = "image_store/peers.rs"]
+mod peers;
+
+use make::{Entry, Image, Packing, Place, base, dir, file, hard, layer, link, owned, script};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Layers with what is easily lost: owners, links of both kinds, whiteouts, set-id bits, and fixups on top of them.
+fn layers() -> Vec<Vec<u8>> {
+    let mut lower = base();
+    lower.extend([
+        dir("old", 0o751),
+        file("old/a", "a"),
+        owned("old/owned", 7),
+        hard("old/hard", "old/a"),
+        link("soft", "old/a"),
+        file("gone", "x"),
+        dir("usr", 0o755),
+        dir("usr/lib", 0o750),
+        link("lib", "usr/lib"),
+    ]);
+    let upper: Vec<Entry> =
+        vec![file(".wh.gone", ""), file("old/b", "b"), file("lib/x.so", "so"), hard("passwd", "old/a")];
+    vec![layer(&lower), layer(&upper)]
+}
+
+fn image(name: &str, packing: Packing) -> Image {
+    let show = "cat /old/a /old/b /lib/x.so; test -e /gone || echo; stat -c '%a %u' /old /old/owned";
+    Image::new(layers()).packing(packing).config(script(show)).name(name)
+}
+
+/// What a container of [`image`] says.
+const SAYS: &str = "abso\n751 0\n644 7\n";
+
+/// Runs a container of an image and removes the bundle.
+#[track_caller]
+fn says(p: &Place, name: &str) -> String {
+    let bundle = p.unpack(name, &[]);
+    let out = p.run(&bundle).ok().stdout;
+    p.remove(&bundle);
+    out
+}
+
+/// The sorted names of a directory.
+fn names(dir: &Path) -> Vec<String> {
+    let mut out: Vec<String> = fs::read_dir(dir)
+        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    out.sort();
+    out
+}
+
+fn json(path: impl AsRef<Path>) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn blob(layout: &Path, digest: &serde_json::Value) -> PathBuf {
+    layout.join("blobs/sha256").join(digest.as_str().unwrap().strip_prefix("sha256:").unwrap())
+}
+
+/// Digests of the manifests of a layout by name.
+fn index(layout: &Path) -> Vec<(String, String)> {
+    let text = |v: &serde_json::Value| v.as_str().unwrap().to_string();
+    let index = json(layout.join("index.json"));
+    let entry = |d: &serde_json::Value| {
+        (text(&d["annotations"]["org.opencontainers.image.ref.name"]), text(&d["digest"]))
+    };
+    index["manifests"].as_array().unwrap().iter().map(entry).collect()
+}
+
+/// Every blob of the second layout is in the first, byte for byte.
+#[track_caller]
+fn has_all_of(have: &Path, want: &Path) {
+    for name in names(&want.join("blobs/sha256")) {
+        let read = |layout: &Path| fs::read(layout.join("blobs/sha256").join(&name));
+        assert!(read(have).unwrap_or_else(|e| panic!("{name}: {e}")) == read(want).unwrap(), "{name}");
+    }
+}
+
+/// Every name below a directory with all that stat(2) says of it, but for the times of reading and of its last link.
+fn snapshot(dir: &Path) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut out = Vec::new();
+    let mut todo = vec![dir.to_path_buf()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let m = fs::symlink_metadata(&path).unwrap();
+            let times = (m.mtime(), m.mtime_nsec());
+            let owner = (m.uid(), m.gid(), m.nlink(), m.rdev());
+            out.push(format!("{path:?} {} {:o} {} {owner:?} {times:?}", m.ino(), m.mode(), m.size()));
+            if m.is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+#[track_caller]
+fn same(before: &[String], after: &[String]) {
+    let changed: Vec<_> = before.iter().filter(|l| !after.contains(l)).collect();
+    assert!(before == after, "{changed:#?}");
+}

@@ -1,0 +1,87 @@
+//! The blobs of layers as they came, kept beside what was made of them: by them an image leaves the store bit for bit,
+//! and a damaged layer is made again.
+
+use super::archive::Piece;
+use super::digest::{Digest, HashRead};
+use super::limits::Limits;
+use super::store::Store;
+use crate::error::{Error, Kind, Result};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// A blob that is read once; what is read may be kept.
+pub struct Kept {
+    piece: Piece,
+    copy: Option<File>,
+}
+
+impl Kept {
+    pub fn new(piece: Piece) -> Self {
+        Self { piece, copy: None }
+    }
+
+    /// Keeps it in a new file. What the reader hashes is what is kept: the bytes that are written as they come, or those
+    /// of the clone, and never the source a second time.
+    pub fn keep(self, path: &Path) -> Result<Self> {
+        let failed = |e: io::Error| Error::io(path.display().to_string(), "make", &e);
+        let file = File::options().read(true).write(true).create_new(true).open(path).map_err(failed)?;
+        self.keep_in(file).map_err(failed)
+    }
+
+    /// As [`Kept::keep`], in an empty file that is open for reading too.
+    pub fn keep_in(self, file: File) -> io::Result<Self> {
+        if self.piece.clone_to(&file) {
+            return Ok(Self::new(Piece::whole(file)?));
+        }
+        Ok(Self { piece: self.piece, copy: Some(file) })
+    }
+}
+
+impl Read for Kept {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.piece.read(buf)?;
+        if let Some(copy) = &mut self.copy {
+            copy.write_all(&buf[..n])?;
+        }
+        Ok(n)
+    }
+}
+
+/// For what was taken into the store once: which limits it met is not known any more, but its digest is.
+pub fn no_limits() -> Limits {
+    let all = u64::MAX;
+    let long = 1 << 20;
+    Limits { bytes: all, entries: all, ratio: all, depth: long, path: long, manifest: all, config: all }
+}
+
+impl Store {
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.dir().join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Whether a blob is there, by its size: that its bytes are right is for `verify` to say.
+    pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
+        std::fs::metadata(self.blob_path(digest)).is_ok_and(|m| m.is_file() && m.len() == size)
+    }
+
+    /// The blob of a layer, which may have been left out.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Piece> {
+        let path = self.blob_path(digest);
+        match File::open(&path).and_then(Piece::whole) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let at = format!("blob {digest}");
+                Err(Error::new(Kind::NotFound, at, "is not in the store").hint("import the image again"))
+            }
+            other => other.map_err(|e| Error::io(path.display().to_string(), "open", &e)),
+        }
+    }
+
+    /// What a blob of the store really is: its size and digest.
+    pub fn look_at_blob(&self, digest: &Digest) -> Result<(u64, Digest)> {
+        let mut hash = HashRead::new(self.open_blob(digest)?);
+        io::copy(&mut hash, &mut io::sink())
+            .map_err(|e| Error::io(self.blob_path(digest).display().to_string(), "read", &e))?;
+        Ok((hash.count, hash.digest()))
+    }
+}

@@ -1,0 +1,129 @@
+//! What `docker save` writes and every `docker load` reads: `manifest.json` for those since 1.10, `repositories` and a
+//! directory for each layer for older ones. Layers are plain archives there.
+
+use super::{Picked, archive::Archive};
+use crate::error::{Error, Result};
+use crate::image::archive::inside;
+use crate::image::blobs::no_limits;
+use crate::image::digest::Digest;
+use crate::image::import::is_as_said;
+use crate::image::layer::compress::through;
+use crate::image::manifest::Layer;
+use crate::image::store::Store;
+use serde_json::{Map, Value, json};
+use std::io::{Read, Write};
+
+/// The repository and the tag of a name.
+pub fn tags(name: &str) -> Result<(String, String)> {
+    let wrong = || {
+        Error::invalid(format!("name {name:?}"), "is no repository and tag that docker takes")
+            .hint("give another by --name")
+    };
+    let start = name.rfind('/').map_or(0, |n| n + 1);
+    let (repository, tag) = match name[start..].split_once(':') {
+        Some((last, tag)) => (format!("{}{last}", &name[..start]), tag),
+        None => (name.to_string(), "latest"),
+    };
+    let mut parts = repository.split('/').peekable();
+    let first = parts.peek().copied().unwrap_or_default();
+    if repository.contains('/') && (first.contains(['.', ':']) || first == "localhost") {
+        parts.next(); // a host
+    }
+    let is_part = |part: &str| {
+        let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let within = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+        edge(part.bytes().next()) && edge(part.bytes().last()) && part.bytes().all(within)
+    };
+    let is_tag = !tag.is_empty()
+        && tag.len() <= 128
+        && !tag.starts_with(['.', '-'])
+        && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if !parts.all(is_part) || !is_tag {
+        return Err(wrong());
+    }
+    Ok((repository.clone(), tag.to_string()))
+}
+
+pub fn write(
+    store: &Store,
+    image: &Picked,
+    (repository, tag): &(String, String),
+    out: &mut dyn Write,
+) -> Result<()> {
+    let mut archive = Archive::new(out);
+    let (mut names, mut parent, mut chain) = (Vec::new(), None::<String>, None);
+    for (n, layer) in image.layers.iter().enumerate() {
+        let next = Digest::chain(chain.as_ref(), &layer.diff_id);
+        chain = Some(next);
+        // A layer of an old archive is an image: the topmost one has the configuration.
+        let is_top = n + 1 == image.layers.len();
+        let seed = if is_top { format!("{next} {}", image.config_digest) } else { next.to_string() };
+        let id = Digest::of(seed.as_bytes()).hex();
+        archive.dir(&format!("{id}/"))?;
+        archive.bytes(&format!("{id}/VERSION"), b"1.0")?;
+        let json = v1(&id, parent.as_deref(), is_top.then_some(&image.config))?;
+        archive.bytes(&format!("{id}/json"), json.to_string().as_bytes())?;
+        let name = format!("{id}/layer.tar");
+        plain(store, layer, &name, &mut archive)
+            .map_err(|e| inside(&format!("layer {}", layer.digest), e))?;
+        names.push(name);
+        parent = Some(id);
+    }
+    let config = format!("{}.json", image.config_digest.hex());
+    archive.bytes(&config, &image.config)?;
+    let manifest = json!([{
+        "Config": config, "RepoTags": [format!("{repository}:{tag}")], "Layers": names,
+    }]);
+    archive.bytes("manifest.json", manifest.to_string().as_bytes())?;
+    let repositories = json!({ repository.as_str(): { tag.as_str(): parent } });
+    archive.bytes("repositories", repositories.to_string().as_bytes())?;
+    archive.end()
+}
+
+/// The description of a layer as an image of its own.
+fn v1(id: &str, parent: Option<&str>, config: Option<&Vec<u8>>) -> Result<Value> {
+    let mut out = match config {
+        Some(c) => serde_json::from_slice(c).map_err(|e| Error::invalid("configuration", e.to_string()))?,
+        None => Map::from_iter([("created".to_string(), json!("1970-01-01T00:00:00Z"))]),
+    };
+    out.remove("rootfs");
+    out.remove("history");
+    out.insert("id".into(), json!(id));
+    if let Some(parent) = parent {
+        out.insert("parent".into(), json!(parent));
+    }
+    Ok(Value::Object(out))
+}
+
+/// The layer's tar stream, checked by both of its digests.
+fn plain(store: &Store, layer: &Layer, name: &str, archive: &mut Archive) -> Result<()> {
+    let limits = no_limits();
+    let blob = || store.open_blob(&layer.digest);
+    let size = match store.layer_meta(&layer.diff_id)? {
+        Some(meta) => meta.diff_size,
+        None => through(blob()?, layer.size, &limits, |_| Ok(()))?.0.diff_size,
+    };
+    let (seen, ()) =
+        through(blob()?, layer.size, &limits, |stream| archive.file(name, size, stream.take(size)))?;
+    is_as_said(&seen, layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_docker() {
+        for (name, repository, tag) in [
+            ("busybox", "busybox", "latest"),
+            ("localhost:5000/a/b:1.0_x", "localhost:5000/a/b", "1.0_x"),
+            ("docker.io/library/busybox:1.36", "docker.io/library/busybox", "1.36"),
+            ("EXAMPLE.com/a", "EXAMPLE.com/a", "latest"),
+        ] {
+            assert_eq!(tags(name).unwrap(), (repository.to_string(), tag.to_string()));
+        }
+        for bad in ["Busybox", "a/B", "a:", "a:b:c", "a:-x", "a@sha256:0", "a/", "", "a:é", "-a", "a_:1"] {
+            assert!(tags(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Finds what a kill, a power cut or a disk has left, and mends it: litter is removed, layers and fixups are made again
+//! from blobs. What is whole is never touched.
+
+use super::collect::is_gone;
+use super::digest::Digest;
+use super::overlay;
+use super::store::{BundleRef, Store, Work, decode, remove_path, sync_parent};
+use super::verify::{Damage, Exam, Object, all};
+use crate::error::{Error, Result, clean};
+use rustix::fs::RenameFlags;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub litter: Vec<PathBuf>,
+    pub damages: Vec<(Damage, State)>,
+    repair: bool,
+}
+
+/// What became of a damage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing was asked for.
+    Found,
+    Mended(&'static str),
+    /// Why it stays.
+    Left(String),
+}
+
+impl Report {
+    /// Whether nothing but litter was found, or all of it was mended.
+    pub fn is_whole(&self) -> bool {
+        self.damages.iter().all(|d| matches!(d.1, State::Mended(_)))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for path in &self.litter {
+            let removed = if self.repair { ": removed" } else { "" };
+            writeln!(f, "litter: {}{removed}", clean(&path.display().to_string()))?;
+        }
+        for (damage, state) in &self.damages {
+            match state {
+                State::Found => writeln!(f, "damage: {damage}")?,
+                State::Mended(how) => writeln!(f, "damage: {damage}; {how}")?,
+                State::Left(why) => writeln!(f, "damage: {damage}; not mended: {why}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at all of the store, which is locked exclusively: nobody is at work.
+pub fn fsck(store: &Store, repair: bool) -> Result<Report> {
+    let mut report = Report { litter: litter(store)?, repair, ..Report::default() };
+    if repair {
+        report.litter.iter().try_for_each(|path| remove_path(path))?;
+    }
+    let mut damages = Vec::new();
+    let roots = all(store, &mut damages)?;
+    let mut exam = Exam::of(store, &roots)?;
+    exam.others()?;
+    let mut mend = Mend { store, repair, layers: BTreeMap::new(), mounted: mounted(store)? };
+    mend.layers = exam.layers(repair)?;
+    damages.append(&mut exam.damages);
+    report.damages.extend(mend.all(damages)?);
+    // Only now: they are links to files of the layers.
+    let fixups = exam.fixups(repair)?;
+    let mut damages = Vec::new();
+    damages.append(&mut exam.damages);
+    mend.layers = fixups;
+    report.damages.extend(mend.all(damages)?);
+    Ok(report)
+}
+
+/// Work of commands that were killed, locks, and records of bundles that are not there.
+fn litter(store: &Store) -> Result<Vec<PathBuf>> {
+    let mut out = store.files("tmp")?;
+    out.extend(store.files("locks")?);
+    out.extend(store.formats()?);
+    let gone =
+        |(path, record): (PathBuf, Result<BundleRef>)| record.is_ok_and(|r| is_gone(&r)).then_some(path);
+    out.extend(store.all_bundles()?.into_iter().filter_map(gone));
+    Ok(out)
+}
+
+/// The layers of images that are mounted: these are not taken away from below a mount.
+fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
+    let mut out = BTreeMap::new();
+    for (_, record) in store.all_bundles()? {
+        let Ok(record) = record else { continue };
+        if overlay::is_mounted(&record.path.join("rootfs")).unwrap_or(false) {
+            // An image whose documents are lost has no layers that anybody knows.
+            let layers = super::bundle::load(store, &record.manifest).map(|l| l.1).unwrap_or_default();
+            out.extend(layers.into_iter().map(|id| (id, record.path.clone())));
+        }
+    }
+    Ok(out)
+}
+
+struct Mend<'a> {
+    store: &'a Store,
+    repair: bool,
+    /// What damaged layers or fixups must be.
+    layers: BTreeMap<Digest, Work>,
+    mounted: BTreeMap<Digest, PathBuf>,
+}
+
+const AGAIN: &str = "import the image again";
+
+impl Mend<'_> {
+    fn all(&mut self, damages: Vec<Damage>) -> Result<Vec<(Damage, State)>> {
+        let mut done: BTreeMap<Object, State> = BTreeMap::new();
+        let mut out = Vec::new();
+        for damage in damages {
+            let state = match done.get(&damage.object) {
+                _ if !self.repair => State::Found,
+                Some(state) => state.clone(),
+                None => {
+                    let state = self.one(&damage)?;
+                    done.insert(damage.object.clone(), state.clone());
+                    state
+                }
+            };
+            out.push((damage, state));
+        }
+        Ok(out)
+    }
+
+    fn one(&self, damage: &Damage) -> Result<State> {
+        match &damage.object {
+            Object::Ref(path) => {
+                self.remove(path)?;
+                Ok(State::Mended("the name was removed, import the image again"))
+            }
+            Object::Bundle(path) => {
+                self.remove(path)?;
+                Ok(State::Mended("the record was removed"))
+            }
+            Object::Image(digest) => self.image(digest, damage),
+            Object::Blob(digest) => {
+                self.remove(&self.store.blob_path(digest))?;
+                Ok(State::Mended("the blob was removed, an export needs the image imported again"))
+            }
+            Object::Layer(id) => self.layer(id),
+            Object::Fixup(chain) => match self.layers.get(chain) {
+                Some(work) => self.replace(work, "fixup", &self.store.fixup(chain)),
+                None => {
+                    self.remove(&self.store.fixup(chain))?;
+                    Ok(State::Mended("it was removed, the next unpack makes it again"))
+                }
+            },
+        }
+    }
+
+    /// Names of an image without a manifest or configuration are names of nothing.
+    fn image(&self, digest: &Digest, damage: &Damage) -> Result<State> {
+        for (path, _, found) in self.store.all_refs()? {
+            if found.is_ok_and(|d| d == *digest) {
+                self.remove(&path)?;
+            }
+        }
+        let path = self.store.blob_path(digest);
+        if self.store.look_at_blob(digest).is_ok_and(|(_, found)| found != *digest) {
+            self.remove(&path)?;
+        }
+        self.remove_damaged_config(digest)?;
+        match damage.images.iter().any(|n| n.starts_with("bundle ")) {
+            true => Ok(State::Left(AGAIN.into())),
+            false => Ok(State::Mended("the name was removed, import the image again")),
+        }
+    }
+
+    /// The configuration of an image whose manifest is whole.
+    fn remove_damaged_config(&self, digest: &Digest) -> Result<()> {
+        let Ok(bytes) = self.store.blob(digest) else { return Ok(()) };
+        let Ok(m) = serde_json::from_slice::<oci_spec::image::ImageManifest>(&bytes) else { return Ok(()) };
+        let Ok(config) = super::manifest::digest(m.config()) else { return Ok(()) };
+        match self.store.look_at_blob(&config) {
+            Ok((_, found)) if found != config => self.remove(&self.store.blob_path(&config)),
+            _ => Ok(()),
+        }
+    }
+
+    fn layer(&self, id: &Digest) -> Result<State> {
+        let path = self.store.layer(id);
+        if let Some(bundle) = self.mounted.get(id) {
+            return Ok(State::Left(format!("bundle {} is mounted, unmount it first", bundle.display())));
+        }
+        match self.layers.get(id) {
+            Some(work) => self.replace(work, "layer", &path),
+            None if path.exists() => {
+                self.remove(&path)?;
+                // Kept, it would pass for whole with the next import.
+                Ok(State::Left(format!("it was removed, {AGAIN}")))
+            }
+            None => Ok(State::Left(AGAIN.into())),
+        }
+    }
+
+    /// Puts what was made again in the place of what is damaged, at once.
+    fn replace(&self, work: &Work, name: &str, place: &Path) -> Result<State> {
+        let new = work.path.join(name);
+        rustix::fs::syncfs(&work.fd)
+            .map_err(|e| Error::os(place.display().to_string(), "syncfs", e.raw_os_error()))?;
+        let cwd = rustix::fs::CWD;
+        if rustix::fs::renameat_with(cwd, &new, cwd, place, RenameFlags::EXCHANGE).is_err() {
+            // Nothing was there, or the file system cannot exchange.
+            if place.exists() {
+                self.remove(place)?;
+            }
+            std::fs::rename(&new, place).map_err(|e| Error::io(place.display().to_string(), "rename", &e))?;
+        }
+        sync_parent(place)?;
+        Ok(State::Mended("it was made again"))
+    }
+
+    /// Out of sight first, so that nobody ever sees half of it.
+    fn remove(&self, path: &Path) -> Result<()> {
+        let work = self.store.work()?;
+        std::fs::rename(path, work.path.join("removed"))
+            .map_err(|e| Error::io(path.display().to_string(), "rename", &e))?;
+        sync_parent(path)
+    }
+}
+
+/// A file of the store, and what it says.
+type Read<T> = (PathBuf, Result<T>);
+
+impl Store {
+    /// The sorted paths in a directory of the store.
+    pub fn files(&self, sub: &str) -> Result<Vec<PathBuf>> {
+        let dir = self.dir().join(sub);
+        let failed = |e: std::io::Error| Error::io(dir.display().to_string(), "read", &e);
+        let entries = std::fs::read_dir(&dir).map_err(failed)?;
+        let mut out: Vec<_> =
+            entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(failed)?;
+        out.sort();
+        Ok(out)
+    }
+
+    /// What first commands that were killed have left of `format`.
+    pub fn formats(&self) -> Result<Vec<PathBuf>> {
+        let mut out = self.files("")?;
+        out.retain(|p| p.file_name().is_some_and(|n| n.as_bytes().starts_with(b"format.")));
+        Ok(out)
+    }
+
+    /// All names with their files, whatever these say.
+    pub fn all_refs(&self) -> Result<Vec<(PathBuf, String, Result<Digest>)>> {
+        let read = |path: PathBuf| {
+            let at = path.display().to_string();
+            let name = decode(path.file_name().unwrap_or_default().as_bytes());
+            let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&at, "read", &e));
+            let digest = text.and_then(|t| Digest::parse(&at, t.trim_ascii_end()));
+            (path, name, digest)
+        };
+        Ok(self.files("refs")?.into_iter().map(read).collect())
+    }
+
+    /// All records of bundles with their files, whatever these say.
+    pub fn all_bundles(&self) -> Result<Vec<Read<BundleRef>>> {
+        let read = |path: PathBuf| {
+            let at = path.display().to_string();
+            let text = std::fs::read(&path).map_err(|e| Error::io(&at, "read", &e));
+            let record = text.and_then(|t| {
+                serde_json::from_slice(&t).map_err(|e| Error::invalid(&at, format!("is damaged: {e}")))
+            });
+            (path, record)
+        };
+        Ok(self.files("bundles")?.into_iter().map(read).collect())
+    }
+
+    /// The digests that are names in a directory of the store; what is not one is for `gc` to remove.
+    pub fn digests(&self, sub: &str) -> Result<BTreeSet<Digest>> {
+        let digest = |p: PathBuf| Digest::from_hex(p.file_name()?.to_str()?);
+        Ok(self.files(sub)?.into_iter().filter_map(digest).collect())
+    }
+}
