@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 /// A sha256 digest, `sha256:` and 64 lower-case hexadecimal digits when written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,6 +94,37 @@ impl<R: Read> Read for HashRead<R> {
         self.hash.update(&buf[..n]);
         self.count += n as u64;
         Ok(n)
+    }
+}
+
+/// Hashes and counts what is written through it.
+pub struct HashWrite<W> {
+    inner: W,
+    hash: Sha256,
+    count: u64,
+}
+
+impl<W: Write> HashWrite<W> {
+    pub fn new(inner: W) -> Self {
+        Self { inner, hash: Sha256::new(), count: 0 }
+    }
+
+    /// The writer, with the digest and the number of the bytes that it took.
+    pub fn finish(self) -> (W, Digest, u64) {
+        (self.inner, Digest(self.hash.finalize().into()), self.count)
+    }
+}
+
+impl<W: Write> Write for HashWrite<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        self.hash.update(&buf[..n]);
+        self.count += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

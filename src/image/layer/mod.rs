@@ -1,11 +1,14 @@
-//! A layer: a tar stream becomes checked entries, and these become files below a directory descriptor.
+//! A layer: a tar stream becomes checked entries, and these become files below a directory descriptor; and back.
 
 pub mod apply;
 pub mod compress;
 pub mod dirs;
 pub mod entry;
+pub mod merge;
+pub mod pack;
 pub mod pax;
 pub mod read;
+pub mod write;
 
 #[cfg(test)]
 mod tests;
