@@ -338,3 +338,38 @@ fn blobs_are_cloned_where_the_file_system_can() {
     finish(&mut c).fails("have the digest");
     assert!(names(&at.join("other/blobs/sha256")).len() <= 1, "the good one may be there");
 }
+
+#[test]
+fn the_tree_of_a_bundle_is_one_archive() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", image("x:1", Packing::Gzip).write().path()]).ok();
+    let bundle = p.unpack("x:1", &[]);
+    let rootfs = bundle.join("rootfs");
+    fs::write(rootfs.join("old/new"), "new").unwrap();
+    fs::remove_file(rootfs.join("old/a")).unwrap();
+    fs::remove_dir_all(rootfs.join("usr")).unwrap();
+    fs::create_dir_all(rootfs.join("usr/mine")).unwrap();
+    let file = |name: &str| p.path().join(name);
+    let export = |name: &str| {
+        let args = ["export", "--rootfs", bundle.to_str().unwrap(), file(name).to_str().unwrap()];
+        p.imgtool(&args).ok();
+        fs::read(file(name)).unwrap()
+    };
+    let mounted = export("mounted.tar");
+    let s = Scratch::new("tree");
+    let mut untar = std::process::Command::new("tar");
+    finish(untar.arg("-xpf").arg(file("mounted.tar")).arg("-C").arg(&s.path).arg("--numeric-owner")).ok();
+    let mut told = Vec::new();
+    let mut report =
+        |path: &[u8], what: String| told.push(format!("{}: {what}", String::from_utf8_lossy(path)));
+    let open = |path: &Path| orlop::image::view::open(path).unwrap();
+    orlop::image::tree::compare(&open(&rootfs), &open(&s.path), &mut report).unwrap();
+    told.retain(|t| !t.contains("has the time")); // of what was written just now, to the nanosecond
+    assert_eq!(told, Vec::<String>::new());
+    p.imgtool(&["umount", bundle.to_str().unwrap()]).ok();
+    assert!(export("unmounted.tar") == mounted);
+    let piped = p.command(&["export", "--rootfs", bundle.to_str().unwrap(), "-"]).output().unwrap();
+    assert!(piped.stdout == mounted);
+    p.imgtool(&["export", "--rootfs", p.path().to_str().unwrap(), "-"]).fails("is it a bundle");
+}

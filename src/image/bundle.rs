@@ -179,8 +179,8 @@ fn write(path: &Path, text: &[u8]) -> Result<()> {
     std::fs::write(path, text).map_err(|e| Error::io(path.display().to_string(), "write", &e))
 }
 
-/// The overlay description of a bundle.
-fn description(bundle: &Path) -> Result<(PathBuf, Overlay)> {
+/// The rootfs of a bundle, and what is mounted there.
+pub fn description(bundle: &Path) -> Result<(PathBuf, Overlay)> {
     let path =
         std::fs::canonicalize(bundle).map_err(|e| Error::io(bundle.display().to_string(), "open", &e))?;
     let file = path.join("overlay.json");

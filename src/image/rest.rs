@@ -5,13 +5,15 @@ use super::store::Store;
 use super::{df, export, fsck, verify};
 use crate::error::{Error, Result, clean};
 use clap::Subcommand;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub enum Command {
     /// Write an image as it came: to an OCI layout, new or with others in it, or to an archive
     Export {
-        image: String,
+        /// Image, or with --rootfs a bundle
+        image: OsString,
         /// Directory of a layout, or an archive where it ends in .tar or is - for standard output
         dest: PathBuf,
         #[arg(long, value_enum, default_value = "oci")]
@@ -19,6 +21,9 @@ pub enum Command {
         /// Name of the image there (default: that in the store)
         #[arg(long)]
         name: Option<String>,
+        /// Write the tree of a bundle to an archive, with what its container has changed
+        #[arg(long, conflicts_with_all = ["format", "name"])]
+        rootfs: bool,
     },
     /// Compare the store with what it says of itself: these images, or all that is there
     Verify { images: Vec<String> },
@@ -38,7 +43,11 @@ pub enum Command {
 /// Carries a command out on the store at `dir`.
 pub fn run(command: Command, dir: &Path) -> Result<u8> {
     match command {
-        Command::Export { image, dest, format, name } => {
+        Command::Export { image: bundle, dest, rootfs: true, .. } => {
+            export::rootfs::export(bundle.as_ref(), &dest)?;
+        }
+        Command::Export { image, dest, format, name, .. } => {
+            let image = image.to_string_lossy(); // no name has other bytes
             let order = export::Order { image: &image, dest: &dest, format, name: name.as_deref() };
             let (name, digest) = export::export(&Store::open(dir, false)?, &order)?;
             if dest != Path::new("-") {

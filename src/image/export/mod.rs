@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod docker;
 pub mod layout;
+pub mod rootfs;
 
 use super::digest::Digest;
 use super::manifest::{self, Layer};

@@ -52,7 +52,7 @@ impl Times {
     }
 
     fn of(self, stat: &Stat) -> (i64, u32) {
-        let time = (stat.st_mtime as i64, if self.nanos { stat.st_mtime_nsec as u32 } else { 0 });
+        let time = (stat.st_mtime, if self.nanos { stat.st_mtime_nsec as u32 } else { 0 });
         self.latest.map_or(time, |latest| time.min((latest, 0)))
     }
 }
@@ -112,7 +112,7 @@ impl<W: Write> Writer<'_, W> {
             return Err(refuse(node.path, "has the name of a whiteout"));
         }
         let stat = &node.stat;
-        let key = (stat.st_dev as u64, stat.st_ino as u64);
+        let key = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1 && !node.is_dir() {
             if let Some(first) = self.links.get(&key).cloned() {
                 let meta = Meta { xattrs: Vec::new(), ..self.meta(node.path, stat, b"")? };
@@ -504,7 +504,7 @@ mod tests {
         assert!(e.contains("\".wh.x\": has the name of a whiteout"), "{e}");
         std::fs::rename(a.join(".wh.x"), a.join("x")).unwrap();
         let key = Rights::ours().opaque().replace("opaque", "redirect");
-        fs::setxattr(&t.make("a/d"), &*key, b"/y", fs::XattrFlags::empty()).unwrap();
+        fs::setxattr(t.make("a/d"), &*key, b"/y", fs::XattrFlags::empty()).unwrap();
         let e = tar(&[&a], None, Times::default()).map(drop).unwrap_err().to_string();
         assert!(e.contains("\"d\"") && e.contains("redirect_dir=off"), "{e}");
     }

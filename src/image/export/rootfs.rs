@@ -1,0 +1,23 @@
+//! The tree of a bundle as one archive: what its container sees, whether it is mounted or not.
+
+use super::archive::to_file;
+use crate::error::Result;
+use crate::image::layer::write::{Times, Tree, write};
+use crate::image::view::{self, View};
+use crate::image::{bundle, overlay};
+use std::path::{Path, PathBuf};
+
+pub fn export(bundle: &Path, dest: &Path) -> Result<()> {
+    let (rootfs, o) = bundle::description(bundle)?;
+    let dirs: Vec<PathBuf> = match overlay::is_mounted(&rootfs)? {
+        true => vec![rootfs],
+        // Topmost first; without an upper directory the bundle's own one is the first of these.
+        false => o.upper.iter().chain(&o.lower).map(PathBuf::from).collect(),
+    };
+    let view = View::open(&dirs)?;
+    let root = dirs.first().map(|d| view::open(d)).transpose()?;
+    let below = View::default();
+    let times = Times::of_environment()?;
+    let tree = Tree { view: &view, root: root.as_ref(), opaque: false, below: Some(&below), times };
+    to_file(dest, |out| write(&tree, out).map(drop))
+}
