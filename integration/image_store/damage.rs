@@ -1,9 +1,11 @@
 //! What is damaged is found, told by its place, and mended; what is whole is left alone.
 
 use crate::make::{Image, Packing, Place, dir, file, layer};
-use crate::{SAYS, blob, image, json, layers, names, needs_root, same, says, snapshot};
+use crate::support::{self, Scratch, finish};
+use crate::{SAYS, blob, has_all_of, image, json, layers, names, needs_root, same, says, snapshot};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 /// A store with an image that has fixups, and what is where in it.
@@ -287,4 +289,39 @@ fn df_knows_what_is_shared_and_what_a_collection_frees() {
     let after = df();
     assert_eq!(disk(&left).iter().sum::<u64>() - disk(&after).iter().sum::<u64>(), unique);
     assert_eq!(disk(&after), disk(&alone));
+}
+
+/// Directories that an image closes to the user who owns the store are no damage.
+#[test]
+fn an_ordinary_user_may_look_too() {
+    needs_root!();
+    let s = Scratch::new("ordinary");
+    let home = s.path.join("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(12345), Some(12345)).unwrap();
+    let orlop = s.path.join("orlop");
+    support::copy_orlop(&orlop);
+    let closed = layer(&[dir("closed", 0o555), dir("closed/more", 0), file("closed/more/f", "")]);
+    let source = Image::new([layers(), vec![closed]].concat()).name("x:1").write();
+    let imgtool = |args: &[&str]| {
+        let mut c = std::process::Command::new(&orlop);
+        c.arg("imgtool").args(args).current_dir(&home).env("ORLOP_STORE", home.join("store"));
+        finish(c.uid(12345).gid(12345))
+    };
+    imgtool(&["import", source.path()]).ok();
+    imgtool(&["verify"]).ok();
+    imgtool(&["fsck"]).ok();
+    imgtool(&["df"]).ok();
+    for id in names(&home.join("store/layers")) {
+        let file = home.join("store/layers").join(id).join("fs/old/b");
+        if file.exists() {
+            fs::write(file, "B").unwrap();
+        }
+    }
+    assert!(imgtool(&["verify"]).stdout.contains("old/b: "));
+    imgtool(&["fsck", "--repair"]).ok();
+    imgtool(&["verify"]).ok();
+    imgtool(&["export", "x:1", "out"]).ok();
+    has_all_of(&home.join("out"), source.path().as_ref());
+    assert_eq!(names(&home.join("store/tmp")).len(), 0);
 }

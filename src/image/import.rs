@@ -40,8 +40,9 @@ pub fn import(store: &Store, order: &Order) -> Result<Vec<(String, Digest)>> {
     // Before the work: a name may come from an annotation or a file.
     named.iter().flat_map(|(names, _)| names).try_for_each(|n| store.ref_path(n).map(drop))?;
     let mut out = Vec::new();
+    let how = How { limits: &order.limits, blobs: order.blobs };
     for (names, image) in named {
-        add(store, &files, &image, order).map_err(|e| inside(&source, e))?;
+        add(store, &files, &image, &how).map_err(|e| inside(&source, e))?;
         store.put_blob(&image.config)?;
         let digest = store.put_blob(&image.manifest)?;
         for name in names {
@@ -81,8 +82,15 @@ fn name(found: Vec<Image>, order: &Order) -> Result<Vec<(Vec<String>, Image)>> {
     found.into_iter().map(named).collect()
 }
 
+/// How layers are made.
+struct How<'a> {
+    limits: &'a Limits,
+    /// Keep their blobs.
+    blobs: bool,
+}
+
 /// Layers and fixups of an image.
-fn add(store: &Store, files: &Files, image: &Image, order: &Order) -> Result<()> {
+fn add(store: &Store, files: &Files, image: &Image, how: &How) -> Result<()> {
     // All of it is looked for first: an image with a missing blob is refused even when its layers are there.
     for layer in &image.layers {
         let piece = files.need(&layer.name)?;
@@ -94,11 +102,10 @@ fn add(store: &Store, files: &Files, image: &Image, order: &Order) -> Result<()>
     let ready = Ready::default();
     let mut seen = HashSet::new();
     let mut todo: Vec<&Layer> =
-        image.layers.iter().filter(|l| seen.insert((l.diff_id, order.blobs.then_some(l.digest)))).collect();
+        image.layers.iter().filter(|l| seen.insert((l.diff_id, how.blobs.then_some(l.digest)))).collect();
     todo.sort_by_key(|l| std::cmp::Reverse(l.size)); // the longest first, or it ends alone
     in_parallel(&todo, |layer| {
-        add_layer(store, files, layer, order, &ready)
-            .map_err(|e| inside(&format!("layer {}", layer.digest), e))
+        add_layer(store, files, layer, how, &ready).map_err(|e| inside(&format!("layer {}", layer.digest), e))
     })?;
     let ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id).collect();
     fixups(store, &ids)
@@ -158,9 +165,9 @@ impl Ready {
     }
 }
 
-fn add_layer(store: &Store, files: &Files, layer: &Layer, order: &Order, ready: &Ready) -> Result<()> {
+fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Ready) -> Result<()> {
     let missing = || -> Result<(bool, bool)> {
-        let blob = order.blobs && !store.has_blob(&layer.digest, layer.size);
+        let blob = how.blobs && !store.has_blob(&layer.digest, layer.size);
         Ok((store.layer_meta(&layer.diff_id)?.is_none(), blob))
     };
     if missing()? == (false, false) {
@@ -179,10 +186,10 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, order: &Order, ready: 
         moves.push(("blob", store.blob_path(&layer.digest)));
     }
     if tree {
-        build_layer(&work, source, layer, &order.limits)?;
+        build_layer(&work, source, layer, how.limits)?;
         moves.push(("layer", store.layer(&layer.diff_id)));
     } else {
-        let (seen, ()) = through(source, layer.size, &order.limits, |_| Ok(()))?;
+        let (seen, ()) = through(source, layer.size, how.limits, |_| Ok(()))?;
         is_as_said(&seen, layer)?;
     }
     ready.push(store, Made { work, _lock: lock, moves })
