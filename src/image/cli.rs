@@ -3,7 +3,7 @@
 use super::limits::Limits;
 use super::platform::Platform;
 use super::store::Store;
-use super::{bundle, collect, import, inspect, rest};
+use super::{bundle, change, collect, import, inspect, rest, tags};
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -71,9 +71,15 @@ enum Command {
     /// Remove an image, and what no other image and no bundle uses
     Rm { image: String },
     /// Remove what no image and no bundle uses any more
-    Gc,
+    Gc {
+        /// Keep what each name pointed to, that many images back
+        #[arg(long, value_name = "COUNT", default_value_t = tags::KEPT)]
+        log: usize,
+    },
     #[command(flatten)]
     Rest(rest::Command),
+    #[command(flatten)]
+    Change(change::Command),
 }
 
 /// Carries out `imgtool` with these arguments.
@@ -117,8 +123,9 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
             let (names, removed) = collect::remove(&store(true)?, &image)?;
             print(&format!("{}: removed, {}\n", names.join(" "), removed))?;
         }
+        Command::Gc { log } => print(&format!("removed {}\n", collect::sweep(&store(true)?, log)?))?,
         Command::Rest(command) => return rest::run(command, &dir),
-        Command::Gc => print(&format!("removed {}\n", collect::sweep(&store(true)?)?))?,
+        Command::Change(command) => return change::run(command, &store(false)?),
     }
     Ok(0)
 }

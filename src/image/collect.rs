@@ -2,7 +2,7 @@
 
 use super::digest::Digest;
 use super::store::{BundleRef, Store, remove_path};
-use super::{bundle, manifest};
+use super::{bundle, manifest, tags};
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 
@@ -29,8 +29,9 @@ pub fn remove(store: &Store, image: &str) -> Result<(Vec<String>, Removed)> {
     };
     for name in &names {
         store.remove_ref(name)?;
+        store.remove_log(name)?;
     }
-    Ok((names, sweep(store)?))
+    Ok((names, sweep(store, tags::KEPT)?))
 }
 
 /// What names and bundles need, as names of files.
@@ -48,9 +49,10 @@ pub fn is_gone(record: &BundleRef) -> bool {
         .is_err_and(|e| matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory))
 }
 
-/// Follows all names and bundles.
-pub fn used(store: &Store) -> Result<Used> {
+/// Follows all names with the last `log` images of each, and all bundles.
+pub fn used(store: &Store, log: usize) -> Result<Used> {
     let mut roots: BTreeSet<Digest> = store.refs()?.into_iter().map(|r| r.1).collect();
+    roots.extend(store.logged(log)?);
     let mut used = Used::default();
     for (file, record) in store.bundles()? {
         if !is_gone(&record) {
@@ -84,9 +86,9 @@ impl Used {
     }
 }
 
-/// Removes blobs, layers and fixups that no name and no bundle needs.
-pub fn sweep(store: &Store) -> Result<Removed> {
-    let used = used(store)?;
+/// Removes blobs, layers and fixups that no name, no bundle and none of the last `log` images of a name needs.
+pub fn sweep(store: &Store, log: usize) -> Result<Removed> {
+    let used = used(store, log)?;
     store.sweep("bundles", &used.bundles)?;
     store.sweep("locks", &BTreeSet::new())?; // of commands that were killed: nobody is at work now
     store.formats()?.iter().try_for_each(|path| remove_path(path))?;

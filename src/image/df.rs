@@ -4,6 +4,7 @@ use super::collect::{Used, used};
 use super::digest::Digest;
 use super::inspect::{columns, human};
 use super::store::Store;
+use super::tags::KEPT;
 use super::tree::{Met, Usage};
 use super::view;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ pub struct Report {
     pub layers: Part,
     pub blobs: Part,
     pub fixups: Part,
-    /// What no image and no bundle uses.
+    /// What no image and no bundle uses, and no log keeps.
     pub reclaimable: Part,
     pub images: Vec<Row>,
 }
@@ -54,7 +55,7 @@ impl Used {
 
 pub fn df(store: &Store) -> Result<Report> {
     let all = measure(store)?;
-    let needed: BTreeSet<Item> = used(store)?.items().collect();
+    let needed: BTreeSet<Item> = used(store, KEPT)?.items().collect();
     let mut parts = [Part::default(); 3];
     let mut reclaimable = Part::default();
     for (item, usage) in &all {

@@ -138,6 +138,10 @@ impl Mend<'_> {
                 self.remove(path)?;
                 Ok(State::Mended("the name was removed, import the image again"))
             }
+            Object::Log(path) => {
+                self.remove(path)?;
+                Ok(State::Mended("the log was removed"))
+            }
             Object::Bundle(path) => {
                 self.remove(path)?;
                 Ok(State::Mended("the record was removed"))

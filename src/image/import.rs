@@ -165,6 +165,12 @@ impl Ready {
     }
 }
 
+/// Adds the layer whose blob is in `files`, unless it is there; the blob is for the caller to keep.
+pub fn add_one(store: &Store, files: &Files, layer: &Layer, limits: &Limits) -> Result<()> {
+    add_layer(store, files, layer, &How { limits, blobs: false }, &Ready::default())
+        .map_err(|e| inside(&format!("layer {}", layer.digest), e))
+}
+
 fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Ready) -> Result<()> {
     let missing = || -> Result<(bool, bool)> {
         let blob = how.blobs && !store.has_blob(&layer.digest, layer.size);

@@ -2,13 +2,14 @@
 //!
 //! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
 //! ([`layer`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]); [`bundle`]
-//! stacks them ([`stack`], [`overlay`]) and writes config.json ([`user`]); [`collect`] removes, [`inspect`] shows.
-//! The store at rest ([`rest`]): [`export`] takes images out of it, [`verify`] and [`fsck`] look whether it is whole,
-//! [`df`] says what it takes.
+//! stacks them ([`stack`], [`overlay`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`]
+//! names them; [`collect`] removes, [`inspect`] shows. The store at rest ([`rest`]): [`export`] takes images out of it,
+//! [`verify`] and [`fsck`] look whether it is whole, [`df`] says what it takes.
 
 pub mod archive;
 pub mod blobs;
 pub mod bundle;
+pub mod change;
 pub mod cli;
 pub mod collect;
 pub mod df;
@@ -28,6 +29,7 @@ pub mod rest;
 pub mod rights;
 pub mod stack;
 pub mod store;
+pub mod tags;
 pub mod tree;
 pub mod user;
 pub mod verify;

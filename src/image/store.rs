@@ -84,7 +84,7 @@ impl Store {
             std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
                 .map_err(|e| error(&dir, "chmod 0700", &e))?;
         }
-        for sub in ["tmp", "blobs/sha256", "layers", "fixups", "refs", "bundles", "locks"] {
+        for sub in ["tmp", "blobs/sha256", "layers", "fixups", "refs", "logs", "bundles", "locks"] {
             std::fs::create_dir_all(dir.join(sub)).map_err(|e| error(&dir.join(sub), "make", &e))?;
         }
         let lock = lock_file(&dir.join("lock"), exclusive)?;
@@ -222,7 +222,7 @@ impl Store {
     }
 
     /// Replaces a file of the store.
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let work = self.work()?;
         let new = work.path.join("file");
         let written = File::create_new(&new).and_then(|mut f| {
@@ -235,7 +235,9 @@ impl Store {
     }
 
     pub fn set_ref(&self, name: &str, manifest: &Digest) -> Result<()> {
-        self.write(&self.ref_path(name)?, format!("{manifest}\n").as_bytes())
+        let path = self.ref_path(name)?;
+        self.log_ref(name, Some(manifest))?;
+        self.write(&path, format!("{manifest}\n").as_bytes())
     }
 
     pub fn remove_ref(&self, name: &str) -> Result<()> {

@@ -6,13 +6,14 @@ use super::digest::Digest;
 use super::import::{build_fixup, build_layer, in_parallel};
 use super::manifest::{self, Layer};
 use super::stack::Stack;
-use super::store::{LayerMeta, Store, Work};
+use super::store::{LayerMeta, Store, Work, decode};
 use super::tree::{Met, Usage, compare};
 use super::view;
 use crate::error::{Error, Result, clean};
 use oci_spec::image::ImageManifest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -20,6 +21,8 @@ use std::sync::Mutex;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Object {
     Ref(PathBuf),
+    /// What a name pointed to before.
+    Log(PathBuf),
     /// A manifest, or the configuration of one.
     Image(Digest),
     Blob(Digest),
@@ -93,7 +96,7 @@ pub fn verify(store: &Store, images: &[String]) -> Result<Vec<Damage>> {
     Ok(damages)
 }
 
-/// The roots of all names and bundles; those that cannot be read are damages.
+/// The roots of all names, their logs and all bundles; those that cannot be read are damages.
 pub fn all(store: &Store, damages: &mut Vec<Damage>) -> Result<Roots> {
     let mut roots = Roots::new();
     for (path, name, digest) in store.all_refs()? {
@@ -102,6 +105,16 @@ pub fn all(store: &Store, damages: &mut Vec<Damage>) -> Result<Roots> {
                 roots.entry(digest).or_default().insert(name);
             }
             Err(e) => damages.push(damage(Object::Ref(path), [name], "name", e.to_string())),
+        }
+    }
+    for path in store.files("logs")? {
+        let name = decode(path.file_name().unwrap_or_default().as_bytes());
+        match store.log(&name) {
+            // What a sweep has removed is no loss.
+            Ok(entries) => entries.iter().filter(|e| e.kept).filter_map(|e| e.digest).for_each(|digest| {
+                roots.entry(digest).or_insert_with(|| [format!("log of {name}")].into());
+            }),
+            Err(e) => damages.push(damage(Object::Log(path), [name], "log of a name", e.to_string())),
         }
     }
     for (path, record) in store.all_bundles()? {

@@ -34,7 +34,7 @@ pub fn kill(root: &StateRoot, id: &str, signal: &str, all: bool) -> Result<()> {
 }
 
 /// A number, of which 0 only asks whether there is a process (kill(2)), or a name with or without SIG, in any case.
-fn number(text: &str) -> Result<i32> {
+pub fn number(text: &str) -> Result<i32> {
     let bad = || Error::invalid("signal", format!("{text:?} is not a signal"));
     if let Ok(n) = text.parse::<i32>() {
         return if (0..=64).contains(&n) { Ok(n) } else { Err(bad()) };

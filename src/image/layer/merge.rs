@@ -18,8 +18,6 @@ pub struct Node<'a> {
     pub name: &'a [u8],
     /// The directory that holds it, in the layer that shows it.
     pub dir: &'a OwnedFd,
-    /// The place of that layer in the view, 0 for the topmost.
-    pub layer: usize,
     pub stat: Stat,
     /// A directory of which nothing below all of the layers shows, whatever lies there.
     pub opaque: bool,
@@ -52,30 +50,39 @@ pub fn proc_path(dir: &OwnedFd, name: &[u8]) -> Vec<u8> {
     [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat()
 }
 
-/// Calls `visit` for every name of the tree but its root: whiteouts first in each directory (image-spec
-/// layer.md#whiteouts), then the others by their bytes, each directory directly before what is in it.
-pub fn walk(view: &View, sealed: bool, mut visit: impl FnMut(&Node) -> Result<()>) -> Result<()> {
-    let all: Vec<usize> = (0..view.layers.len()).collect();
-    Walk { view, visit: &mut visit }.directory(b"", &all, sealed)
+/// A name of one merged directory.
+pub struct Child {
+    pub name: Vec<u8>,
+    /// The place of the layer that shows it in the view, 0 for the topmost.
+    pub layer: usize,
+    pub stat: Stat,
+    /// The directories that are merged to this one, topmost first: their layers, devices and inodes.
+    pub merged: Vec<(usize, (u64, u64))>,
+    /// Nothing below these shows.
+    pub opaque: bool,
 }
 
-struct Walk<'a> {
-    view: &'a View,
-    visit: &'a mut dyn FnMut(&Node) -> Result<()>,
+impl Child {
+    pub fn is_dir(&self) -> bool {
+        FileType::from_raw_mode(self.stat.st_mode) == FileType::Directory
+    }
 }
 
-/// The layers that have a name, topmost first; most names are in one.
-type Holders = (usize, Vec<usize>);
-
-/// One directory at a time in each layer: the descriptors of a deep tree in 500 layers would be too many.
-struct Open<'a> {
+/// One directory of a view. It is open in each of its layers only as long as it is asked for: the descriptors of a deep
+/// tree in 500 layers would be too many.
+pub struct Open<'a> {
     view: &'a View,
     path: &'a [u8],
     fds: HashMap<usize, Rc<OwnedFd>>,
 }
 
-impl Open<'_> {
-    fn get(&mut self, layer: usize) -> Result<Rc<OwnedFd>> {
+impl<'a> Open<'a> {
+    pub fn new(view: &'a View, path: &'a [u8]) -> Self {
+        Self { view, path, fds: HashMap::new() }
+    }
+
+    /// The directory in one of its layers.
+    pub fn get(&mut self, layer: usize) -> Result<Rc<OwnedFd>> {
         if let Some(fd) = self.fds.get(&layer) {
             return Ok(fd.clone());
         }
@@ -85,45 +92,60 @@ impl Open<'_> {
         Ok(fd)
     }
 
-    fn stat(&mut self, layer: usize, name: &[u8]) -> Result<Stat> {
-        let dir = self.get(layer)?;
-        fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| failed(&join(self.path, name), "fstatat", e))
-    }
-
-    fn names(&mut self, holders: &[usize]) -> Result<BTreeMap<Vec<u8>, Holders>> {
-        let mut out: BTreeMap<Vec<u8>, Holders> = BTreeMap::new();
-        for layer in holders {
-            let dir = self.get(*layer)?;
+    /// Its names in order, of the layers that are merged in it.
+    pub fn list(&mut self, layers: impl Iterator<Item = usize>) -> Result<Vec<Child>> {
+        let mut names: BTreeMap<Vec<u8>, (usize, Vec<usize>)> = BTreeMap::new();
+        for layer in layers {
+            let dir = self.get(layer)?;
             for entry in fs::Dir::read_from(&*dir).map_err(|e| failed(self.path, "read", e))? {
                 let entry = entry.map_err(|e| failed(self.path, "read", e))?;
                 let name = entry.file_name().to_bytes();
                 if name == b"." || name == b".." {
                     continue;
                 }
-                match out.get_mut(name) {
-                    Some(holders) => holders.1.push(*layer),
-                    None => drop(out.insert(name.to_vec(), (*layer, Vec::new()))),
+                match names.get_mut(name) {
+                    Some(holders) => holders.1.push(layer),
+                    None => drop(names.insert(name.to_vec(), (layer, Vec::new()))),
                 }
+            }
+        }
+        let mut out = Vec::with_capacity(names.len());
+        for (name, (first, more)) in names {
+            match self.child(name, first, &more) {
+                // Of a tree that is in use.
+                Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) => {}
+                child => out.push(child?),
             }
         }
         Ok(out)
     }
 
-    /// The layers whose directories of this name are merged, and whether all below these is hidden.
-    fn merged(&mut self, name: &[u8], (first, more): &Holders) -> Result<(Vec<usize>, bool)> {
-        let mut merged = Vec::new();
-        for layer in std::iter::once(first).chain(more) {
-            if FileType::from_raw_mode(self.stat(*layer, name)?.st_mode) != FileType::Directory {
-                return Ok((merged, true));
+    fn child(&mut self, name: Vec<u8>, layer: usize, more: &[usize]) -> Result<Child> {
+        let stat = self.stat(layer, &name)?;
+        let mut child = Child { name, layer, stat, merged: Vec::new(), opaque: false };
+        if !child.is_dir() {
+            return Ok(child);
+        }
+        for layer in std::iter::once(&layer).chain(more) {
+            let stat = self.stat(*layer, &child.name)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                child.opaque = true;
+                break;
             }
-            merged.push(*layer);
+            child.merged.push((*layer, (stat.st_dev as u64, stat.st_ino as u64)));
             let dir = self.get(*layer)?;
-            if is_opaque(&proc_path(&dir, name)) {
-                return Ok((merged, true));
+            if is_opaque(&proc_path(&dir, &child.name)) {
+                child.opaque = true;
+                break;
             }
         }
-        Ok((merged, false))
+        Ok(child)
+    }
+
+    fn stat(&mut self, layer: usize, name: &[u8]) -> Result<Stat> {
+        let dir = self.get(layer)?;
+        fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| failed(&join(self.path, name), "fstatat", e))
     }
 }
 
@@ -135,47 +157,35 @@ fn is_opaque(path: &[u8]) -> bool {
     })
 }
 
-impl Walk<'_> {
-    /// The path is at most as long as the kernel's: the recursion is bounded.
-    fn directory(&mut self, path: &[u8], holders: &[usize], sealed: bool) -> Result<()> {
-        let mut open = Open { view: self.view, path, fds: HashMap::new() };
-        let mut later = Vec::new();
-        for (name, holders) in open.names(holders)? {
-            let stat = match open.stat(holders.0, &name) {
-                // Of a tree that is in use.
-                Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) => continue,
-                other => other?,
-            };
-            if !is_whiteout(&stat) {
-                later.push((name, holders, stat));
-                continue;
-            }
-            let dir = open.get(holders.0)?;
-            let full = join(path, &name);
-            let node =
-                Node { path: &full, name: &name, dir: &dir, layer: holders.0, stat, opaque: false, sealed };
-            (self.visit)(&node)?;
+/// Calls `visit` for every name of the tree but its root: whiteouts first in each directory (image-spec
+/// layer.md#whiteouts), then the others by their bytes, each directory directly before what is in it.
+pub fn walk(view: &View, sealed: bool, mut visit: impl FnMut(&Node) -> Result<()>) -> Result<()> {
+    let all: Vec<usize> = (0..view.layers.len()).collect();
+    directory(view, b"", &all, sealed, &mut visit)
+}
+
+/// A path is at most as long as the kernel takes one: the recursion is bounded.
+fn directory(
+    view: &View,
+    path: &[u8],
+    layers: &[usize],
+    sealed: bool,
+    visit: &mut dyn FnMut(&Node) -> Result<()>,
+) -> Result<()> {
+    let mut open = Open::new(view, path);
+    let (whiteouts, others): (Vec<_>, Vec<_>) =
+        open.list(layers.iter().copied())?.into_iter().partition(|c| is_whiteout(&c.stat));
+    for child in whiteouts.into_iter().chain(others) {
+        let full = join(path, &child.name);
+        let dir = open.get(child.layer)?;
+        let Child { stat, opaque, .. } = child;
+        visit(&Node { path: &full, name: &child.name, dir: &dir, stat, opaque, sealed })?;
+        if child.is_dir() {
+            open.fds.clear();
+            drop(dir);
+            let merged: Vec<usize> = child.merged.iter().map(|m| m.0).collect();
+            directory(view, &full, &merged, sealed || opaque, visit)?;
         }
-        for (name, holders, stat) in later {
-            let full = join(path, &name);
-            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            let (merged, opaque) = if is_dir { open.merged(&name, &holders)? } else { (Vec::new(), false) };
-            let dir = open.get(holders.0)?;
-            (self.visit)(&Node {
-                path: &full,
-                name: &name,
-                dir: &dir,
-                layer: holders.0,
-                stat,
-                opaque,
-                sealed,
-            })?;
-            if is_dir {
-                open.fds.clear();
-                drop(dir);
-                self.directory(&full, &merged, sealed || opaque)?;
-            }
-        }
-        Ok(())
     }
+    Ok(())
 }

@@ -1,0 +1,256 @@
+//! Layers of an image: new ones on top, several made one, one left out, all of them on another base.
+
+use super::edit::{Edit, Part, is_empty};
+use crate::error::{Error, Kind, Result};
+use crate::image::archive::{Files, inside};
+use crate::image::bundle;
+use crate::image::digest::Digest;
+use crate::image::import::{add_one, fixups};
+use crate::image::layer::compress::{Packing, through};
+use crate::image::layer::pack::{Pack, Packed};
+use crate::image::layer::write::{Tree, write};
+use crate::image::limits::Limits;
+use crate::image::manifest::Layer;
+use crate::image::rights::Rights;
+use crate::image::stack::Stack;
+use crate::image::store::{Store, Work};
+use crate::image::view::{self, View};
+use serde_json::json;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// The merged tree of directories, topmost first.
+pub fn view_of(dirs: &[PathBuf]) -> Result<View> {
+    Ok(View { layers: dirs.iter().map(|d| view::open(d).map(Rc::new)).collect::<Result<_>>()? })
+}
+
+/// What a new layer's history says.
+pub struct Note<'a> {
+    pub message: Option<&'a str>,
+    pub author: Option<&'a str>,
+    pub packing: Packing,
+}
+
+/// The upper directory of a bundle as a layer on its image.
+pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<Digest> {
+    store.ref_path(name)?;
+    let (path, overlay) = bundle::description(bundle)?;
+    let at = bundle.display().to_string();
+    let path = path.parent().unwrap_or(&path).to_path_buf();
+    let record = store.bundles()?.into_iter().map(|b| b.1).find(|b| b.path == path);
+    let record =
+        record.ok_or_else(|| Error::new(Kind::NotFound, &at, "is not a bundle of this store"))?;
+    let upper = overlay
+        .upper
+        .ok_or_else(|| Error::new(Kind::WrongState, &at, "has a read-only rootfs, which nothing can change"))?;
+    let edit = Edit::of(store, at.clone(), record.manifest)?;
+    let root = view::open(Path::new(&upper))?;
+    let view = view_of(&[upper.into()])?;
+    let tree = Tree { view: &view, root: Some(&root), opaque: false, below: None, times: edit.times };
+    let part = new_layer(store, note.packing, |out| write(&tree, out).map(drop))
+        .map_err(|e| inside(&at, e))?;
+    let mut edit = edit;
+    let mut history = edit.history();
+    let mut entry = edit.entry("orlop imgtool commit", note.message, true);
+    if let Some(author) = note.author {
+        entry["author"] = author.into();
+        edit.config.insert("author".into(), author.into());
+    }
+    history.push(entry);
+    edit.parts.push(part);
+    finish(store, edit, name, history)
+}
+
+/// A directory or an archive as a layer on the image.
+pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note) -> Result<Digest> {
+    store.ref_path(name)?;
+    let mut edit = Edit::open(store, image)?;
+    let at = source.display().to_string();
+    let part = if source.is_dir() {
+        let view = view_of(&[source.to_path_buf()])?;
+        // The image's root keeps its metadata: the directory only holds what is to be added.
+        let tree = Tree { view: &view, root: None, opaque: false, below: None, times: edit.times };
+        new_layer(store, note.packing, |out| write(&tree, out).map(drop))
+    } else {
+        archive(store, source, note.packing)
+    };
+    let mut history = edit.history();
+    history.push(edit.entry("orlop imgtool append", note.message, true));
+    edit.parts.push(part.map_err(|e| inside(&at, e))?);
+    finish(store, edit, name, history)
+}
+
+/// An archive stays what it is; a plain one is packed.
+fn archive(store: &Store, source: &Path, packing: Packing) -> Result<Part> {
+    let io = |what: &'static str| move |e: std::io::Error| Error::io("", what, &e);
+    let limits = Limits::default();
+    let mut file = File::open(source).map_err(io("open"))?;
+    if !file.metadata().map_err(io("stat"))?.is_file() {
+        return Err(Error::invalid("", "is neither a directory nor a regular file"));
+    }
+    let work = store.work()?;
+    let mut copy = File::create_new(work.path.join("blob")).map_err(io("copy"))?;
+    let size = std::io::copy(&mut file, &mut copy).map_err(io("copy"))?;
+    let open = || File::open(work.path.join("blob")).map_err(io("open"));
+    let (seen, ()) = through(open()?, size, &limits, |_| Ok(()))?;
+    if seen.packing == Packing::Plain && packing != Packing::Plain {
+        let mut plain = open()?;
+        return new_layer(store, packing, |out| std::io::copy(&mut plain, out).map(drop).map_err(io("pack")));
+    }
+    let (digest, diff_id) = (seen.digest, seen.diff_id);
+    let packed = Packed { packing: seen.packing, digest, size, diff_id, diff_size: seen.diff_size };
+    add(store, &work, &packed)
+}
+
+/// Makes a layer of a tar stream, and puts it into the store as an import would.
+fn new_layer(
+    store: &Store,
+    packing: Packing,
+    fill: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<Part> {
+    let work = store.work()?;
+    let path = work.path.join("blob");
+    let file = File::create_new(&path).map_err(|e| Error::io(path.display().to_string(), "make", &e))?;
+    let mut pack = Pack::new(BufWriter::with_capacity(128 << 10, file), packing)?;
+    fill(&mut pack)?;
+    let (_, packed) = pack.finish()?;
+    add(store, &work, &packed)
+}
+
+/// Takes `blob` of the work directory in: by the same way, and under the same limits, as a layer of a foreign image.
+fn add(store: &Store, work: &Work, packed: &Packed) -> Result<Part> {
+    let limits = Limits::default();
+    let layer = Layer {
+        name: "blob".into(),
+        digest: packed.digest,
+        size: packed.size,
+        diff_id: packed.diff_id,
+        packing: Some(packed.packing),
+    };
+    add_one(store, &Files::open(&work.path, store, &limits)?, &layer, &limits)?;
+    store.commit(&[(work, "blob", &store.blob_path(&packed.digest))])?;
+    Ok(Part::new(packed))
+}
+
+/// Settles what the layers leave to each other in their new order, and names the image.
+fn finish(store: &Store, edit: Edit, name: &str, history: Vec<serde_json::Value>) -> Result<Digest> {
+    fixups(store, &edit.ids())?;
+    edit.save(store, name, history)
+}
+
+/// One layer for those from `from` to `to`, counted from 1, the lowest.
+pub fn squash(
+    store: &Store,
+    image: &str,
+    (from, to): (Option<usize>, Option<usize>),
+    name: &str,
+    note: &Note,
+) -> Result<Digest> {
+    store.ref_path(name)?;
+    let mut edit = Edit::open(store, image)?;
+    let first = edit.place(from.unwrap_or(1))?;
+    let last = edit.place(to.unwrap_or(edit.parts.len()))?;
+    if first > last {
+        return Err(Error::invalid("--from", format!("{} is above --to {}", first + 1, last + 1)));
+    }
+    let part = squashed(store, &edit, first, last, note.packing)?;
+    let mut history = edit.history();
+    let entries = Edit::entries(&history);
+    // What the layers were is still told, as of docker build --squash.
+    entries[first..=last].iter().for_each(|n| history[*n]["empty_layer"] = true.into());
+    let by = format!("orlop imgtool squash --from {} --to {}", first + 1, last + 1);
+    history.insert(entries[last] + 1, edit.entry(&by, note.message, true));
+    edit.parts.splice(first..=last, [part]);
+    finish(store, edit, name, history)
+}
+
+fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, packing: Packing) -> Result<Part> {
+    let ids = edit.ids();
+    fixups(store, &ids[..=last])?;
+    let mut stack = Stack::of(store, &ids[..first])?;
+    let below = view_of(&stack.lowers)?;
+    // On the same chain: the fixups are those of the image.
+    stack.lowers.clear();
+    stack.root = None;
+    let (mut opaque, mut skipped) = (false, 0);
+    for id in &ids[first..=last] {
+        let meta = stack.meta(store, id)?;
+        opaque |= meta.applied.opaque;
+        skipped += meta.applied.skipped;
+        stack.push(store, id, &meta);
+    }
+    if skipped > 0 || !Rights::ours().owners {
+        let what = "is made of files without the owners and devices that only root can give them";
+        tracing::warn!("{}: the squashed layer {what}", edit.name);
+    }
+    let view = view_of(&stack.lowers)?;
+    let root = stack.root.as_deref().map(view::open).transpose()?;
+    let tree =
+        Tree { view: &view, root: root.as_ref(), opaque, below: Some(&below), times: edit.times };
+    new_layer(store, packing, |out| write(&tree, out).map(drop))
+}
+
+/// The image without its layer `n`.
+pub fn remove(store: &Store, image: &str, n: usize, name: &str) -> Result<Digest> {
+    store.ref_path(name)?;
+    let mut edit = Edit::open(store, image)?;
+    let place = edit.place(n)?;
+    if edit.parts.len() == 1 {
+        return Err(Error::invalid(image, "has no other layer"));
+    }
+    let mut history = edit.history();
+    history.remove(Edit::entries(&history)[place]);
+    history.push(edit.entry(&format!("orlop imgtool rm-layer {n}"), None, false));
+    edit.parts.remove(place);
+    finish(store, edit, name, history)
+}
+
+const BASE_NAME: &str = "org.opencontainers.image.base.name";
+const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+
+/// The layers above the base `old` of the image, on the image `onto`.
+pub fn rebase(store: &Store, image: &str, onto: &str, old: Option<&str>, name: &str) -> Result<Digest> {
+    store.ref_path(name)?;
+    let mut edit = Edit::open(store, image)?;
+    let old = base(store, &edit, old)?;
+    let new = Edit::open(store, onto)?;
+    for key in ["os", "architecture"] {
+        if edit.config.get(key) != new.config.get(key) {
+            return Err(Error::invalid(onto, format!("has not the {key} of {image}")));
+        }
+    }
+    let count = old.parts.len();
+    if let Some(n) = (0..count).find(|n| edit.parts.get(*n).map(|p| p.diff_id) != Some(old.parts[*n].diff_id)) {
+        let what = format!("is not the base of {image}: layer {} is another", n + 1);
+        return Err(Error::invalid(&old.name, what));
+    }
+    let (own, of_old) = (edit.history(), old.history());
+    let skip = match own.starts_with(&of_old) {
+        true => of_old.len(),
+        false => Edit::entries(&own).get(count.wrapping_sub(1)).map_or(0, |n| n + 1),
+    };
+    let mut history = new.history();
+    history.extend_from_slice(&own[skip..]);
+    history.push(edit.entry(&format!("orlop imgtool rebase --onto {onto}"), None, false));
+    let mut annotations = edit.annotations.take().unwrap_or_else(|| json!({}));
+    annotations[BASE_NAME] = new.name.as_str().into();
+    annotations[BASE_DIGEST] = new.digest.to_string().into();
+    edit.annotations = Some(annotations);
+    edit.parts = new.parts.into_iter().chain(edit.parts.split_off(count)).collect();
+    debug_assert_eq!(history.iter().filter(|e| !is_empty(e)).count(), edit.parts.len());
+    finish(store, edit, name, history)
+}
+
+/// The base of an image: the one that is given, or the one that it names itself.
+fn base(store: &Store, edit: &Edit, given: Option<&str>) -> Result<Edit> {
+    if let Some(word) = given {
+        return Edit::open(store, word);
+    }
+    let said = |key: &str| edit.annotations.as_ref().and_then(|a| a[key].as_str());
+    let found = [said(BASE_DIGEST), said(BASE_NAME)].into_iter().flatten().find_map(|w| Edit::open(store, w).ok());
+    found.ok_or_else(|| {
+        Error::new(Kind::NotFound, &edit.name, "names no base that is in the store").hint("give it with --base")
+    })
+}
