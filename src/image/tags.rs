@@ -99,7 +99,8 @@ impl Store {
         let refs = self.refs()?;
         let found = refs.iter().find(|r| r.0 == name).or_else(|| refs.iter().find(|r| r.0 == latest));
         found.cloned().ok_or_else(|| {
-            Error::new(Kind::NotFound, format!("name {name:?}"), "does not exist").hint("see orlop imgtool list")
+            Error::new(Kind::NotFound, format!("name {name:?}"), "does not exist")
+                .hint("see orlop imgtool list")
         })
     }
 }
@@ -134,7 +135,8 @@ pub fn log(store: &Store, name: &str) -> Result<(String, Vec<Entry>)> {
 pub fn revert(store: &Store, name: &str, back: usize) -> Result<(String, Digest)> {
     let (name, entries) = log(store, name)?;
     let at = || format!("name {name:?}");
-    let named: Vec<&Entry> = entries.iter().filter(|e| e.digest.is_some()).collect();
+    let mut named: Vec<&Entry> = entries.iter().filter(|e| e.digest.is_some()).collect();
+    named.dedup_by_key(|e| e.digest);
     // Of a name that was removed, the last image is one step back.
     let removed = entries.first().is_some_and(|e| e.digest.is_none());
     let place = back - usize::from(removed && back > 0);

@@ -98,7 +98,8 @@ impl Changes {
             done.push(format!("ExposedPorts {port}"));
         }
         for dir in &self.volume {
-            if !dir.starts_with('/') || dir.split('/').any(|p| p == "..") || dir.trim_matches('/').is_empty() {
+            if !dir.starts_with('/') || dir.split('/').any(|p| p == "..") || dir.trim_matches('/').is_empty()
+            {
                 return Err(Error::invalid("--volume", format!("{dir:?} is not a path below /")));
             }
             set_member(config, "Volumes", dir, json!({}));
@@ -110,8 +111,9 @@ impl Changes {
     /// Variables keep their place when they are set again.
     fn environment(&self, config: &mut Map<String, Value>, done: &mut Vec<String>) -> Result<()> {
         let mut env: Vec<String> = match config.get("Env") {
-            Some(v) if !v.is_null() => serde_json::from_value(v.clone())
-                .map_err(|e| Error::invalid("config.Env", e.to_string()))?,
+            Some(v) if !v.is_null() => {
+                serde_json::from_value(v.clone()).map_err(|e| Error::invalid("config.Env", e.to_string()))?
+            }
             _ => Vec::new(),
         };
         let name = |e: &str| e.split('=').next().unwrap_or_default().to_string();
@@ -177,9 +179,8 @@ fn pair_of<'a>(flag: &str, pair: &'a str) -> Result<(&'a str, &'a str)> {
 fn list(flag: &str, words: &[String]) -> Result<Vec<String>> {
     match words {
         [one] if one.is_empty() => Ok(Vec::new()),
-        [one] if one.starts_with('[') => {
-            serde_json::from_str(one).map_err(|e| Error::invalid(flag, format!("{one:?} is no list of words: {e}")))
-        }
+        [one] if one.starts_with('[') => serde_json::from_str(one)
+            .map_err(|e| Error::invalid(flag, format!("{one:?} is no list of words: {e}"))),
         words => Ok(words.to_vec()),
     }
 }
@@ -200,7 +201,14 @@ mod tests {
 
     #[test]
     fn ports_and_lists_have_one_form() {
-        for (text, want) in [("80", Some("80/tcp")), ("53/udp", Some("53/udp")), ("0", None), ("+1", None), ("1/x", None), ("65536", None)] {
+        for (text, want) in [
+            ("80", Some("80/tcp")),
+            ("53/udp", Some("53/udp")),
+            ("0", None),
+            ("+1", None),
+            ("1/x", None),
+            ("65536", None),
+        ] {
             assert_eq!(exposed(text).ok().as_deref(), want, "{text}");
         }
         let words = |w: &[&str]| list("--cmd", &w.iter().map(|w| w.to_string()).collect::<Vec<_>>());

@@ -58,8 +58,9 @@ impl Edit {
     pub fn of(store: &Store, name: String, digest: Digest) -> Result<Self> {
         let (_, ids) = bundle::load(store, &digest)?; // checked
         let manifest = object(&digest, &store.blob(&digest)?)?;
-        let typed: oci_spec::image::ImageManifest = serde_json::from_value(Value::Object(manifest.clone()))
-            .map_err(|e| Error::invalid(digest.to_string(), e.to_string()))?;
+        let typed: oci_spec::image::ImageManifest =
+            serde_json::from_value(Value::Object(manifest.clone()))
+                .map_err(|e| Error::invalid(digest.to_string(), e.to_string()))?;
         let config_digest = manifest::digest(typed.config())?;
         let config = object(&config_digest, &store.blob(&config_digest)?)?;
         let descriptors = manifest.get("layers").and_then(Value::as_array).cloned().unwrap_or_default();

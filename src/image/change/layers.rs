@@ -6,9 +6,10 @@ use crate::image::archive::{Files, inside};
 use crate::image::bundle;
 use crate::image::digest::Digest;
 use crate::image::import::{add_one, fixups};
+use crate::image::layer::apply::Name;
 use crate::image::layer::compress::{Packing, through};
 use crate::image::layer::pack::{Pack, Packed};
-use crate::image::layer::write::{Tree, write};
+use crate::image::layer::write::{Tree, write, write_linked};
 use crate::image::limits::Limits;
 use crate::image::manifest::Layer;
 use crate::image::rights::Rights;
@@ -16,6 +17,7 @@ use crate::image::stack::Stack;
 use crate::image::store::{Store, Work};
 use crate::image::view::{self, View};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -40,17 +42,16 @@ pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<D
     let at = bundle.display().to_string();
     let path = path.parent().unwrap_or(&path).to_path_buf();
     let record = store.bundles()?.into_iter().map(|b| b.1).find(|b| b.path == path);
-    let record =
-        record.ok_or_else(|| Error::new(Kind::NotFound, &at, "is not a bundle of this store"))?;
-    let upper = overlay
-        .upper
-        .ok_or_else(|| Error::new(Kind::WrongState, &at, "has a read-only rootfs, which nothing can change"))?;
+    let record = record.ok_or_else(|| Error::new(Kind::NotFound, &at, "is not a bundle of this store"))?;
+    let upper = overlay.upper.ok_or_else(|| {
+        Error::new(Kind::WrongState, &at, "has a read-only rootfs, which nothing can change")
+    })?;
     let edit = Edit::of(store, at.clone(), record.manifest)?;
     let root = view::open(Path::new(&upper))?;
     let view = view_of(&[upper.into()])?;
     let tree = Tree { view: &view, root: Some(&root), opaque: false, below: None, times: edit.times };
-    let part = new_layer(store, note.packing, |out| write(&tree, out).map(drop))
-        .map_err(|e| inside(&at, e))?;
+    let part =
+        new_layer(store, note.packing, |out| write(&tree, out).map(drop)).map_err(|e| inside(&at, e))?;
     let mut edit = edit;
     let mut history = edit.history();
     let mut entry = edit.entry("orlop imgtool commit", note.message, true);
@@ -174,12 +175,13 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, packing: Pack
     // On the same chain: the fixups are those of the image.
     stack.lowers.clear();
     stack.root = None;
-    let (mut opaque, mut skipped) = (false, 0);
+    let (mut opaque, mut skipped, mut links) = (false, 0, Vec::new());
     for id in &ids[first..=last] {
         let meta = stack.meta(store, id)?;
         opaque |= meta.applied.opaque;
         skipped += meta.applied.skipped;
         stack.push(store, id, &meta);
+        links.extend(meta.applied.needs.links);
     }
     if skipped > 0 || !Rights::ours().owners {
         let what = "is made of files without the owners and devices that only root can give them";
@@ -187,9 +189,26 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, packing: Pack
     }
     let view = view_of(&stack.lowers)?;
     let root = stack.root.as_deref().map(view::open).transpose()?;
-    let tree =
-        Tree { view: &view, root: root.as_ref(), opaque, below: Some(&below), times: edit.times };
-    new_layer(store, packing, |out| write(&tree, out).map(drop))
+    let tree = Tree { view: &view, root: root.as_ref(), opaque, below: Some(&below), times: edit.times };
+    let links = links_below(&view, &below, &links)?;
+    new_layer(store, packing, |out| write_linked(&tree, &links, out).map(drop))
+}
+
+/// The hard links whose target the squashed layer leaves to those below it.
+fn links_below(view: &View, below: &View, links: &[(Name, Name)]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let all = View { layers: view.layers.iter().chain(&below.layers).cloned().collect() };
+    let mut out = BTreeMap::new();
+    for (path, target) in links {
+        let (path, target) = (path.bytes(), target.bytes());
+        let inode = |view: &View, path: &[u8]| -> Result<Option<(u64, u64)>> {
+            Ok(view.lookup(path)?.map(|f| (f.stat.st_dev as u64, f.stat.st_ino as u64)))
+        };
+        let own = inode(view, path)?;
+        if own.is_some() && inode(view, target)?.is_none() && inode(&all, target)? == own {
+            out.insert(path.to_vec(), target.to_vec());
+        }
+    }
+    Ok(out)
 }
 
 /// The image without its layer `n`.
@@ -222,7 +241,8 @@ pub fn rebase(store: &Store, image: &str, onto: &str, old: Option<&str>, name: &
         }
     }
     let count = old.parts.len();
-    if let Some(n) = (0..count).find(|n| edit.parts.get(*n).map(|p| p.diff_id) != Some(old.parts[*n].diff_id)) {
+    if let Some(n) = (0..count).find(|n| edit.parts.get(*n).map(|p| p.diff_id) != Some(old.parts[*n].diff_id))
+    {
         let what = format!("is not the base of {image}: layer {} is another", n + 1);
         return Err(Error::invalid(&old.name, what));
     }
@@ -249,8 +269,10 @@ fn base(store: &Store, edit: &Edit, given: Option<&str>) -> Result<Edit> {
         return Edit::open(store, word);
     }
     let said = |key: &str| edit.annotations.as_ref().and_then(|a| a[key].as_str());
-    let found = [said(BASE_DIGEST), said(BASE_NAME)].into_iter().flatten().find_map(|w| Edit::open(store, w).ok());
+    let found =
+        [said(BASE_DIGEST), said(BASE_NAME)].into_iter().flatten().find_map(|w| Edit::open(store, w).ok());
     found.ok_or_else(|| {
-        Error::new(Kind::NotFound, &edit.name, "names no base that is in the store").hint("give it with --base")
+        Error::new(Kind::NotFound, &edit.name, "names no base that is in the store")
+            .hint("give it with --base")
     })
 }

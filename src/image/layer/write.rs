@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::view::View;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -71,7 +71,13 @@ pub struct Written {
 /// An error names the entry: one that cannot be read, changed while it was, or that a layer cannot hold: a name that
 /// would be a whiteout, a directory that overlayfs has moved by a redirect.
 pub fn write(tree: &Tree, out: impl Write) -> Result<Written> {
-    let mut w = Writer { tree, out, links: HashMap::new(), buffer: vec![0; CHUNK], done: Written::default() };
+    write_linked(tree, &BTreeMap::new(), out)
+}
+
+/// As [`write`]; the files that `below` names become hard links to these names of the layers below.
+pub fn write_linked(tree: &Tree, below: &BTreeMap<Vec<u8>, Vec<u8>>, out: impl Write) -> Result<Written> {
+    let (links, done) = (HashMap::new(), Written::default());
+    let mut w = Writer { tree, below, out, links, buffer: vec![0; CHUNK], done };
     if let Some(root) = tree.root {
         let stat = fs::fstat(root).map_err(|e| failed(b"", "fstat", e))?;
         let meta = w.meta(b"", &stat, &proc_path(root, b"."))?;
@@ -92,6 +98,7 @@ fn write_error(e: &io::Error) -> Error {
 
 struct Writer<'a, W> {
     tree: &'a Tree<'a>,
+    below: &'a BTreeMap<Vec<u8>, Vec<u8>>,
     out: W,
     /// The first name of each file that has several, here or elsewhere, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -114,7 +121,8 @@ impl<W: Write> Writer<'_, W> {
         let stat = &node.stat;
         let key = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1 && !node.is_dir() {
-            if let Some(first) = self.links.get(&key).cloned() {
+            let below = || self.below.get(node.path).cloned();
+            if let Some(first) = self.links.get(&key).cloned().or_else(below) {
                 let meta = Meta { xattrs: Vec::new(), ..self.meta(node.path, stat, b"")? };
                 return self.entry(&Head { link: &first, ..Head::new(node.path, b'1', &meta) });
             }
