@@ -3,7 +3,7 @@
 use super::limits::Limits;
 use super::platform::Platform;
 use super::store::Store;
-use super::{bundle, change, collect, import, inspect, rest, tags};
+use super::{bundle, change, collect, docker, import, inspect, rest, tags};
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -49,7 +49,11 @@ enum Command {
         format: Format,
     },
     /// Print what is known of an image as JSON
-    Inspect { image: String },
+    Inspect {
+        image: String,
+        #[arg(short, long, value_enum, default_value = "oci")]
+        format: docker::Form,
+    },
     /// Make a bundle of an image
     Unpack {
         image: String,
@@ -110,7 +114,12 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
                 Format::Json => json(&rows)?,
             }
         }
-        Command::Inspect { image } => json(&inspect::inspect(&store(false)?, &image)?)?,
+        Command::Inspect { image, format: docker::Form::Oci } => {
+            json(&inspect::inspect(&store(false)?, &image)?)?;
+        }
+        Command::Inspect { image, format: docker::Form::Docker } => {
+            json(&docker::inspect(&store(false)?, &image)?)?;
+        }
         Command::Unpack { image, bundle: path, mount, no_mount, rootfs_readonly: readonly } => {
             // An ordinary user cannot mount, but in a user namespace: as its container does.
             let mount = mount || !no_mount && rustix::process::geteuid().is_root();

@@ -3,8 +3,9 @@
 //! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
 //! ([`layer`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]); [`bundle`]
 //! stacks them ([`stack`], [`overlay`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`]
-//! names them; [`collect`] removes, [`inspect`] shows. The store at rest ([`rest`]): [`export`] takes images out of it,
-//! [`verify`] and [`fsck`] look whether it is whole, [`df`] says what it takes.
+//! names them, [`diff`] compares them; [`collect`] removes, [`inspect`] and [`docker`] show. The store at rest
+//! ([`rest`]): [`export`] takes images out of it, [`verify`] and [`fsck`] look whether it is whole, [`df`] says what it
+//! takes.
 
 pub mod archive;
 pub mod blobs;
@@ -13,7 +14,9 @@ pub mod change;
 pub mod cli;
 pub mod collect;
 pub mod df;
+pub mod diff;
 pub mod digest;
+pub mod docker;
 pub mod export;
 pub mod fixup;
 pub mod fsck;

@@ -1,6 +1,7 @@
 //! Layers of an image: new ones on top, several made one, one left out, all of them on another base.
 
 use super::edit::{Edit, Part, is_empty};
+use crate::bundle::Overlay;
 use crate::error::{Error, Kind, Result};
 use crate::image::archive::{Files, inside};
 use crate::image::bundle;
@@ -14,7 +15,7 @@ use crate::image::limits::Limits;
 use crate::image::manifest::Layer;
 use crate::image::rights::Rights;
 use crate::image::stack::Stack;
-use crate::image::store::{Store, Work};
+use crate::image::store::{BundleRef, Store, Work};
 use crate::image::view::{self, View};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -28,6 +29,16 @@ pub fn view_of(dirs: &[PathBuf]) -> Result<View> {
     Ok(View { layers: dirs.iter().map(|d| view::open(d).map(Rc::new)).collect::<Result<_>>()? })
 }
 
+/// What the store and the bundle say of a bundle.
+pub fn record_of(store: &Store, bundle: &Path) -> Result<(BundleRef, Overlay)> {
+    let (rootfs, overlay) = bundle::description(bundle)?;
+    let path = rootfs.parent().unwrap_or(&rootfs);
+    let record = store.bundles()?.into_iter().map(|b| b.1).find(|b| b.path == path);
+    let at = bundle.display().to_string();
+    let record = record.ok_or_else(|| Error::new(Kind::NotFound, at, "is not a bundle of this store"))?;
+    Ok((record, overlay))
+}
+
 /// What a new layer's history says.
 pub struct Note<'a> {
     pub message: Option<&'a str>,
@@ -38,11 +49,8 @@ pub struct Note<'a> {
 /// The upper directory of a bundle as a layer on its image.
 pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<Digest> {
     store.ref_path(name)?;
-    let (path, overlay) = bundle::description(bundle)?;
     let at = bundle.display().to_string();
-    let path = path.parent().unwrap_or(&path).to_path_buf();
-    let record = store.bundles()?.into_iter().map(|b| b.1).find(|b| b.path == path);
-    let record = record.ok_or_else(|| Error::new(Kind::NotFound, &at, "is not a bundle of this store"))?;
+    let (record, overlay) = record_of(store, bundle)?;
     let upper = overlay.upper.ok_or_else(|| {
         Error::new(Kind::WrongState, &at, "has a read-only rootfs, which nothing can change")
     })?;

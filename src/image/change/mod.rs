@@ -2,12 +2,14 @@
 
 pub mod config;
 pub mod edit;
+pub mod history;
 pub mod layers;
+pub mod tree;
 
 use super::layer::compress::Packing;
 use super::store::Store;
-use super::{cli, tags};
-use crate::error::Result;
+use super::{cli, diff, tags};
+use crate::error::{Error, Result};
 use clap::{Subcommand, ValueEnum};
 use layers::Note;
 use std::path::PathBuf;
@@ -92,6 +94,37 @@ pub enum Command {
         #[command(flatten)]
         layering: Layering,
     },
+    /// Show how an image came about, the newest step first
+    History {
+        image: String,
+        #[arg(short, long, value_enum, default_value = "table")]
+        format: cli::Format,
+    },
+    /// Show what each layer of an image adds, replaces and removes, and what of it is hidden by those above
+    Tree {
+        image: String,
+        /// Directories that paths are told down to
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        depth: usize,
+        #[arg(short, long, value_enum, default_value = "table")]
+        format: cli::Format,
+    },
+    /// Show what the second of two images, or bundles, has that the first has not so; of a bundle alone, what was
+    /// changed in it
+    Diff {
+        #[arg(value_name = "IMAGE|BUNDLE")]
+        a: String,
+        #[arg(value_name = "IMAGE|BUNDLE")]
+        b: Option<String>,
+        /// Show what each layer does that only one of them has
+        #[arg(long)]
+        layers: bool,
+        /// Count files that differ only in their modification time
+        #[arg(long)]
+        times: bool,
+        #[arg(short, long, value_enum, default_value = "table")]
+        format: cli::Format,
+    },
     /// Give an image another name
     Tag { image: String, name: String },
     /// Take a name away; what it named stays in its log
@@ -149,23 +182,80 @@ pub fn run(command: Command, store: &Store) -> Result<u8> {
         }
         Command::Untag { name } => tags::untag(store, &name)?,
         Command::Revert { name, n } => tags::revert(store, &name, n)?,
+        Command::History { image, format } => {
+            let steps = history::history(store, &image)?;
+            return shown(format, &steps, || history::table(&steps));
+        }
+        Command::Tree { image, depth, format } => {
+            let report = tree::report(store, &image, depth)?;
+            return shown(format, &report, || tree::table(&report));
+        }
+        Command::Diff { a, b, layers, times, format } => {
+            return show_diff(store, &a, b.as_deref(), layers, times, format);
+        }
         Command::Log { name, format } => {
-            show_log(&tags::log(store, &name)?.1, format)?;
-            return Ok(0);
+            let entries = tags::log(store, &name)?.1;
+            return shown(format, &entries, || log_lines(&entries));
         }
     };
     cli::print(&format!("{name} {digest}\n"))?;
     Ok(0)
 }
 
-fn show_log(entries: &[tags::Entry], format: cli::Format) -> Result<()> {
-    if matches!(format, cli::Format::Json) {
-        return cli::json(&entries);
+fn shown(format: cli::Format, value: &impl serde::Serialize, table: impl Fn() -> String) -> Result<u8> {
+    match format {
+        cli::Format::Json => cli::json(value)?,
+        cli::Format::Table => cli::print(&table())?,
     }
+    Ok(0)
+}
+
+fn log_lines(entries: &[tags::Entry]) -> String {
     let line = |e: &tags::Entry| match e.digest {
         Some(d) if e.kept => format!("{} {d}\n", e.time),
         Some(d) => format!("{} {d} (no longer in the store)\n", e.time),
         None => format!("{} removed\n", e.time),
     };
-    cli::print(&entries.iter().map(line).collect::<String>())
+    entries.iter().map(line).collect()
+}
+
+fn show_diff(
+    store: &Store,
+    a: &str,
+    b: Option<&str>,
+    layers: bool,
+    times: bool,
+    format: cli::Format,
+) -> Result<u8> {
+    let (first, second) = match b {
+        Some(b) => (diff::Side::of(store, a)?, diff::Side::of(store, b)?),
+        None => {
+            let bundle = diff::Side::of(store, a)?;
+            if bundle.upper.is_none() {
+                let what =
+                    "is an image, which is compared with a second one, or a bundle that nothing can change";
+                return Err(Error::invalid(a, what));
+            }
+            (diff::Side { ids: bundle.ids.clone(), upper: None }, bundle)
+        }
+    };
+    if !layers {
+        let changes = diff::diff(store, &first, &second, times)?;
+        return shown(format, &changes, || changes.iter().map(|c| format!("{c}\n")).collect());
+    }
+    let by_layers = diff::by_layers(store, &first, &second, times)?;
+    shown(format, &by_layers, || {
+        let common = by_layers.common.iter().enumerate().map(|(n, id)| format!("= layer {} {id}\n", n + 1));
+        let rest = |sign: char, all: &[diff::LayerDiff]| -> String {
+            let head = |l: &diff::LayerDiff| match l.diff_id {
+                Some(id) => format!("{sign} layer {} {id}\n", l.layer),
+                None => format!("{sign} upper directory\n"),
+            };
+            let text = |l: &diff::LayerDiff| {
+                head(l) + &l.changes.iter().map(|c| format!("    {c}\n")).collect::<String>()
+            };
+            all.iter().map(text).collect()
+        };
+        common.collect::<String>() + &rest('-', &by_layers.a) + &rest('+', &by_layers.b)
+    })
 }

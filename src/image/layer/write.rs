@@ -170,22 +170,10 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn file(&mut self, node: &Node, meta: &Meta) -> Result<()> {
-        let changed = || refuse(node.path, "changed while it was read");
-        // A tree in use may have a device under the name by now, and opening one is an act.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let place = fs::openat(node.dir, node.name, flags, Mode::empty())
-            .map_err(|e| failed(node.path, "openat", e))?;
-        let stat = fs::fstat(&place).map_err(|e| failed(node.path, "fstat", e))?;
-        if (stat.st_dev, stat.st_ino, stat.st_mode) != (node.stat.st_dev, node.stat.st_ino, node.stat.st_mode)
-        {
-            return Err(changed());
-        }
-        let path = format!("/proc/self/fd/{}", place.as_raw_fd());
-        let fd = fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
-            .map_err(|e| failed(node.path, "open", e))?;
-        let size = stat.st_size as u64;
+        let fd = open_regular(node.path, node.dir, node.name, &node.stat)?;
+        let size = node.stat.st_size as u64;
         self.entry(&Head { size, ..Head::new(node.path, b'0', meta) })?;
-        let mut data = std::fs::File::from(fd).take(size);
+        let mut data = fd.take(size);
         loop {
             let n = match data.read(&mut self.buffer) {
                 Ok(0) => break,
@@ -197,7 +185,7 @@ impl<W: Write> Writer<'_, W> {
             self.out.write_all(&self.buffer[..n]).map_err(|e| write_error(&e))?;
         }
         if data.limit() > 0 {
-            return Err(changed());
+            return Err(refuse(node.path, "changed while it was read"));
         }
         self.done.bytes += size;
         self.pad(size)
@@ -232,8 +220,21 @@ impl<W: Write> Writer<'_, W> {
     }
 }
 
+/// Opens what `stat` was told of. A tree in use may have a device under the name by now, and opening one is an act.
+pub fn open_regular(path: &[u8], dir: &OwnedFd, name: &[u8], stat: &Stat) -> Result<std::fs::File> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = fs::openat(dir, name, flags, Mode::empty()).map_err(|e| failed(path, "openat", e))?;
+    let found = fs::fstat(&place).map_err(|e| failed(path, "fstat", e))?;
+    if (found.st_dev, found.st_ino, found.st_mode) != (stat.st_dev, stat.st_ino, stat.st_mode) {
+        return Err(refuse(path, "changed while it was read"));
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let fd = fs::open(format!("/proc/self/fd/{}", place.as_raw_fd()), flags, Mode::empty());
+    fd.map(Into::into).map_err(|e| failed(path, "open", e))
+}
+
 /// The attributes of what is at `place`, by name, without those that are overlayfs' own or the host's.
-fn xattrs(path: &[u8], place: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub fn xattrs(path: &[u8], place: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let list = |e| failed(path, "llistxattr", e);
     // Most files have none.
     match fs::llistxattr_query(place) {
