@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "image/look.rs"]
+mod look;
 #[allow(dead_code)] // what other programs make of images
 #[path = "image/make.rs"]
 mod make;

@@ -232,14 +232,15 @@ impl Compare<'_> {
 }
 
 fn id(c: &Child) -> (u64, u64) {
-    (c.stat.st_dev as u64, c.stat.st_ino as u64)
+    (c.stat.st_dev, c.stat.st_ino)
 }
 
 fn contents_differ(mut a: std::fs::File, mut b: std::fs::File) -> std::io::Result<bool> {
     const CHUNK: u64 = 64 << 10;
     let (mut left, mut right) = (Vec::new(), Vec::new());
     loop {
-        (left.clear(), right.clear());
+        left.clear();
+        right.clear();
         a.by_ref().take(CHUNK).read_to_end(&mut left)?;
         b.by_ref().take(CHUNK).read_to_end(&mut right)?;
         if left != right || left.is_empty() {

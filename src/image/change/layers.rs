@@ -209,7 +209,7 @@ fn links_below(view: &View, below: &View, links: &[(Name, Name)]) -> Result<BTre
     for (path, target) in links {
         let (path, target) = (path.bytes(), target.bytes());
         let inode = |view: &View, path: &[u8]| -> Result<Option<(u64, u64)>> {
-            Ok(view.lookup(path)?.map(|f| (f.stat.st_dev as u64, f.stat.st_ino as u64)))
+            Ok(view.lookup(path)?.map(|f| (f.stat.st_dev, f.stat.st_ino)))
         };
         let own = inode(view, path)?;
         if own.is_some() && inode(view, target)?.is_none() && inode(&all, target)? == own {

@@ -58,7 +58,7 @@ pub enum Command {
         image: String,
         name: String,
         #[command(flatten)]
-        changes: config::Changes,
+        changes: Box<config::Changes>,
     },
     /// Make an image with one layer instead of several
     Squash {

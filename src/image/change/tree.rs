@@ -139,7 +139,7 @@ impl Count {
             return self.remove(path, layer);
         }
         let stat = &node.stat;
-        let inode = (stat.st_dev as u64, stat.st_ino as u64);
+        let inode = (stat.st_dev, stat.st_ino);
         let known = self.names.get(path).map(|s| (s.inode, s.is_dir));
         if node.is_dir() && known.is_some_and(|k| k.1) {
             if node.opaque {

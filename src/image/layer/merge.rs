@@ -132,7 +132,7 @@ impl<'a> Open<'a> {
                 child.opaque = true;
                 break;
             }
-            child.merged.push((*layer, (stat.st_dev as u64, stat.st_ino as u64)));
+            child.merged.push((*layer, (stat.st_dev, stat.st_ino)));
             let dir = self.get(*layer)?;
             if is_opaque(&proc_path(&dir, &child.name)) {
                 child.opaque = true;
