@@ -1,7 +1,7 @@
 //! Trees compared, and images written out for other tools.
 
 use crate::make::{Layout, Place};
-use crate::support::{Scratch, finish};
+use crate::support::{Scratch, finish, has_program, skip};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -95,23 +95,38 @@ pub fn layout(place: &Place, image: &str, sources: &[&Layout]) -> Scratch {
     s
 }
 
-/// What umoci makes of an image.
-pub fn by_umoci(layout: &Scratch) -> BTreeMap<String, String> {
+/// Whether another tool is here to read back what was made.
+fn is_here(tool: &str) -> bool {
+    let here = has_program(tool);
+    if !here {
+        skip(&format!("needs {tool}"));
+    }
+    here
+}
+
+/// What umoci makes of an image, if it is here.
+pub fn by_umoci(layout: &Scratch) -> Option<BTreeMap<String, String>> {
+    if !is_here("umoci") {
+        return None;
+    }
     let out = Scratch::new("umoci");
     let image = format!("{}:out", layout.path.display());
     let mut c = Command::new("umoci");
     c.args(["raw", "unpack", "--image", &image]).arg(out.path.join("rootfs"));
     finish(&mut c).ok();
-    tree(&out.path.join("rootfs"))
+    Some(tree(&out.path.join("rootfs")))
 }
 
-/// What skopeo and podman make of an image: they check every digest and the history.
-pub fn by_skopeo(layout: &Scratch) -> Value {
+/// The configuration as skopeo reads it, if it is here; it checks every digest, and the history when it converts.
+pub fn by_skopeo(layout: &Scratch) -> Option<Value> {
+    if !is_here("skopeo") {
+        return None;
+    }
     let image = format!("oci:{}:out", layout.path.display());
     let copy = layout.path.join("copy.tar");
     let mut c = Command::new("skopeo");
     finish(c.args(["copy", "-q", &image]).arg(format!("docker-archive:{}:x:1", copy.display()))).ok();
     fs::remove_file(copy).unwrap();
     let mut c = Command::new("skopeo");
-    finish(c.args(["inspect", "--config", &image])).ok().json()
+    Some(finish(c.args(["inspect", "--config", &image])).ok().json())
 }

@@ -1,6 +1,6 @@
 //! What differs between two trees: images, or a bundle and its image.
 
-use super::change::layers::{record_of, view_of};
+use super::change::layers::record_of;
 use super::digest::Digest;
 use super::layer::dirs::failed;
 use super::layer::entry::join;
@@ -14,8 +14,11 @@ use crate::error::{Error, Result, clean};
 use rustix::fs::{self, FileType};
 use serde::Serialize;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// A difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,7 +58,7 @@ impl Side {
     }
 
     /// The first `count` layers; the upper directory comes behind the last.
-    fn tree(&self, store: &Store, count: usize) -> Result<Tree> {
+    fn tree(&self, store: &Store, count: usize, opened: &mut Opened) -> Result<Tree> {
         let layers = count.min(self.ids.len());
         import::fixups(store, &self.ids[..layers])?;
         let Stack { mut lowers, mut root, .. } = Stack::of(store, &self.ids[..layers])?;
@@ -63,11 +66,27 @@ impl Side {
             lowers.insert(0, upper.clone());
             root = Some(upper.clone());
         }
-        Ok(Tree { view: view_of(&lowers)?, root })
+        let layers = lowers.iter().map(|l| opened.get(l)).collect::<Result<_>>()?;
+        Ok(Tree { view: View { layers }, root })
     }
 
     fn count(&self) -> usize {
         self.ids.len() + usize::from(self.upper.is_some())
+    }
+}
+
+/// Layers that are open, each once: by their devices and inodes one knows what is the same.
+#[derive(Default)]
+struct Opened(HashMap<PathBuf, Rc<OwnedFd>>);
+
+impl Opened {
+    fn get(&mut self, layer: &Path) -> Result<Rc<OwnedFd>> {
+        if let Some(fd) = self.0.get(layer) {
+            return Ok(fd.clone());
+        }
+        let fd = Rc::new(view::open(layer)?);
+        self.0.insert(layer.to_path_buf(), fd.clone());
+        Ok(fd)
     }
 }
 
@@ -79,7 +98,9 @@ struct Tree {
 /// What is in `b` and not so in `a`. Directories that are the same in the same layers are not entered: the cost is that
 /// of what was changed, where `b` stands on layers of `a`.
 pub fn diff(store: &Store, a: &Side, b: &Side, times: bool) -> Result<Vec<Change>> {
-    compare(&a.tree(store, a.count())?, &b.tree(store, b.count())?, times)
+    let mut opened = Opened::default();
+    let a = a.tree(store, a.count(), &mut opened)?;
+    compare(&a, &b.tree(store, b.count(), &mut opened)?, times)
 }
 
 /// A layer that only one of two images has.
@@ -105,11 +126,12 @@ pub struct LayersDiff {
 
 pub fn by_layers(store: &Store, a: &Side, b: &Side, times: bool) -> Result<LayersDiff> {
     let count = a.ids.iter().zip(&b.ids).take_while(|(a, b)| a == b).count();
-    let rest = |side: &Side| -> Result<Vec<LayerDiff>> {
+    let mut opened = Opened::default();
+    let mut rest = |side: &Side| -> Result<Vec<LayerDiff>> {
         let mut out = Vec::new();
-        let mut below = side.tree(store, count)?;
+        let mut below = side.tree(store, count, &mut opened)?;
         for n in count..side.count() {
-            let next = side.tree(store, n + 1)?;
+            let next = side.tree(store, n + 1, &mut opened)?;
             let changes = compare(&below, &next, times)?;
             out.push(LayerDiff { layer: n + 1, diff_id: side.ids.get(n).copied(), changes });
             below = next;

@@ -1,5 +1,6 @@
 //! Names for images, and what each named before: a tag can be taken back.
 
+use super::bundle;
 use super::digest::Digest;
 use super::store::{Store, decode};
 use crate::error::{Error, Kind, Result};
@@ -61,10 +62,16 @@ impl Store {
             let (time, digest) = line.split_once(' ').ok_or_else(wrong)?;
             let seconds = time.parse::<u32>().map_err(|_| wrong())?;
             let digest = if digest == "-" { None } else { Some(Digest::parse(&at, digest)?) };
-            let kept = digest.is_some_and(|d| self.dir().join("blobs/sha256").join(d.hex()).exists());
+            let kept = digest.is_some_and(|d| self.is_whole(&d));
             Ok(Entry { time: rfc3339(UNIX_EPOCH + Duration::from_secs(seconds.into())), digest, kept })
         };
         text.lines().rev().map(line).collect()
+    }
+
+    /// Whether all of an image is there: a sweep that was killed may have left a part.
+    fn is_whole(&self, manifest: &Digest) -> bool {
+        let has = |id: &Digest| self.layer(id).join("meta").exists();
+        bundle::load(self, manifest).is_ok_and(|(_, ids)| ids.iter().all(has))
     }
 
     /// The manifests that the last `count` entries of each log name, of those that are there.

@@ -95,10 +95,10 @@ pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note
 fn archive(store: &Store, source: &Path, packing: Packing) -> Result<Part> {
     let io = |what: &'static str| move |e: std::io::Error| Error::io("", what, &e);
     let limits = Limits::default();
-    let mut file = File::open(source).map_err(io("open"))?;
-    if !file.metadata().map_err(io("stat"))?.is_file() {
+    if !std::fs::metadata(source).map_err(io("stat"))?.is_file() {
         return Err(Error::invalid("", "is neither a directory nor a regular file"));
     }
+    let mut file = File::open(source).map_err(io("open"))?;
     let work = store.work()?;
     let mut copy = File::create_new(work.path.join("blob")).map_err(io("copy"))?;
     let size = std::io::copy(&mut file, &mut copy).map_err(io("copy"))?;
@@ -128,9 +128,10 @@ fn new_layer(
     add(store, &work, &packed)
 }
 
-/// Takes `blob` of the work directory in: by the same way, and under the same limits, as a layer of a foreign image.
+/// Takes `blob` of the work directory in by the same way as a layer of a foreign image, and under the same limits: others
+/// are to take it too. But it may be packed well.
 fn add(store: &Store, work: &Work, packed: &Packed) -> Result<Part> {
-    let limits = Limits::default();
+    let limits = Limits { ratio: u64::MAX, ..Limits::default() };
     let layer = Layer {
         name: "blob".into(),
         digest: packed.digest,

@@ -5,6 +5,7 @@ use super::dirs::failed;
 use super::entry::{Meta, join, refuse};
 use super::merge::{Node, proc_path, walk};
 use crate::error::{Error, Result};
+use crate::image::rights::Rights;
 use crate::image::view::View;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -195,7 +196,9 @@ impl<W: Write> Writer<'_, W> {
     fn meta(&self, path: &[u8], stat: &Stat, place: &[u8]) -> Result<Meta> {
         let xattrs = if place.is_empty() { Vec::new() } else { xattrs(path, place)? };
         let mode = stat.st_mode & 0o7777;
-        Ok(Meta { mode, uid: stat.st_uid, gid: stat.st_gid, mtime: self.tree.times.of(stat), xattrs })
+        // Where nothing could be given to other users, all that is there is root's.
+        let (uid, gid) = if Rights::ours().owners { (stat.st_uid, stat.st_gid) } else { (0, 0) };
+        Ok(Meta { mode, uid, gid, mtime: self.tree.times.of(stat), xattrs })
     }
 
     fn entry(&mut self, head: &Head) -> Result<()> {
@@ -367,7 +370,6 @@ mod tests {
     use crate::image::layer::entry::Kind;
     use crate::image::layer::read::Reader;
     use crate::image::limits::Limits;
-    use crate::image::rights::Rights;
     use crate::image::view::open;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::{Path, PathBuf};
