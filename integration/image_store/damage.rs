@@ -184,6 +184,29 @@ fn what_cannot_be_made_again_is_told_and_the_next_import_mends_it() {
 }
 
 #[test]
+fn a_log_leads_to_images_and_may_be_damaged_itself() {
+    needs_root!();
+    let w = Whole::new(&[]);
+    flip(&w.layer(0).join("fs/bin/busybox"));
+    w.p.imgtool(&["untag", "x:1"]).ok();
+    for command in ["verify", "fsck"] {
+        let out = w.p.imgtool(&[command]).stdout;
+        assert!(out.contains("log of x:1: layer 0 (sha256:"), "{command}: {out}");
+    }
+    w.p.imgtool(&["fsck", "--repair"]).ok();
+    assert_eq!(w.p.imgtool(&["df", "--format", "json"]).ok().json()["reclaimable"]["count"], 0);
+    w.p.imgtool(&["gc"]).ok();
+    w.p.imgtool(&["revert", "x:1"]).ok();
+    assert_eq!(says(&w.p, "x:1"), SAYS);
+    fs::write(w.store().join("logs/x%3A1"), "evil").unwrap();
+    let out = w.p.imgtool(&["verify"]);
+    assert!(out.code() == 1 && out.stdout.starts_with("x:1: log of a name: "), "{}", out.stdout);
+    w.p.imgtool(&["fsck", "--repair"]).ok();
+    w.p.imgtool(&["verify"]).ok();
+    assert_eq!(says(&w.p, "x:1"), SAYS);
+}
+
+#[test]
 fn without_a_blob_a_layer_is_counted() {
     needs_root!();
     let w = Whole::new(&["--no-blobs"]);
@@ -280,7 +303,9 @@ fn df_knows_what_is_shared_and_what_a_collection_frees() {
     assert!((1 << 20..(1 << 20) + (64 << 10)).contains(&unique), "{unique}");
     assert!(p.imgtool(&["df"]).ok().stdout.contains("\nx:1   "));
     // As it is when the removal of the image was stopped.
-    fs::remove_file(p.store().join("refs/y%3A1")).unwrap();
+    for sub in ["refs", "logs"] {
+        fs::remove_file(p.store().join(sub).join("y%3A1")).unwrap();
+    }
     let left = df();
     assert_eq!(left["reclaimable"]["disk"], unique);
     let disk =
