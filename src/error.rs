@@ -71,6 +71,10 @@ impl Error {
 
     /// As [`Error::os`], from an `io::Error`; one without an errno becomes `Invalid` with its text.
     pub fn io(at: impl Into<String>, what: impl Into<String>, e: &std::io::Error) -> Self {
+        // One of ours that came through a reader knows better where it happened.
+        if let Some(own) = e.get_ref().and_then(|e| e.downcast_ref::<Self>()) {
+            return own.clone();
+        }
         match e.raw_os_error() {
             Some(errno) => Self::os(at, what, errno),
             None => Self::invalid(at, format!("{}: {e}", what.into())),

@@ -4,6 +4,7 @@ use super::layer::compress::{Packing, inflate};
 use super::layer::entry::{Kind, join, split};
 use super::layer::read::Reader;
 use super::limits::{FREE_OUTPUT, Limits};
+use super::registry::pull::Remote;
 use super::store::{Store, Work};
 use crate::error::{Error, Result};
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
@@ -26,6 +27,8 @@ pub enum Files {
         /// Holds the inflated archive.
         _work: Option<Work>,
     },
+    /// A repository of a registry, as a layout.
+    Remote(Arc<Remote>),
 }
 
 pub enum Place {
@@ -35,28 +38,38 @@ pub enum Place {
     Link(Vec<u8>),
 }
 
-/// A file of the source, or a part of the archive.
-pub struct Piece {
+/// A part of a file: of the archive, or all of a file of the source.
+pub struct Part {
     file: Arc<File>,
     at: u64,
     end: u64,
+}
+
+/// A file of the source.
+pub enum Piece {
+    Part(Part),
+    /// Bytes that a registry sends, and how many it is to send.
+    Stream(u64, Box<dyn Read + Send>),
 }
 
 impl Piece {
     /// All of a file.
     pub fn whole(file: File) -> io::Result<Self> {
         let end = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), at: 0, end })
+        Ok(Piece::Part(Part { file: Arc::new(file), at: 0, end }))
     }
 
     /// Makes the empty file `to` a clone of it, where the file system can.
     pub fn clone_to(&self, to: &File) -> bool {
-        let whole = self.at == 0 && self.file.metadata().is_ok_and(|m| m.len() == self.end);
-        whole && fs::ioctl_ficlone(to, &*self.file).is_ok()
+        let Piece::Part(Part { file, at: 0, end }) = self else { return false };
+        file.metadata().is_ok_and(|m| m.len() == *end) && fs::ioctl_ficlone(to, &**file).is_ok()
     }
 
     pub fn size(&self) -> u64 {
-        self.end - self.at
+        match self {
+            Piece::Part(part) => part.end - part.at,
+            Piece::Stream(size, _) => *size,
+        }
     }
 
     /// All of it, when it has at most `max` bytes.
@@ -71,13 +84,25 @@ impl Piece {
 
     /// How it is packed.
     pub fn packing(&self) -> Result<Packing> {
+        let Piece::Part(part) = self else {
+            return Err(Error::unsupported("layer", "is not here to be looked at"));
+        };
         let mut head = [0; 4];
-        let n = self.file.read_at(&mut head, self.at).map_err(|e| Error::io("layer", "read", &e))?;
+        let n = part.file.read_at(&mut head, part.at).map_err(|e| Error::io("layer", "read", &e))?;
         Ok(Packing::sniff(&head[..n.min(self.size() as usize)]))
     }
 }
 
 impl Read for Piece {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Piece::Part(part) => part.read(buf),
+            Piece::Stream(_, body) => body.read(buf),
+        }
+    }
+}
+
+impl Read for Part {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buf.len());
         let n = self.file.read_at(&mut buf[..left], self.at)?;
@@ -152,7 +177,7 @@ impl Files {
 
     fn index(file: File, work: Option<Work>, limits: &Limits) -> Result<Self> {
         let file = Arc::new(file);
-        let whole = Piece { file: file.clone(), at: 0, end: u64::MAX };
+        let whole = Part { file: file.clone(), at: 0, end: u64::MAX };
         let limits = Limits { bytes: u64::MAX, ..limits.clone() };
         let mut reader =
             Reader::new(Count { inner: BufReader::with_capacity(64 << 10, whole), at: 0 }, limits);
@@ -196,13 +221,15 @@ impl Files {
                     match index.get(name) {
                         None => return Ok(None),
                         Some(Place::At(at, size)) => {
-                            return Ok(Some(Piece { file: file.clone(), at: *at, end: at + size }));
+                            let part = Part { file: file.clone(), at: *at, end: at + size };
+                            return Ok(Some(Piece::Part(part)));
                         }
                         Some(Place::Link(target)) => name = target,
                     }
                 }
                 Err(Error::invalid(String::from_utf8_lossy(name), "is a link to too many links"))
             }
+            Files::Remote(remote) => Ok(remote.get(name)?.map(|(size, body)| Piece::Stream(size, body))),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::limits::Limits;
 use super::platform::Platform;
 use super::store::Store;
-use super::{bundle, change, collect, docker, import, inspect, rest, tags};
+use super::{bundle, change, collect, docker, import, inspect, progress, registry, rest, tags};
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -17,6 +17,12 @@ struct Line {
     /// Directory of the store (default: $ORLOP_STORE, /var/lib/orlop for root, $XDG_DATA_HOME/orlop for others)
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// How to tell the progress of import, pull and push, on standard error
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value = "auto")]
+    progress: progress::Mode,
+    /// Tell no progress
+    #[arg(short, long, global = true)]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -43,6 +49,8 @@ enum Command {
         #[command(flatten)]
         limits: Limits,
     },
+    #[command(flatten)]
+    Registry(registry::Command),
     /// List images
     List {
         #[arg(short, long, value_enum, default_value = "table")]
@@ -97,6 +105,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Err(e) => return Err(crate::cli::one_line("imgtool", &e)),
     };
     raise_descriptors();
+    progress::show(if line.quiet { progress::Mode::None } else { line.progress });
     let dir = line.store.map_or_else(default_store, Ok)?;
     let store = |exclusive| Store::open(&dir, exclusive);
     match line.command {
@@ -107,6 +116,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
             let lines = import::import(&store(false)?, &order)?;
             print(&lines.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect::<String>())?;
         }
+        Command::Registry(command) => print(&registry::run(command, &store(false)?)?)?,
         Command::List { format } => {
             let rows = inspect::rows(&store(false)?)?;
             match format {

@@ -91,6 +91,7 @@ pub fn sweep(store: &Store, log: usize) -> Result<Removed> {
     let used = used(store, log)?;
     store.sweep("bundles", &used.bundles)?;
     store.sweep("locks", &BTreeSet::new())?; // of commands that were killed: nobody is at work now
+    store.sweep("partial", &BTreeSet::new())?; // of pulls that broke
     store.formats()?.iter().try_for_each(|path| remove_path(path))?;
     store.sweep("fixups", &used.fixups)?;
     Ok(Removed {

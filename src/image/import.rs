@@ -13,7 +13,7 @@ use super::stack::Stack;
 use super::store::{LayerMeta, NameLock, Store, Work};
 use super::tree::Usage;
 use super::view::View;
-use super::{fixup, overlay, view};
+use super::{fixup, overlay, progress, view};
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
 use std::io::Read;
@@ -33,16 +33,20 @@ pub struct Order<'a> {
 
 /// Imports; the names with their manifests.
 pub fn import(store: &Store, order: &Order) -> Result<Vec<(String, Digest)>> {
-    let files = Files::open(order.source, store, &order.limits)?;
+    take(store, &Files::open(order.source, store, &order.limits)?, order)
+}
+
+/// As [`import`], of what is open.
+pub fn take(store: &Store, files: &Files, order: &Order) -> Result<Vec<(String, Digest)>> {
     let source = order.source.display().to_string();
-    let found = images(&files, &order.platform, &order.limits).map_err(|e| inside(&source, e))?;
+    let found = images(files, &order.platform, &order.limits).map_err(|e| inside(&source, e))?;
     let named = name(found, order)?;
     // Before the work: a name may come from an annotation or a file.
     named.iter().flat_map(|(names, _)| names).try_for_each(|n| store.ref_path(n).map(drop))?;
     let mut out = Vec::new();
     let how = How { limits: &order.limits, blobs: order.blobs };
     for (names, image) in named {
-        add(store, &files, &image, &how).map_err(|e| inside(&source, e))?;
+        add(store, files, &image, &how).map_err(|e| inside(&source, e))?;
         store.put_blob(&image.config)?;
         let digest = store.put_blob(&image.manifest)?;
         for name in names {
@@ -104,17 +108,20 @@ fn add(store: &Store, files: &Files, image: &Image, how: &How) -> Result<()> {
     let mut todo: Vec<&Layer> =
         image.layers.iter().filter(|l| seen.insert((l.diff_id, how.blobs.then_some(l.digest)))).collect();
     todo.sort_by_key(|l| std::cmp::Reverse(l.size)); // the longest first, or it ends alone
-    in_parallel(&todo, |layer| {
+    // What comes over a network waits more than it works.
+    let least = if matches!(files, Files::Remote(_)) { 4 } else { 2 };
+    in_parallel(&todo, least, |layer| {
         add_layer(store, files, layer, how, &ready).map_err(|e| inside(&format!("layer {}", layer.digest), e))
     })?;
     let ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id).collect();
     fixups(store, &ids)
 }
 
-/// Runs `job` on all, on as many threads as there are processors; the first error stops the rest.
-pub fn in_parallel<T: Sync>(todo: &[T], job: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+/// Runs `job` on all, on as many threads as there are processors, `least` on a small machine; the first error stops the
+/// rest.
+pub fn in_parallel<T: Sync>(todo: &[T], least: usize, job: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2).min(todo.len());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(least).min(todo.len());
     let work = || {
         while let Some(item) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(e) = job(item) {
@@ -176,13 +183,16 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
         let blob = how.blobs && !store.has_blob(&layer.digest, layer.size);
         Ok((store.layer_meta(&layer.diff_id)?.is_none(), blob))
     };
+    let task = progress::task("layer", &layer.digest, layer.size);
     if missing()? == (false, false) {
+        task.done("exists");
         return Ok(());
     }
     let lock = store.lock(&layer.diff_id.hex())?;
     let (tree, blob) = missing()?;
     if !tree && !blob {
-        return Ok(()); // made while we waited
+        task.done("exists"); // made while we waited
+        return Ok(());
     }
     let work = store.work()?;
     let mut moves = Vec::new();
@@ -191,6 +201,7 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
         source = source.keep(&work.path.join("blob"))?;
         moves.push(("blob", store.blob_path(&layer.digest)));
     }
+    let source = task.read(source);
     if tree {
         build_layer(&work, source, layer, how.limits)?;
         moves.push(("layer", store.layer(&layer.diff_id)));
@@ -198,7 +209,9 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
         let (seen, ()) = through(source, layer.size, how.limits, |_| Ok(()))?;
         is_as_said(&seen, layer)?;
     }
-    ready.push(store, Made { work, _lock: lock, moves })
+    ready.push(store, Made { work, _lock: lock, moves })?;
+    task.done("imported");
+    Ok(())
 }
 
 /// Whether a blob was what the manifest and the configuration say of it.

@@ -70,6 +70,11 @@ pub fn is_known(media_type: &str) -> bool {
     INDEXES.contains(&media_type) || MANIFESTS.contains(&media_type)
 }
 
+/// The media types that are taken, as an `Accept` header.
+pub fn accepted() -> String {
+    [MANIFESTS, INDEXES].concat().join(", ")
+}
+
 /// The digest of a descriptor.
 pub fn digest(d: &Descriptor) -> Result<Digest> {
     Digest::parse("descriptor", d.digest().as_ref())

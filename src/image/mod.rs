@@ -3,9 +3,9 @@
 //! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
 //! ([`layer`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]); [`bundle`]
 //! stacks them ([`stack`], [`overlay`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`]
-//! names them, [`diff`] compares them; [`collect`] removes, [`inspect`] and [`docker`] show. The store at rest
-//! ([`rest`]): [`export`] takes images out of it, [`verify`] and [`fsck`] look whether it is whole, [`df`] says what it
-//! takes.
+//! names them, [`diff`] compares them; [`collect`] removes, [`inspect`] and [`docker`] show. Images come from and go to
+//! registries too ([`registry`]); [`progress`] tells how far that is. The store at rest ([`rest`]): [`export`] takes
+//! images out of it, [`verify`] and [`fsck`] look whether it is whole, [`df`] says what it takes.
 
 pub mod archive;
 pub mod blobs;
@@ -28,6 +28,8 @@ pub mod limits;
 pub mod manifest;
 pub mod overlay;
 pub mod platform;
+pub mod progress;
+pub mod registry;
 pub mod rest;
 pub mod rights;
 pub mod stack;

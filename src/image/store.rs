@@ -84,7 +84,8 @@ impl Store {
             std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
                 .map_err(|e| error(&dir, "chmod 0700", &e))?;
         }
-        for sub in ["tmp", "blobs/sha256", "layers", "fixups", "refs", "logs", "bundles", "locks"] {
+        let subs = ["tmp", "blobs/sha256", "layers", "fixups", "refs", "logs", "bundles", "locks", "partial"];
+        for sub in subs {
             std::fs::create_dir_all(dir.join(sub)).map_err(|e| error(&dir.join(sub), "make", &e))?;
         }
         let lock = lock_file(&dir.join("lock"), exclusive)?;

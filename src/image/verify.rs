@@ -232,7 +232,7 @@ impl<'a> Exam<'a> {
     pub fn layers(&mut self, keep: bool) -> Result<BTreeMap<Digest, Work>> {
         let todo: Vec<_> = self.layers.iter().collect();
         let done = Mutex::new((BTreeMap::new(), Vec::new()));
-        in_parallel(&todo, |(id, expected)| {
+        in_parallel(&todo, 2, |(id, expected)| {
             let (damages, work) = self.layer(id, expected)?;
             let mut done = done.lock().unwrap_or_else(|p| p.into_inner());
             if let Some(work) =

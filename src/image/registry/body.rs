@@ -1,0 +1,219 @@
+//! A blob on its way: after a break it goes on where it stopped, with another process too.
+
+use super::client::{Call, Client, wait_for};
+use crate::error::{Error, Result};
+use crate::image::digest::Digest;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use ureq::http::Method;
+
+/// Breaks that are borne, none of which brought as many bytes as this.
+const BREAKS: u32 = 5;
+const PROGRESS: u64 = 1 << 20;
+
+/// What happened to the bodies of one pull.
+#[derive(Default)]
+pub struct Watch {
+    /// One did not arrive: what is kept of it is worth going on with.
+    broken: AtomicBool,
+    /// Those that began with what an earlier pull had left.
+    resumed: Mutex<Vec<Digest>>,
+}
+
+impl Watch {
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    pub fn resumed(&self) -> MutexGuard<'_, Vec<Digest>> {
+        // A poisoned lock only means that another thread panicked.
+        self.resumed.lock().unwrap_or_else(|p| p.into_inner())
+    }
+}
+
+/// What was kept of a blob by a pull that did not end: `partial/HEX` in the store. Nobody trusts it: its bytes are hashed
+/// with the rest.
+pub struct Partial {
+    file: File,
+    /// Bytes that were there.
+    len: u64,
+}
+
+impl Partial {
+    pub fn path(store: &Path, digest: &Digest) -> PathBuf {
+        store.join("partial").join(digest.hex())
+    }
+
+    /// `None` where it cannot be had, or another process is at it.
+    fn open(path: &Path) -> Option<Self> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .ok()?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        let len = file.metadata().ok()?.len();
+        Some(Self { file, len })
+    }
+}
+
+/// The bytes of a blob, as many as its descriptor says.
+pub struct Body {
+    client: Arc<Client>,
+    watch: Arc<Watch>,
+    digest: Digest,
+    size: u64,
+    at: u64,
+    connection: Option<Box<dyn Read + Send>>,
+    /// Where a partial would be, and the one that is open.
+    keep: Option<PathBuf>,
+    partial: Option<Partial>,
+    breaks: u32,
+    since_break: u64,
+}
+
+impl Body {
+    pub fn new(
+        client: Arc<Client>,
+        watch: Arc<Watch>,
+        digest: Digest,
+        size: u64,
+        keep: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            client,
+            watch,
+            digest,
+            size,
+            at: 0,
+            connection: None,
+            keep,
+            partial: None,
+            breaks: 0,
+            since_break: 0,
+        }
+    }
+
+    /// A connection that goes on at `self.at`.
+    fn connect(&self) -> Result<Box<dyn Read + Send>> {
+        let mut call = Call::new(Method::GET, self.client.url(&format!("blobs/{}", self.digest)));
+        if self.at > 0 {
+            call = call.header("range", format!("bytes={}-", self.at));
+        }
+        let answer = self.client.call(&call)?.must(&[200, 206])?;
+        let skip = if answer.status == 206 { 0 } else { self.at };
+        let start = format!("bytes {}-", self.at);
+        if answer.status == 206 && !answer.header("content-range").is_some_and(|r| r.starts_with(&start)) {
+            let range = answer.header("content-range").unwrap_or("none").to_string();
+            return Err(Error::invalid(
+                "",
+                format!("asked from byte {}, the registry answers with {range:?}", self.at),
+            ));
+        }
+        let expected = self.size - self.at + skip;
+        if let Some(length) = answer.length().filter(|n| *n != expected) {
+            let what =
+                format!("has {} bytes, its descriptor says {}", self.size - expected + length, self.size);
+            return Err(Error::invalid("", what));
+        }
+        let mut reader = answer.into_reader();
+        // A server without ranges sends all of it again.
+        let skipped = io::copy(&mut reader.by_ref().take(skip), &mut io::sink());
+        match skipped.map_err(|e| Error::io("", "read", &e))? {
+            n if n == skip => Ok(reader),
+            n => Err(Error::invalid("", format!("ends after {n} bytes"))),
+        }
+    }
+
+    /// From the partial, as far as that goes.
+    fn kept(&mut self, buf: &mut [u8]) -> usize {
+        if self.at == 0 && self.partial.is_none() {
+            self.partial = self.keep.take().and_then(|path| Partial::open(&path));
+            if let Some(p) = self.partial.as_mut().filter(|p| p.len > 0) {
+                p.len = p.len.min(self.size);
+                self.watch.resumed().push(self.digest);
+            }
+        }
+        let Some(p) = self.partial.as_mut().filter(|p| p.len > self.at) else { return 0 };
+        let left = usize::try_from(p.len - self.at).unwrap_or(usize::MAX).min(buf.len());
+        // Unreadable, it ends here: the registry has the rest.
+        let n = p.file.read_at(&mut buf[..left], self.at).unwrap_or(0);
+        if n == 0 {
+            p.len = self.at;
+        }
+        n
+    }
+
+    fn arrived(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Some(p) = &self.partial {
+            // A full disk fails where the layer is written; this is only for the next time.
+            if p.file.write_all_at(bytes, self.at).is_err() {
+                self.partial = None;
+            }
+        }
+        self.at += bytes.len() as u64;
+        self.since_break += bytes.len() as u64;
+        if self.at == self.size {
+            // Its end gives the connection back to be used again.
+            let mut connection = self.connection.take();
+            if connection.as_mut().is_some_and(|c| c.read(&mut [0]).is_ok_and(|n| n > 0)) {
+                return Err(Error::invalid(
+                    "",
+                    format!("goes on after the {} bytes of its descriptor", self.size),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next bytes from the registry.
+    fn fetch(&mut self, buf: &mut [u8]) -> Result<usize> {
+        loop {
+            let connection = match self.connection.take() {
+                Some(connection) => connection,
+                None => self.connect()?,
+            };
+            let connection = self.connection.insert(connection);
+            let cause = match connection.read(buf) {
+                Ok(n) if n > 0 => return self.arrived(&buf[..n]).map(|()| n),
+                Ok(_) => Error::invalid("", format!("ends after {} of {} bytes", self.at, self.size)),
+                Err(e) => Error::io("", format!("read after {} of {} bytes", self.at, self.size), &e),
+            };
+            self.connection = None;
+            self.breaks = if self.since_break >= PROGRESS { 1 } else { self.breaks + 1 };
+            self.since_break = 0;
+            if self.breaks > BREAKS {
+                return Err(cause);
+            }
+            tracing::info!("blob {}: {cause}; going on from there", self.digest);
+            std::thread::sleep(wait_for(self.breaks));
+        }
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX).min(buf.len());
+        if left == 0 {
+            return Ok(0);
+        }
+        let buf = &mut buf[..left];
+        let kept = self.kept(buf);
+        if kept > 0 {
+            self.at += kept as u64;
+            return Ok(kept);
+        }
+        self.fetch(buf).map_err(|e| {
+            self.watch.broken.store(true, Ordering::Relaxed);
+            io::Error::other(e)
+        })
+    }
+}

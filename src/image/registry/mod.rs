@@ -1,0 +1,74 @@
+//! Registries by the OCI distribution specification: images are pulled from them and pushed to them.
+//!
+//! [`client`] speaks HTTP for a repository that [`reference`] names, with rights ([`auth`], [`challenge`],
+//! [`credentials`]) and addresses ([`resolve`]) of its own. [`pull`] shows a repository as the files of an OCI layout,
+//! whose layers are [`body`]s on their way; [`push`] sends what the store has.
+
+pub mod auth;
+pub mod body;
+pub mod challenge;
+pub mod client;
+pub mod credentials;
+pub mod pull;
+pub mod push;
+pub mod reference;
+pub mod resolve;
+pub mod url;
+
+use super::limits::Limits;
+use super::platform::Platform;
+use super::store::Store;
+use crate::error::Result;
+use client::Wire;
+use reference::Reference;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Pull an image from a registry
+    Pull {
+        /// [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
+        image: String,
+        /// Name of the image in the store (default: as it was asked for, with its tag)
+        name: Option<String>,
+        /// Platform to choose, os/arch[/variant] (default: that of this machine)
+        #[arg(long)]
+        platform: Option<String>,
+        /// Do not keep the blobs of layers: what is pulled so cannot be pushed or exported
+        #[arg(long)]
+        no_blobs: bool,
+        #[command(flatten)]
+        wire: Wire,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// Push an image to a registry
+    Push {
+        image: String,
+        /// [REGISTRY/]REPOSITORY[:TAG]
+        target: String,
+        /// Send blobs in pieces of this size, for servers that take no large ones
+        #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+        chunk_bytes: Option<u64>,
+        #[command(flatten)]
+        wire: Wire,
+    },
+}
+
+/// Carries out a command; what it has to say.
+pub fn run(command: Command, store: &Store) -> Result<String> {
+    match command {
+        Command::Pull { image, name, platform, no_blobs, wire, limits } => {
+            let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
+            let reference = Reference::parse(&image)?;
+            let name = name.unwrap_or_else(|| reference.familiar());
+            let blobs = !no_blobs;
+            let order = pull::Order { reference, name: &name, platform, wire, limits, blobs };
+            Ok(format!("{name} {}\n", pull::pull(store, &order)?))
+        }
+        Command::Push { image, target, chunk_bytes, wire } => {
+            let order = push::Order { image: &image, target: Reference::parse(&target)?, chunk_bytes, wire };
+            let digest = push::push(store, &order)?;
+            Ok(format!("{} {digest}\n", order.target))
+        }
+    }
+}
