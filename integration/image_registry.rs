@@ -11,6 +11,8 @@ mod make;
 mod server;
 #[path = "image_registry/tls.rs"]
 mod tls;
+#[path = "image_registry/upload.rs"]
+mod upload;
 
 use make::{Entry, Image, Layout, Packing, Place, base, dir, file, layer, script};
 use serde_json::{Value, json};
@@ -258,6 +260,14 @@ fn passwords_are_taken_from_the_configuration() {
         let out = out.fails("401 unauthorized");
         assert!(!out.stderr.contains("wrong") && !out.stderr.contains(bad), "{}", out.stderr);
     }
+}
+
+#[test]
+fn the_program_resolves_names_without_nss() {
+    let program = fs::read(support::ORLOP).unwrap();
+    let has = |name: &[u8]| program.windows(name.len()).any(|w| w == name);
+    assert!(has(b"\0getrandom\0"), "its symbols are stripped");
+    assert!(!has(b"\0getaddrinfo\0"));
 }
 
 #[test]

@@ -207,6 +207,29 @@ fn the_next_pull_takes_up_what_a_broken_one_left() {
 }
 
 #[test]
+fn a_killed_pull_is_taken_up() {
+    needs_root!();
+    let p = Place::new();
+    let repository = Arc::new(image());
+    let server = serve(&repository, |q, r| {
+        let hangs = q.is("GET", &r.layer(0)) && q.header("range").is_none();
+        hangs.then(|| r.answer(q).cut(60_000).hangs())
+    });
+    let mut child = p.command(&["-q", "pull", &format!("{}/x:1", server.address)]).spawn().unwrap();
+    let kept = p.store().join("partial").join(&repository.layer(0)["sha256:".len()..]);
+    let end = Instant::now() + Duration::from_secs(30);
+    while fs::metadata(&kept).map_or(0, |m| m.len()) < 60_000 {
+        assert!(Instant::now() < end, "nothing was kept");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    pull(&p, &server).ok();
+    assert_eq!(server.seen().iter().filter(|q| q.header("range") == Some("bytes=60000-")).count(), 1);
+    assert_eq!(fs::read_dir(p.store().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_busy_server_is_asked_again_when_it_says() {
     needs_root!();
     let p = Place::new();

@@ -37,11 +37,12 @@ pub struct Reply {
     length: Option<u64>,
     /// Sent again and again behind the body, until nobody reads on.
     endless: Vec<u8>,
+    hangs: bool,
 }
 
 impl Reply {
     pub fn new(status: u16) -> Self {
-        Self { status, headers: vec![], body: vec![], length: None, endless: vec![] }
+        Self { status, headers: vec![], body: vec![], length: None, endless: vec![], hangs: false }
     }
 
     /// In place of one of this name.
@@ -68,6 +69,12 @@ impl Reply {
         self
     }
 
+    /// Keeps the connection when all is said.
+    pub fn hangs(mut self) -> Self {
+        self.hangs = true;
+        self
+    }
+
     /// Tells no length and never ends.
     pub fn endless(mut self, more: &[u8]) -> Self {
         self.endless = more.to_vec();
@@ -88,6 +95,9 @@ impl Reply {
         stream.write_all(&self.body)?;
         while !self.endless.is_empty() {
             stream.write_all(&self.endless)?;
+        }
+        if self.hangs {
+            let _ = stream.read(&mut [0]); // until the other side goes
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use super::auth::Auth;
 use super::reference::Reference;
 use super::url::{Origin, join, shown};
 use crate::error::{Error, Kind, Result};
+use crate::image::archive::inside;
 use crate::image::progress::Task;
 use serde::Deserialize;
 use std::fs::File;
@@ -229,11 +230,7 @@ impl Client {
             else {
                 return Ok(answer);
             };
-            let next = join(&url, location).map_err(|e| crate::image::archive::inside(&answer.at, e))?;
-            if Origin::of(&url)?.is_tls() && !Origin::of(&next)?.is_tls() {
-                return Err(Error::invalid(answer.at, "leads from https to http"));
-            }
-            url = next;
+            url = join(&url, location).map_err(|e| inside(&answer.at, e))?;
         }
         Err(Error::invalid(call.at(&call.url), format!("is redirected more than {MAX_REDIRECTS} times")))
     }

@@ -44,7 +44,7 @@ pub fn pull(store: &Store, order: &Order) -> Result<Digest> {
             blobs: order.blobs,
         };
         let done = import::take(store, &Files::Remote(remote.clone()), &import);
-        let is_stale = done.is_err() && !remote.watch.is_broken();
+        let is_stale = done.as_ref().is_err_and(|e| e.errno().is_none()) && !remote.watch.is_broken();
         if done.is_ok() || is_stale {
             remote.forget_partials();
         }

@@ -111,9 +111,9 @@ fn is_foreign(d: &Descriptor) -> bool {
 fn elsewhere(store: &Store, target: &Reference) -> Result<BTreeMap<Digest, String>> {
     let mut out = BTreeMap::new();
     for (name, digest) in store.refs()? {
-        // Names may be anything; only some are those of a registry.
+        // Only names that spell the registry: what others are called is nothing to tell to one.
         let Ok(r) = Reference::parse(&name) else { continue };
-        if r.registry != target.registry || r.repository == target.repository {
+        if !name.starts_with(&format!("{}/", target.registry)) || r.repository == target.repository {
             continue;
         }
         let Ok(m) = serde_json::from_slice::<ImageManifest>(&store.blob(&digest)?) else { continue };

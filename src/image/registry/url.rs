@@ -40,17 +40,23 @@ pub fn shown(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or(url)
 }
 
-/// Where `location` leads, seen from `base`.
+/// Where `location` leads, seen from `base`; never from https to http.
 pub fn join(base: &str, location: &str) -> Result<String> {
-    let location = location.split('#').next().unwrap_or_default();
-    if location.contains("://") && location.find("://") < location.find(['/', '?']).or(Some(usize::MAX)) {
-        Origin::of(location)?;
-        return Ok(location.into());
+    let joined = absolute(base, location.split('#').next().unwrap_or_default());
+    if Origin::of(base)?.is_tls() && !Origin::of(&joined)?.is_tls() {
+        return Err(Error::invalid(shown(&joined), "leads from https to http"));
+    }
+    Ok(joined)
+}
+
+fn absolute(base: &str, location: &str) -> String {
+    if location.find("://").is_some_and(|n| !location[..n].contains(['/', '?'])) {
+        return location.into();
     }
     let scheme_end = base.find("://").map_or(0, |n| n + 3);
     let path_at = base[scheme_end..].find(['/', '?']).map_or(base.len(), |n| scheme_end + n);
     let path = shown(base);
-    let joined = if let Some(rest) = location.strip_prefix("//") {
+    if let Some(rest) = location.strip_prefix("//") {
         format!("{}{rest}", &base[..scheme_end])
     } else if location.starts_with('/') {
         format!("{}{location}", &base[..path_at])
@@ -59,9 +65,7 @@ pub fn join(base: &str, location: &str) -> Result<String> {
     } else {
         let dir = path.rfind('/').filter(|n| *n >= path_at).map_or(path, |n| &path[..n]);
         format!("{dir}/{location}")
-    };
-    Origin::of(&joined)?;
-    Ok(joined)
+    }
 }
 
 /// With one more parameter in its query.
@@ -104,6 +108,7 @@ mod tests {
         ] {
             assert!(join("http://h/", bad).is_err(), "{bad}");
         }
+        assert!(join("https://h/a", "http://h/b").is_err() && join("https://h/a", "//h/b").is_ok());
     }
 
     #[test]
