@@ -98,12 +98,12 @@ fn what_is_not_as_it_was_named_is_refused() {
 #[test]
 fn sizes_are_those_of_the_descriptors() {
     needs_root!();
-    refused("its descriptor says", |q, r| {
+    refused("its descriptor lets us expect", |q, r| {
         q.path
             .contains(&r.layer(1))
             .then(|| Reply::new(200).body([r.blob(&r.layer(1)).unwrap(), vec![0; 9]].concat()))
     });
-    refused("its descriptor says", |q, r| {
+    refused("its descriptor lets us expect", |q, r| {
         q.path.contains(&r.layer(0)).then(|| Reply::new(200).body(&r.blob(&r.layer(0)).unwrap()[..1000]))
     });
     refused("goes on after the", |q, r| {
@@ -121,6 +121,80 @@ fn sizes_are_those_of_the_descriptors() {
     refused("answers with more than", |q, _| {
         q.is("GET", "/manifests/").then(|| Reply::new(200).body("{}").claims(1 << 40))
     });
+}
+
+#[test]
+fn many_large_indexes_are_not_kept() {
+    needs_root!();
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let padded = |n: usize| {
+        json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": {"x": format!("{n}{}", "x".repeat(3_000_000))}})
+            .to_string()
+    };
+    let describe = |text: &str, kind| json!({"mediaType": kind, "digest": Digest::of(text.as_bytes()), "size": text.len()});
+    let repository = Arc::new(image());
+    let manifest = String::from_utf8(repository.blob(repository.digest()).unwrap()).unwrap();
+    let mut named: Vec<_> = (0..100).map(|n| describe(&padded(n), INDEX)).collect();
+    let places: Vec<String> = named.iter().map(|d| d["digest"].as_str().unwrap().into()).collect();
+    named.push(describe(&manifest, "application/vnd.oci.image.manifest.v1+json"));
+    let top = json!({"schemaVersion": 2, "manifests": named}).to_string();
+    let server = serve(&repository, move |q, _| {
+        let reply = || Reply::new(200).header("Content-Type", INDEX);
+        match places.iter().position(|d| q.path.ends_with(d)) {
+            Some(n) => Some(reply().body(padded(n))),
+            None => q.path.ends_with("manifests/1").then(|| reply().body(top.clone())),
+        }
+    });
+    // All of them are 300 MB; of address space there is less, and the threads' stacks are in it too.
+    let mut c = std::process::Command::new("sh");
+    let p = Place::new();
+    c.args(["-c", "ulimit -v 200000; exec \"$@\"", "sh", crate::support::ORLOP, "imgtool", "-q", "--store"]);
+    c.arg(p.store()).args(["pull", &format!("{}/x:1", server.address)]);
+    finish_within(&mut c, Duration::from_secs(60)).ok();
+}
+
+#[test]
+fn a_registry_may_know_little_of_what_it_has() {
+    needs_root!();
+    let bare = |q: &Request, r: &Repository| {
+        q.path.contains("/manifests/").then(|| match &q.method[..] {
+            "HEAD" => Reply::new(405),
+            _ => Reply::new(200).header("Content-Type", "application/json").body(r.blob(r.digest()).unwrap()),
+        })
+    };
+    for has_type in [true, false] {
+        let layout = Image::new(vec![layer(&[file("f", "f")])]).write();
+        if !has_type {
+            layout.edit_manifest(|m| drop(m.as_object_mut().unwrap().remove("mediaType")));
+        }
+        let p = Place::new();
+        let server = serve(&Arc::new(Repository::new(layout)), bare);
+        pull(&p, &server).ok();
+        pull(&p, &server).ok();
+        assert_eq!(server.count("GET", "/blobs/"), 2, "the second pull fetched blobs again");
+    }
+}
+
+#[test]
+fn layers_are_fetched_side_by_side() {
+    needs_root!();
+    let p = Place::new();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let both = waiting.clone();
+    let server = serve(&Arc::new(image()), move |q, r| {
+        if q.is("GET", &r.layer(0)) || q.is("GET", &r.layer(1)) {
+            waiting.fetch_add(1, Ordering::Relaxed);
+            let end = Instant::now() + Duration::from_secs(20);
+            while waiting.load(Ordering::Relaxed) < 2 && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        None
+    });
+    let start = Instant::now();
+    pull(&p, &server).ok();
+    assert_eq!(both.load(Ordering::Relaxed), 2);
+    assert!(start.elapsed() < Duration::from_secs(20), "one waited for the other");
 }
 
 #[test]

@@ -120,8 +120,7 @@ impl Body {
         }
         let expected = self.size - self.at + skip;
         if let Some(length) = answer.length().filter(|n| *n != expected) {
-            let what =
-                format!("has {} bytes, its descriptor says {}", self.size - expected + length, self.size);
+            let what = format!("sends {length} bytes, its descriptor lets us expect {expected}");
             return Err(Error::invalid("", what));
         }
         let mut reader = answer.into_reader();

@@ -75,9 +75,21 @@ pub struct Remote {
     watch: Arc<Watch>,
     store: PathBuf,
     index: Vec<u8>,
-    known: Mutex<HashMap<Digest, Known>>,
+    documents: Mutex<Documents>,
     max_manifest: u64,
 }
+
+#[derive(Default)]
+struct Documents {
+    known: HashMap<Digest, Known>,
+    /// Bytes of those that are kept.
+    bytes: u64,
+}
+
+/// Most digests that documents may name, and most bytes of documents that are kept: others are fetched again. A registry
+/// may answer with a thousand indexes of the largest size.
+const MAX_KNOWN: usize = 100_000;
+const MAX_KEPT: u64 = 16 << 20;
 
 /// What matters here of an index or a manifest; `manifest` looks at it closely.
 #[derive(Deserialize)]
@@ -105,7 +117,7 @@ impl Remote {
             watch: Arc::default(),
             store: store.dir().to_path_buf(),
             index: vec![],
-            known: Mutex::default(),
+            documents: Mutex::default(),
             max_manifest: order.limits.manifest,
         };
         let at = order.reference.to_string();
@@ -118,7 +130,7 @@ impl Remote {
         let descriptor = serde_json::json!({"mediaType": media_type, "digest": digest, "size": bytes.len()});
         let index = serde_json::json!({"schemaVersion": 2, "manifests": [descriptor]});
         remote.index = index.to_string().into_bytes();
-        remote.learn(&digest, bytes);
+        remote.learn(&digest, bytes)?;
         Ok(remote)
     }
 
@@ -130,8 +142,7 @@ impl Remote {
             None => self.current_digest()?,
         };
         if let Some(bytes) = wanted.and_then(|d| self.held(&d)) {
-            let names: Option<Names> = serde_json::from_slice(&bytes).ok();
-            if let Some(kind) = names.and_then(|n| n.media_type) {
+            if let Some(kind) = kind_of(&bytes) {
                 return Ok((bytes, kind));
             }
         }
@@ -160,9 +171,10 @@ impl Remote {
         if let Some(other) = said.as_ref().into_iter().chain(wanted).find(|d| **d != found) {
             return Err(Error::invalid(other.to_string(), format!("has the digest {found}")));
         }
-        let inner = serde_json::from_slice::<Names>(&bytes).ok().and_then(|n| n.media_type);
-        // What says nothing of itself is what the registry calls it.
-        Ok((bytes, kind.filter(|k| manifest::is_known(k)).or(inner).unwrap_or_default()))
+        let named = kind.clone().filter(|k| manifest::is_known(k));
+        // What registries call it comes first: a document that calls itself otherwise is then refused.
+        let kind = named.or_else(|| kind_of(&bytes)).or(kind).unwrap_or_default();
+        Ok((bytes, kind))
     }
 
     /// What the store has of this digest, unless it is damaged.
@@ -173,24 +185,34 @@ impl Remote {
         (Digest::of(&bytes) == *digest).then_some(bytes)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
+    fn documents(&self) -> MutexGuard<'_, Documents> {
         // A poisoned lock only means that another thread panicked.
-        self.known.lock().unwrap_or_else(|p| p.into_inner())
+        self.documents.lock().unwrap_or_else(|p| p.into_inner())
     }
 
-    /// Keeps a document, and what it names.
-    fn learn(&self, digest: &Digest, bytes: Vec<u8>) {
-        let mut known = self.known();
+    /// Keeps what a document names, and the document while there is room.
+    fn learn(&self, digest: &Digest, bytes: Vec<u8>) -> Result<()> {
+        let mut d = self.documents();
         // One that is not understood is refused by whoever asks for it.
         if let Ok(names) = serde_json::from_slice::<Names>(&bytes) {
             let blob = |n: &Named, is_layer| (n.digest, Known::Blob { size: n.size, is_layer });
             let all = names.manifests.iter().map(|n| (n.digest, Known::Manifest));
             let all = all.chain(names.config.iter().map(|n| blob(n, false)));
             for (digest, what) in all.chain(names.layers.iter().map(|n| blob(n, true))) {
-                known.entry(digest).or_insert(what);
+                d.known.entry(digest).or_insert(what);
             }
         }
-        known.insert(*digest, Known::Document(bytes));
+        if d.known.len() > MAX_KNOWN {
+            return Err(Error::invalid("index", format!("names more than {MAX_KNOWN} manifests and blobs")));
+        }
+        let len = bytes.len() as u64;
+        if d.bytes + len <= MAX_KEPT {
+            d.bytes += len;
+            d.known.insert(*digest, Known::Document(bytes));
+        } else {
+            d.known.insert(*digest, Known::Manifest);
+        }
+        Ok(())
     }
 
     /// A file of the layout that the repository looks like, with its size; a blob is asked for when it is read.
@@ -206,7 +228,7 @@ impl Remote {
         let Some(digest) = name.strip_prefix("blobs/sha256/").and_then(Digest::from_hex) else {
             return Ok(None);
         };
-        let known = self.known().get(&digest).cloned();
+        let known = self.documents().known.get(&digest).cloned();
         Ok(match known {
             None => None,
             Some(Known::Document(bytes)) => memory(bytes),
@@ -215,7 +237,7 @@ impl Remote {
                     Some(bytes) => bytes,
                     None => self.manifest(&digest.to_string(), Some(&digest))?.0,
                 };
-                self.learn(&digest, bytes.clone());
+                self.learn(&digest, bytes.clone())?;
                 memory(bytes)
             }
             Some(Known::Blob { is_layer: false, size })
@@ -232,12 +254,25 @@ impl Remote {
     }
 
     fn forget_partials(&self) {
-        let layers = self.known();
-        for (digest, _) in layers.iter().filter(|k| matches!(k.1, Known::Blob { is_layer: true, .. })) {
+        let documents = self.documents();
+        for (digest, _) in
+            documents.known.iter().filter(|k| matches!(k.1, Known::Blob { is_layer: true, .. }))
+        {
             // Most are not there; what stays is removed by `gc`.
             let _ = std::fs::remove_file(Partial::path(&self.store, digest));
         }
     }
+}
+
+/// The media type of a document by its own word, or by what it has.
+fn kind_of(bytes: &[u8]) -> Option<String> {
+    let names: Names = serde_json::from_slice(bytes).ok()?;
+    let by_content = match (names.manifests.is_empty(), &names.config) {
+        (false, None) => Some(manifest::INDEXES[0].to_string()),
+        (true, Some(_)) => Some(manifest::MANIFESTS[0].to_string()),
+        _ => None,
+    };
+    names.media_type.or(by_content)
 }
 
 fn content_digest(answer: &Answer) -> Result<Option<Digest>> {

@@ -413,6 +413,27 @@ mod tests {
     }
 
     #[test]
+    fn no_answer_makes_it_panic() {
+        let query = query(7, "reg.test", A).unwrap();
+        let alias: &[u8] = b"\x03cdn\x04test\x00";
+        let good = answer(&query, [0x81, 0x80], &[(&[0xc0, 12], CNAME, alias), (alias, A, &[10, 0, 0, 7])]);
+        let mut n = 1u64;
+        let mut random = |below: usize| {
+            n = n.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (n >> 33) as usize % below
+        };
+        for _ in 0..50_000 {
+            let mut bytes = good.clone();
+            for _ in 0..=random(6) {
+                let at = random(bytes.len());
+                bytes[at] = [0, 0xc0, 0xff, 12, random(256) as u8][random(5)];
+            }
+            bytes.truncate(random(bytes.len() + 40).max(1));
+            let _ = Answer::check(&bytes, &query).map(|a| a.read(A));
+        }
+    }
+
+    #[test]
     fn unknown_names_and_damaged_answers_end() {
         assert!(serve(|q, _| vec![answer(q, [0x81, 0x83], &[])], 1).lookup("no.test").unwrap().is_empty());
         for damaged in [
