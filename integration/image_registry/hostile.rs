@@ -128,10 +128,14 @@ fn many_large_indexes_are_not_kept() {
     needs_root!();
     const INDEX: &str = "application/vnd.oci.image.index.v1+json";
     let padded = |n: usize| {
-        json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": {"x": format!("{n}{}", "x".repeat(3_000_000))}})
+        let padding = format!("{n}{}", "x".repeat(3_000_000));
+        json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": {"x": padding}})
             .to_string()
     };
-    let describe = |text: &str, kind| json!({"mediaType": kind, "digest": Digest::of(text.as_bytes()), "size": text.len()});
+    let describe = |text: &str, kind| {
+        let digest = Digest::of(text.as_bytes());
+        json!({"mediaType": kind, "digest": digest, "size": text.len()})
+    };
     let repository = Arc::new(image());
     let manifest = String::from_utf8(repository.blob(repository.digest()).unwrap()).unwrap();
     let mut named: Vec<_> = (0..100).map(|n| describe(&padded(n), INDEX)).collect();
@@ -145,11 +149,11 @@ fn many_large_indexes_are_not_kept() {
             None => q.path.ends_with("manifests/1").then(|| reply().body(top.clone())),
         }
     });
-    // All of them are 300 MB; of address space there is less, and the threads' stacks are in it too.
+    // All of them are 300 MB; of address space there is less.
     let mut c = std::process::Command::new("sh");
     let p = Place::new();
     c.args(["-c", "ulimit -v 200000; exec \"$@\"", "sh", crate::support::ORLOP, "imgtool", "-q", "--store"]);
-    c.arg(p.store()).args(["pull", &format!("{}/x:1", server.address)]);
+    c.arg(p.store()).args(["pull", &format!("{}/x:1", server.address)]).env("MALLOC_ARENA_MAX", "1");
     finish_within(&mut c, Duration::from_secs(60)).ok();
 }
 
@@ -442,7 +446,8 @@ fn helpers_give_the_login() {
     needs_root!();
     let s = Scratch::new("helper");
     let helper = s.path.join("docker-credential-mine");
-    let script = "#!/bin/sh\nread server; echo \"$1 $server\" >>\"$0.log\"\necho '{\"ServerURL\":\"x\",\"Username\":\"me\",\"Secret\":\"secret\"}'\n";
+    let login = json!({"ServerURL": "x", "Username": "me", "Secret": "secret"});
+    let script = format!("#!/bin/sh\nread server; echo \"$1 $server\" >>\"$0.log\"\necho '{login}'\n");
     fs::write(&helper, script).unwrap();
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
     let server = serve(&Arc::new(image()), |q, _| {

@@ -42,8 +42,8 @@ fn certificates_are_checked_against_the_systems_roots() {
     let run = |args: &[&str], roots: &str, certs: &str| -> Outcome {
         let d = s.path.display();
         let script = format!(
-            "mount --make-rprivate / && mount --bind {d}/hosts /etc/hosts && mount --bind {d}/resolv.conf /etc/resolv.conf && \
-             mount -t tmpfs none /etc/ssl && {certs} exec \"$@\""
+            "mount --make-rprivate / && mount --bind {d}/hosts /etc/hosts && \
+             mount --bind {d}/resolv.conf /etc/resolv.conf && mount -t tmpfs none /etc/ssl && {certs} exec \"$@\""
         );
         let mut c = Command::new("unshare");
         c.args(["--mount", "sh", "-c", &script, "sh", ORLOP, "imgtool", "-q", "--store"])
@@ -67,10 +67,8 @@ fn certificates_are_checked_against_the_systems_roots() {
     run(&["pull", "--plain-http", &name("registry.test")], "ca.crt", "").fails("400");
     // A registry's own authority, where docker keeps it.
     let own = format!("registry.test:{}", r.port);
-    let certs = format!(
-        "mount -t tmpfs none /etc/docker && mkdir -p /etc/docker/certs.d/{own} && cp {}/ca.crt /etc/docker/certs.d/{own}/ &&",
-        s.path.display()
-    );
+    let (d, to) = (s.path.display(), format!("/etc/docker/certs.d/{own}"));
+    let certs = format!("mount -t tmpfs none /etc/docker && mkdir -p {to} && cp {d}/ca.crt {to}/ &&");
     if Path::new("/etc/docker").is_dir() {
         run(&["pull", &name("registry.test"), "z"], "", &certs).ok();
     }

@@ -80,7 +80,8 @@ pub fn task(what: &'static str, digest: &Digest, total: u64) -> Task {
 }
 
 fn bar(all: &MultiProgress, prefix: &str, total: u64) -> ProgressBar {
-    let template = "{prefix:19} [{bar:24}] {binary_bytes:>11}/{binary_total_bytes:11} {binary_bytes_per_sec:>13} {eta:>4} {msg}";
+    let template = "{prefix:19} [{bar:24}] {binary_bytes:>11}/{binary_total_bytes:11} \
+                    {binary_bytes_per_sec:>13} {eta:>4} {msg}";
     let bar = all.add(ProgressBar::new(total).with_prefix(prefix.to_string()));
     // The template is ours and right; were it not, the bar would only look otherwise.
     if let Ok(style) = ProgressStyle::with_template(template) {

@@ -36,8 +36,8 @@ impl Watch {
     }
 }
 
-/// What was kept of a blob by a pull that did not end: `partial/HEX` in the store. Nobody trusts it: its bytes are hashed
-/// with the rest.
+/// What was kept of a blob by a pull that did not end: `partial/HEX` in the store. Nobody trusts it: its bytes are
+/// hashed with the rest.
 pub struct Partial {
     file: File,
     /// Bytes that were there.

@@ -1,5 +1,5 @@
-//! Who we are to a registry: the files of docker and of containers-auth.json(5), and the programs that they name. What is
-//! found is sent to that registry and its token server, and printed nowhere.
+//! Who we are to a registry: the files of docker and of containers-auth.json(5), and the programs that they name.
+//! What is found is sent to that registry and its token server, and printed nowhere.
 
 use super::reference::Reference;
 use crate::error::{Error, Result};
@@ -251,8 +251,9 @@ mod tests {
         // me:secret, hub:pass, deep:er
         let config = r#"{"auths": {
             "reg.test:5000": {"auth": "bWU6c2VjcmV0"}, "https://index.docker.io/v1/": {"auth": "aHViOnBhc3M="},
-            "reg.test:5000/team/app": {"auth": "ZGVlcDplcg=="}, "https://old.test/v2/": {"username": "u", "password": "p:q"},
-            "id.test": {"auth": "aHViOnBhc3M=", "identitytoken": "I"}, "tok.test": {"registrytoken": "T"}, "empty.test": {}}}"#;
+            "reg.test:5000/team/app": {"auth": "ZGVlcDplcg=="}, "empty.test": {},
+            "https://old.test/v2/": {"username": "u", "password": "p:q"}, "tok.test": {"registrytoken": "T"},
+            "id.test": {"auth": "aHViOnBhc3M=", "identitytoken": "I"}}}"#;
         for (name, want) in [
             ("reg.test:5000/x", "me secret"),
             ("reg.test:5000/team/app/y", "deep er"),

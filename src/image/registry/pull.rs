@@ -86,8 +86,8 @@ struct Documents {
     bytes: u64,
 }
 
-/// Most digests that documents may name, and most bytes of documents that are kept: others are fetched again. A registry
-/// may answer with a thousand indexes of the largest size.
+/// Most digests that documents may name, and most bytes of documents that are kept: others are fetched again. A
+/// registry may answer with a thousand indexes of the largest size.
 const MAX_KNOWN: usize = 100_000;
 const MAX_KEPT: u64 = 16 << 20;
 

@@ -43,7 +43,8 @@ pub fn shown(url: &str) -> &str {
 /// Where `location` leads, seen from `base`; never from https to http.
 pub fn join(base: &str, location: &str) -> Result<String> {
     let joined = absolute(base, location.split('#').next().unwrap_or_default());
-    if Origin::of(base)?.is_tls() && !Origin::of(&joined)?.is_tls() {
+    let (from, to) = (Origin::of(base)?, Origin::of(&joined)?);
+    if from.is_tls() && !to.is_tls() {
         return Err(Error::invalid(shown(&joined), "leads from https to http"));
     }
     Ok(joined)
