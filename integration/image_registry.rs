@@ -18,7 +18,6 @@ use make::{Entry, Image, Layout, Packing, Place, base, dir, file, layer, script}
 use serde_json::{Value, json};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Outcome, Scratch, finish_within};
@@ -95,13 +94,10 @@ fn image() -> Image {
     Image::new(layers()).packing(Packing::Gzip).config(script("cat /opt/hello"))
 }
 
-/// Imports a layout and keeps its blobs.
+/// Imports a layout; the digest of its manifest.
 #[track_caller]
 pub fn import(p: &Place, layout: &Layout, name: &str) -> String {
     let out = p.imgtool(&["import", layout.path(), name]).ok().stdout;
-    for blob in fs::read_dir(Path::new(layout.path()).join("blobs/sha256")).unwrap().flatten() {
-        fs::copy(blob.path(), p.store().join("blobs/sha256").join(blob.file_name())).unwrap();
-    }
     out.trim().rsplit(' ').next().unwrap().to_string()
 }
 
@@ -137,6 +133,18 @@ fn an_image_goes_to_a_registry_and_comes_back() {
     assert_eq!(count(&out, "imported"), 2);
     let bundle = other.unpack(&r.image("team/app:1"), &[]);
     assert_eq!(other.run(&bundle).ok().stdout, "hello from the registry\n");
+    // It came with its blobs: it goes on to others, and leaves the store as it is.
+    let second = Registry::start();
+    let out =
+        other.imgtool(&["--progress", "json", "push", &r.image("team/app:1"), &second.image("x:1")]).ok();
+    assert_eq!(out.stdout, format!("{} {digest}\n", second.image("x:1")));
+    assert_eq!(count(&out, "pushed"), 3);
+    assert_eq!(other.imgtool(&["verify"]).ok().stdout, "");
+    let without = Place::new();
+    without.imgtool(&["pull", "--no-blobs", &second.image("x:1"), "x"]).ok();
+    without
+        .imgtool(&["push", "x", &Registry::start().image("x:1")])
+        .fails("import it again, without --no-blobs");
     // Again, by tag and by digest: nothing is fetched, not even where the blobs are gone.
     r.keep_only(&digest);
     for name in [r.image("team/app:1"), r.image(&format!("team/app@{digest}"))] {

@@ -73,6 +73,10 @@ impl Crash {
             before();
             let out = finish(&mut self.traced(&format!("inject={call}:signal=KILL:when={n}"), args));
             killed += usize::from(!out.status.success());
+            if !self.p.store().exists() {
+                after(&out); // killed before it made its store
+                continue;
+            }
             let found = self.p.imgtool(&["fsck"]);
             let place = format!("{args:?} killed at {call} {n}: {}", found.stdout);
             assert!(found.status.success(), "{place}{}", found.stderr);

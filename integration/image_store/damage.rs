@@ -308,8 +308,15 @@ fn df_knows_what_is_shared_and_what_a_collection_frees() {
     }
     let left = df();
     assert_eq!(left["reclaimable"]["disk"], unique);
-    let disk =
-        |df: &serde_json::Value| ["layers", "blobs", "fixups"].map(|k| df[k]["disk"].as_u64().unwrap());
+    // And a pull broke.
+    fs::write(p.store().join("partial/0"), vec![1; 9000]).unwrap();
+    let left = df();
+    assert_eq!(left["partial"]["count"], 1);
+    let unique = unique + left["partial"]["disk"].as_u64().unwrap();
+    assert_eq!(left["reclaimable"]["disk"], unique);
+    let disk = |df: &serde_json::Value| {
+        ["layers", "blobs", "fixups", "partial"].map(|k| df[k]["disk"].as_u64().unwrap())
+    };
     p.imgtool(&["gc"]).ok();
     let after = df();
     assert_eq!(disk(&left).iter().sum::<u64>() - disk(&after).iter().sum::<u64>(), unique);

@@ -36,12 +36,14 @@ pub struct Report {
     pub layers: Part,
     pub blobs: Part,
     pub fixups: Part,
+    /// What pulls that broke have left for the next.
+    pub partial: Part,
     /// What no image and no bundle uses, and no log keeps.
     pub reclaimable: Part,
     pub images: Vec<Row>,
 }
 
-const SUBS: [&str; 3] = ["layers", "blobs/sha256", "fixups"];
+const SUBS: [&str; 4] = ["layers", "blobs/sha256", "fixups", "partial"];
 
 /// Which of [`SUBS`], and the name there.
 type Item = (usize, String);
@@ -56,7 +58,7 @@ impl Used {
 pub fn df(store: &Store) -> Result<Report> {
     let all = measure(store)?;
     let needed: BTreeSet<Item> = used(store, KEPT)?.items().collect();
-    let mut parts = [Part::default(); 3];
+    let mut parts = [Part::default(); SUBS.len()];
     let mut reclaimable = Part::default();
     for (item, usage) in &all {
         parts[item.0].count += 1;
@@ -86,8 +88,8 @@ pub fn df(store: &Store) -> Result<Report> {
         Row { names, digest, size: shared + unique, shared, unique }
     };
     let images = images.into_iter().map(row).collect();
-    let [layers, blobs, fixups] = parts;
-    Ok(Report { layers, blobs, fixups, reclaimable, images })
+    let [layers, blobs, fixups, partial] = parts;
+    Ok(Report { layers, blobs, fixups, partial, reclaimable, images })
 }
 
 /// Measures everything, layers first: files of fixups are links to theirs.
@@ -119,6 +121,7 @@ pub fn table(report: &Report) -> String {
         ("layers", &report.layers),
         ("blobs", &report.blobs),
         ("fixups", &report.fixups),
+        ("partial", &report.partial),
         ("gc frees", &report.reclaimable),
     ];
     parts.extend(all.map(|(name, part)| {
