@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// `overlay.json` of a bundle: the parts of its rootfs, written by `imgtool unpack`. All paths absolute.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Overlay {
-    /// Topmost first, as overlayfs wants them.
+    /// Topmost first, as overlayfs wants them: directories, and EROFS images as [`IMAGE`] and their path.
     pub lower: Vec<String>,
     /// Absent for a read-only rootfs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -22,7 +22,16 @@ pub struct Overlay {
     /// Further options of overlayfs, `metacopy=on` or `volatile`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// What mounts it, when it is not the kernel's overlayfs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
 }
+
+/// Most lower directories that the kernel stacks (OVL_MAX_STACK).
+pub const MAX_LOWERS: usize = 500;
+
+/// What stands before the path of a layer that is an EROFS image, to be mounted from its file.
+pub const IMAGE: &str = "erofs:";
 
 /// Whether overlayfs takes a directory by this path: fsconfig(2) has 256 bytes for a value, and a backslash in one is
 /// an escape. Any other is entered and called `.`.
@@ -102,9 +111,15 @@ impl Bundle {
             let error = Error::unsupported(file.to_string_lossy(), NEEDS_APPENDING);
             return Err(error.hint("orlop imgtool mount can mount them"));
         }
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|e| Error::invalid(file.to_string_lossy(), format!("is no overlay description: {e}")))
+        let o: Overlay = serde_json::from_slice(&text)
+            .map_err(|e| Error::invalid(file.to_string_lossy(), format!("is no overlay description: {e}")))?;
+        match &o.driver {
+            None => Ok(Some(o)),
+            Some(driver) => {
+                Err(Error::unsupported(file.to_string_lossy(), format!("has the driver {driver}"))
+                    .hint("orlop imgtool mount mounts it"))
+            }
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! An image to a bundle: config.json, `overlay.json`, and the mount.
 
 use super::digest::Digest;
+use super::driver::Driver;
 use super::fixup::copy_metadata;
 use super::import::fixups;
 use super::rights::Rights;
-use super::stack::Stack;
+use super::stack::{Stack, is_image};
 use super::store::{Store, remove_path};
-use super::view::{View, at as look};
-use super::{manifest, overlay, user, view};
-use crate::bundle::{NEEDS_APPENDING, Overlay, appends_lowers};
+use super::view::{Opened, View, at as look};
+use super::{copy, fuse, manifest, overlay, user, view};
+use crate::bundle::{IMAGE, NEEDS_APPENDING, Overlay, appends_lowers};
 use crate::config::{Config, Mount};
 use crate::error::{Error, Kind, Result};
 use crate::plan::UNSAFE_ANNOTATIONS;
@@ -24,12 +25,17 @@ pub struct Order<'a> {
     pub bundle: &'a Path,
     pub mount: bool,
     pub readonly: bool,
+    /// None chooses by what the machine can.
+    pub driver: Option<Driver>,
 }
 
 /// Makes a bundle at a path where there is nothing, or an empty directory.
 pub fn unpack(store: &Store, order: &Order) -> Result<()> {
     if !order.mount && !appends_lowers() {
         return Err(Error::unsupported("--no-mount", NEEDS_APPENDING).hint("leave it out"));
+    }
+    if !order.mount && order.driver == Some(Driver::FuseOverlayfs) {
+        return Err(Error::unsupported("--no-mount", "leaves the mount to the runtime, which makes that of overlayfs alone"));
     }
     let (_, digest) = store.find(order.image)?;
     let (config, diff_ids) = load(store, &digest)?;
@@ -39,11 +45,12 @@ pub fn unpack(store: &Store, order: &Order) -> Result<()> {
         let what = format!("has {} layers, overlayfs stacks {}", stack.lowers.len(), overlay::MAX_LOWERS);
         return Err(Error::unsupported(order.image, what));
     }
-    let document = document(&config, &View::open(&stack.lowers)?, order)?;
+    let mut opened = Opened::default();
+    let document = document(&config, &opened.view(&stack.lowers)?, order)?;
     let (path, made) = directory(store, order.bundle)?;
     let _lock = store.lock(&store.bundle_lock(&path))?;
     clear_unfinished(store, &path)?;
-    let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, &document, order));
+    let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, &document, order, &mut opened));
     done.inspect_err(|_| {
         // The error is the one to tell; what stays here is seen by its user.
         let _ = if made { remove_path(&path) } else { empty(&path) };
@@ -83,7 +90,7 @@ fn directory(store: &Store, path: &Path) -> Result<(PathBuf, bool)> {
 
 /// Takes back what [`fill`] made in a directory that was there before.
 fn empty(path: &Path) -> Result<()> {
-    for name in ["config.json", NEW_DOCUMENT, "overlay.json", "rootfs", "work", "upper"] {
+    for name in ["config.json", NEW_DOCUMENT, "overlay.json", NEW_ROOTFS, "rootfs", "work", "upper"] {
         remove_path(&path.join(name))?;
     }
     Ok(())
@@ -115,8 +122,16 @@ fn clear_unfinished(store: &Store, path: &Path) -> Result<()> {
 
 /// What config.json is called until it is whole.
 const NEW_DOCUMENT: &str = ".config.json.new";
+/// What a rootfs is called until it is copied.
+const NEW_ROOTFS: &str = ".rootfs.new";
 
-fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<()> {
+fn fill(
+    path: &Path,
+    stack: &Stack,
+    document: &Config,
+    order: &Order,
+    opened: &mut Opened,
+) -> Result<()> {
     let make = |name: &str, mode: u32| -> Result<PathBuf> {
         let dir = path.join(name);
         let at = dir.display().to_string();
@@ -125,12 +140,13 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<
     };
     let upper = make("upper", 0o755)?; // first: by it the sweep knows that the bundle is there
     make("rootfs", 0o755)?;
-    root_metadata(stack, &upper)?;
+    root_metadata(stack, &upper, opened)?;
     let text = |p: &Path| {
         p.to_str().map(str::to_string).ok_or_else(|| Error::invalid(p.display().to_string(), "is not UTF-8"))
     };
+    let lower = |l: &PathBuf| Ok(if is_image(l) { format!("{IMAGE}{}", text(l)?) } else { text(l)? });
     let mut o =
-        Overlay { lower: stack.lowers.iter().map(|l| text(l)).collect::<Result<_>>()?, ..Overlay::default() };
+        Overlay { lower: stack.lowers.iter().map(lower).collect::<Result<_>>()?, ..Overlay::default() };
     if order.readonly {
         // Two lower directories are the least without an upper one.
         o.lower.insert(0, text(&upper)?);
@@ -144,27 +160,71 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order) -> Result<
     if !Rights::ours().nodes {
         o.options.push("userxattr".into());
     }
-    write(
-        &path.join("overlay.json"),
-        &serde_json::to_vec_pretty(&o).map_err(|e| Error::invalid("overlay.json", e.to_string()))?,
-    )?;
-    if order.mount {
-        overlay::mount(&o, &path.join("rootfs"))?;
-    }
+    let driver = rootfs(path, stack, &mut o, order, opened)?;
     // Last: a bundle with a document is whole.
     let (new, place) = (path.join(NEW_DOCUMENT), path.join("config.json"));
     let named =
         || std::fs::rename(&new, &place).map_err(|e| Error::io(place.display().to_string(), "rename", &e));
-    let written = spec::to_json(document).and_then(|json| write(&new, &json)).and_then(|()| named());
-    if written.is_err() && order.mount {
+    let described = || match driver {
+        Driver::Copy => Ok(()),
+        _ => serde_json::to_vec_pretty(&o)
+            .map_err(|e| Error::invalid("overlay.json", e.to_string()))
+            .and_then(|text| write(&path.join("overlay.json"), &text)),
+    };
+    let written = described()
+        .and_then(|()| spec::to_json(document))
+        .and_then(|json| write(&new, &json))
+        .and_then(|()| named());
+    if written.is_err() && order.mount && driver != Driver::Copy {
         let _ = overlay::unmount(&path.join("rootfs")); // before it is removed with the bundle
     }
     written
 }
 
+/// Makes the rootfs, unless it is left to the runtime, and says how.
+fn rootfs(
+    path: &Path,
+    stack: &Stack,
+    o: &mut Overlay,
+    order: &Order,
+    opened: &mut Opened,
+) -> Result<Driver> {
+    let rootfs = path.join("rootfs");
+    let mut driver = order.driver.unwrap_or(Driver::Overlay);
+    if order.mount && driver == Driver::Overlay {
+        match overlay::mount(o, &rootfs, opened) {
+            // By an ordinary user it is the runtime that mounts.
+            Err(e) if order.driver.is_none() && rustix::process::geteuid().is_root() => {
+                let has_images = stack.lowers.iter().any(|l| is_image(l));
+                let fuses = !has_images && fuse::program().is_some();
+                driver = if fuses { Driver::FuseOverlayfs } else { Driver::Copy };
+                tracing::warn!("{e}; the driver is {driver:?} instead");
+            }
+            other => other?,
+        }
+    }
+    match driver {
+        Driver::Overlay => {}
+        Driver::FuseOverlayfs => {
+            fuse::mount(o, &rootfs)?;
+            o.driver = Some("fuse-overlayfs".into());
+        }
+        Driver::Copy => {
+            let new = path.join(NEW_ROOTFS);
+            std::fs::create_dir(&new).map_err(|e| Error::io(new.display().to_string(), "make", &e))?;
+            copy::tree(&opened.view(&stack.lowers)?.layers, &view::open(&new)?)?;
+            root_metadata(stack, &new, opened)?;
+            std::fs::rename(&new, &rootfs)
+                .map_err(|e| Error::io(rootfs.display().to_string(), "rename", &e))?;
+            remove_path(&path.join("work"))?;
+        }
+    }
+    Ok(driver)
+}
+
 /// The upper directory is the root of the mount: overlayfs shows its metadata, not that of the layers.
-fn root_metadata(stack: &Stack, upper: &Path) -> Result<()> {
-    let root = stack.root.as_deref().map(view::open).transpose()?;
+fn root_metadata(stack: &Stack, upper: &Path, opened: &mut Opened) -> Result<()> {
+    let root = stack.root.as_deref().map(|root| opened.layer(root)).transpose()?;
     match root.map(|root| look(&root, b"")).transpose()?.flatten() {
         Some(from) => {
             let to = view::open(upper)?;
@@ -194,7 +254,10 @@ pub fn description(bundle: &Path) -> Result<(PathBuf, Overlay)> {
 
 pub fn mount(bundle: &Path) -> Result<()> {
     let (rootfs, o) = description(bundle)?;
-    overlay::mount(&o, &rootfs)
+    match &o.driver {
+        Some(_) => fuse::mount(&o, &rootfs),
+        None => overlay::mount(&o, &rootfs, &mut Opened::default()),
+    }
 }
 
 pub fn unmount(bundle: &Path) -> Result<()> {

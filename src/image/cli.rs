@@ -1,9 +1,10 @@
 //! The command line of `imgtool`.
 
+use super::driver::{Driver, Form};
 use super::limits::Limits;
 use super::platform::Platform;
 use super::store::Store;
-use super::{bundle, change, collect, docker, import, inspect, progress, registry, rest, tags};
+use super::{bundle, change, collect, docker, import, info, inspect, progress, registry, rest, tags};
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -48,6 +49,9 @@ enum Command {
         no_blobs: bool,
         #[command(flatten)]
         limits: Limits,
+        /// Form of new layers in the store
+        #[arg(long, value_enum, default_value = "auto")]
+        layers: Form,
     },
     #[command(flatten)]
     Registry(registry::Command),
@@ -75,6 +79,9 @@ enum Command {
         /// Make the rootfs read-only
         #[arg(long)]
         rootfs_readonly: bool,
+        /// How the layers become a rootfs (default: what the machine can)
+        #[arg(long, value_enum)]
+        driver: Option<Driver>,
     },
     /// Mount the rootfs of a bundle
     Mount { bundle: PathBuf },
@@ -88,6 +95,8 @@ enum Command {
         #[arg(long, value_name = "COUNT", default_value_t = tags::KEPT)]
         log: usize,
     },
+    #[command(flatten)]
+    Info(info::Command),
     #[command(flatten)]
     Rest(rest::Command),
     #[command(flatten)]
@@ -109,10 +118,10 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
     let dir = line.store.map_or_else(default_store, Ok)?;
     let store = |exclusive| Store::open(&dir, exclusive);
     match line.command {
-        Command::Import { source, name, platform, no_blobs, limits } => {
+        Command::Import { source, name, platform, no_blobs, limits, layers: form } => {
             let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
             let (name, blobs) = (name.as_deref(), !no_blobs);
-            let order = import::Order { source: &source, name, platform, limits, blobs };
+            let order = import::Order { source: &source, name, platform, limits, blobs, form };
             let lines = import::import(&store(false)?, &order)?;
             print(&lines.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect::<String>())?;
         }
@@ -130,10 +139,10 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Inspect { image, format: docker::Form::Docker } => {
             json(&docker::inspect(&store(false)?, &image)?)?;
         }
-        Command::Unpack { image, bundle: path, mount, no_mount, rootfs_readonly: readonly } => {
+        Command::Unpack { image, bundle: path, mount, no_mount, rootfs_readonly: readonly, driver } => {
             // An ordinary user cannot mount, but in a user namespace: as its container does.
             let mount = mount || !no_mount && rustix::process::geteuid().is_root();
-            let order = bundle::Order { image: &image, bundle: &path, mount, readonly };
+            let order = bundle::Order { image: &image, bundle: &path, mount, readonly, driver };
             bundle::unpack(&store(false)?, &order)?;
         }
         Command::Mount { bundle: path } => bundle::mount(&path)?,
@@ -143,6 +152,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
             print(&format!("{}: removed, {}\n", names.join(" "), removed))?;
         }
         Command::Gc { log } => print(&format!("removed {}\n", collect::sweep(&store(true)?, log)?))?,
+        Command::Info(command) => print(&info::run(&command, &store(false)?)?)?,
         Command::Rest(command) => return rest::run(command, &dir),
         Command::Change(command) => return change::run(command, &store(false)?),
     }

@@ -38,6 +38,10 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     pub fn hex(&self) -> String {
         let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap_or('0');
         self.0.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()

@@ -1,24 +1,24 @@
 //! What a layer leaves to the layers below, settled in a small layer on top of it. Only here is the stack known: a
 //! layer itself is the same in every image.
 
+use super::copy;
 use super::layer::apply::Needs;
 use super::layer::dirs::{open_dir, remove_all};
 use super::layer::entry::{is_below, join, split};
 use super::rights::Rights;
-use super::view::{View, at, failed, is_opaque, proc_path, read_dir};
+use super::view::{View, at, failed, is_opaque, read_dir};
 use crate::error::{Error, Result};
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 /// Fills the empty directory `out` with the fixups of `layer` on top of `below`. Files are hard links to those of the
-/// layers: nothing is copied. False when nothing was to be done.
-pub fn build(out: OwnedFd, layer: OwnedFd, below: &View, needs: &Needs) -> Result<bool> {
+/// layers; only those of EROFS images are copied. False when nothing was to be done.
+pub fn build(out: OwnedFd, layer: Rc<OwnedFd>, below: &View, needs: &Needs) -> Result<bool> {
     let implicit = needs.dirs.iter().map(|d| d.bytes()).collect();
-    let layer = Rc::new(layer);
-    let mut f = Fix { out, layer, below, implicit, made: BTreeMap::new(), moved: BTreeMap::new() };
+    let mut f = Fix { out, layer, below, implicit, made: BTreeMap::new(), moved: BTreeMap::new(), copied: BTreeMap::new() };
     for dir in &needs.dirs {
         f.implicit_dir(dir.bytes())?;
     }
@@ -43,6 +43,8 @@ struct Fix<'a> {
     made: BTreeMap<Vec<u8>, Option<Source>>,
     /// Directories of the layer that are links below, and where these lead.
     moved: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Files of images that were copied, by device and inode, and where to.
+    copied: BTreeMap<(u64, u64), Vec<u8>>,
 }
 
 impl Fix<'_> {
@@ -187,17 +189,34 @@ impl Fix<'_> {
     fn put(&mut self, layer: &OwnedFd, from: &[u8], to: &[u8]) -> Result<()> {
         self.dir(split(to).0)?;
         let (parent, name) = self.parent(to)?;
-        let link = || fs::linkat(layer, from, &parent, name, AtFlags::empty());
-        match link() {
+        match fs::linkat(layer, from, &parent, name, AtFlags::empty()) {
             Err(Errno::EXIST) => {
                 if self.made.contains_key(to) {
                     return Err(failed(to, "replace a directory by a file", Errno::ISDIR));
                 }
                 remove_all(&parent, name).map_err(|e| failed(to, "remove", e))?;
-                link().map_err(|e| failed(to, "linkat", e))
+                self.put(layer, from, to)
             }
+            Err(Errno::XDEV) => self.copy(layer, from, to, &parent, name),
             other => other.map_err(|e| failed(to, "linkat", e)),
         }
+    }
+
+    /// The same out of an image, into which there are no links from elsewhere.
+    fn copy(&mut self, layer: &OwnedFd, from: &[u8], to: &[u8], dir: &OwnedFd, name: &[u8]) -> Result<()> {
+        let source = at(layer, from)?.ok_or_else(|| failed(from, "open", Errno::NOENT))?;
+        let stat = fs::fstat(&source).map_err(|e| failed(from, "fstat", e))?;
+        let file = (stat.st_dev, stat.st_ino);
+        // Names of one file stay so.
+        let linked = self.copied.get(&file).map(|first| fs::linkat(&self.out, &first[..], dir, name, AtFlags::empty()));
+        match linked {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(e)) if !matches!(e, Errno::NOENT | Errno::MLINK) => return Err(failed(to, "linkat", e)),
+            _ => {}
+        }
+        copy::one(&source, dir, name).map_err(|e| failed(to, "copy", e))?;
+        self.copied.insert(file, to.to_vec());
+        Ok(())
     }
 
     fn finish(self) -> Result<bool> {
@@ -227,20 +246,11 @@ pub fn copy_metadata(from: &OwnedFd, to: &OwnedFd) -> std::result::Result<(), Er
         fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     }
     fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    let source = proc_path(from);
-    let mut names = vec![0u8; 64 << 10];
-    let n = fs::listxattr(&source, &mut names[..])?;
-    for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
-            continue;
-        }
-        let mut value = vec![0u8; 64 << 10];
-        let n = fs::getxattr(&source, name, &mut value[..])?;
-        match fs::fsetxattr(to, name, &value[..n], XattrFlags::empty()) {
-            Err(Errno::PERM | Errno::OPNOTSUPP) if !Rights::ours().nodes => {}
-            other => other?,
-        }
-    }
-    let time = Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ };
-    fs::futimens(to, &Timestamps { last_access: time, last_modification: time })
+    copy::xattrs(from, |key, value| fs::fsetxattr(to, key, value, XattrFlags::empty()))?;
+    fs::futimens(to, &copy::times(&stat))
+}
+
+/// Whether an attribute belongs to a file, and not to overlayfs.
+pub fn is_taken_over(name: &[u8]) -> bool {
+    !name.is_empty() && !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
 }

@@ -3,8 +3,11 @@
 use super::archive::{Files, inside};
 use super::blobs::Kept;
 use super::digest::Digest;
+use super::driver::{self, Form};
+use super::erofs::image::Image as Erofs;
 use super::layer::apply::apply;
 use super::layer::compress::{Seen, through};
+use super::layer::files;
 use super::layout::{Image, images};
 use super::limits::Limits;
 use super::manifest::Layer;
@@ -12,11 +15,12 @@ use super::platform::Platform;
 use super::stack::Stack;
 use super::store::{LayerMeta, NameLock, Store, Work};
 use super::tree::Usage;
-use super::view::View;
+use super::view::{Opened, View};
 use super::{fixup, overlay, progress, view};
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +33,7 @@ pub struct Order<'a> {
     pub limits: Limits,
     /// Keep the blobs of layers, for `export`.
     pub blobs: bool,
+    pub form: Form,
 }
 
 /// Imports; the names with their manifests.
@@ -44,7 +49,8 @@ pub fn take(store: &Store, files: &Files, order: &Order) -> Result<Vec<(String, 
     // Before the work: a name may come from an annotation or a file.
     named.iter().flat_map(|(names, _)| names).try_for_each(|n| store.ref_path(n).map(drop))?;
     let mut out = Vec::new();
-    let how = How { limits: &order.limits, blobs: order.blobs };
+    let images = driver::images(store, order.form)?;
+    let how = How { limits: &order.limits, blobs: order.blobs, images };
     for (names, image) in named {
         add(store, files, &image, &how).map_err(|e| inside(&source, e))?;
         store.put_blob(&image.config)?;
@@ -91,6 +97,8 @@ struct How<'a> {
     limits: &'a Limits,
     /// Keep their blobs.
     blobs: bool,
+    /// As EROFS images.
+    images: bool,
 }
 
 /// Layers and fixups of an image.
@@ -174,7 +182,8 @@ impl Ready {
 
 /// Adds the layer whose blob is in `files`, unless it is there; the blob is for the caller to keep.
 pub fn add_one(store: &Store, files: &Files, layer: &Layer, limits: &Limits) -> Result<()> {
-    add_layer(store, files, layer, &How { limits, blobs: false }, &Ready::default())
+    let images = driver::images(store, Form::Auto)?;
+    add_layer(store, files, layer, &How { limits, blobs: false, images }, &Ready::default())
         .map_err(|e| inside(&format!("layer {}", layer.digest), e))
 }
 
@@ -203,7 +212,7 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
     }
     let source = task.read(source);
     if tree {
-        build_layer(&work, source, layer, how.limits)?;
+        build_layer(&work, source, layer, how.limits, how.images)?;
         moves.push(("layer", store.layer(&layer.diff_id)));
     } else {
         let (seen, ()) = through(source, layer.size, how.limits, |_| Ok(()))?;
@@ -232,11 +241,27 @@ pub fn is_as_said(seen: &Seen, layer: &Layer) -> Result<()> {
     Ok(())
 }
 
-/// Makes `layer/` in a work directory of a blob, which is checked against what is said of it.
-pub fn build_layer(work: &Work, blob: impl Read + Send, layer: &Layer, limits: &Limits) -> Result<LayerMeta> {
+/// Makes `layer/` in a work directory of a blob, which is checked against what is said of it; as an EROFS image when
+/// `is_image`.
+pub fn build_layer(
+    work: &Work,
+    blob: impl Read + Send,
+    layer: &Layer,
+    limits: &Limits,
+    is_image: bool,
+) -> Result<LayerMeta> {
     work.make("layer", 0o700)?;
-    let root = work.make("layer/fs", 0o755)?;
-    let (seen, applied) = through(blob, layer.size, limits, |stream| apply(stream, root, limits))?;
+    let (seen, applied) = through(blob, layer.size, limits, |stream| {
+        if !is_image {
+            return apply(stream, files::Files::new(work.make("layer/fs", 0o755)?), limits);
+        }
+        let path = work.path.join("layer/erofs");
+        let file = std::fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(|e| Error::io(path.display().to_string(), "make", &e))?;
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&layer.diff_id.bytes()[..16]);
+        apply(stream, Erofs::new(file, uuid), limits)
+    })?;
     is_as_said(&seen, layer)?;
     if applied.skipped > 0 {
         tracing::warn!(
@@ -251,7 +276,7 @@ pub fn build_layer(work: &Work, blob: impl Read + Send, layer: &Layer, limits: &
         blob: seen.digest,
         blob_size: seen.size,
         compression: seen.packing.name().into(),
-        tree: Some(Usage::of(&view::open(&work.path.join("layer/fs"))?, &mut HashSet::new())?.told()),
+        tree: Some(Usage::of(&view::open(&tree_of(work, is_image))?, &mut HashSet::new())?.told()),
     };
     let text = serde_json::to_vec(&meta).map_err(|e| Error::invalid("meta", e.to_string()))?;
     let path = work.path.join("layer/meta");
@@ -259,9 +284,14 @@ pub fn build_layer(work: &Work, blob: impl Read + Send, layer: &Layer, limits: &
     Ok(meta)
 }
 
+/// What [`build_layer`] made.
+pub fn tree_of(work: &Work, is_image: bool) -> PathBuf {
+    work.path.join(if is_image { "layer/erofs" } else { "layer/fs" })
+}
+
 /// Makes the missing fixups of a stack, bottom first: each is part of what the next one looks at.
 pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
-    let mut stack = Stack::default();
+    let (mut stack, mut opened) = (Stack::default(), Opened::default());
     for id in diff_ids {
         let meta = stack.meta(store, id)?;
         let chain = Digest::chain(stack.chain.as_ref(), id);
@@ -272,7 +302,7 @@ pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
             let _lock = store.lock(&format!("{}.fixup", chain.hex()))?;
             if !target.exists() {
                 let work = store.work()?;
-                build_fixup(store, &work, id, &meta, &stack)?;
+                build_fixup(store, &work, id, &meta, &stack, &mut opened)?;
                 store.commit(&[(&work, "fixup", &target)])?;
             }
         }
@@ -282,11 +312,18 @@ pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
 }
 
 /// Makes `fixup/` of a layer in a work directory; without `fs` when there is nothing to settle.
-pub fn build_fixup(store: &Store, work: &Work, id: &Digest, meta: &LayerMeta, below: &Stack) -> Result<()> {
-    let below = if meta.applied.opaque { View::default() } else { View::open(&below.lowers)? };
+pub fn build_fixup(
+    store: &Store,
+    work: &Work,
+    id: &Digest,
+    meta: &LayerMeta,
+    below: &Stack,
+    opened: &mut Opened,
+) -> Result<()> {
+    let below = if meta.applied.opaque { View::default() } else { opened.view(&below.lowers)? };
     work.make("fixup", 0o700)?;
     let out = work.make("fixup/fs", 0o755)?;
-    let layer = view::open(&store.layer(id).join("fs"))?;
+    let layer = opened.layer(&store.layer_tree(id))?;
     if !fixup::build(out, layer, &below, &meta.applied.needs)
         .map_err(|e| inside(&format!("layer {id}"), e))?
     {

@@ -1,18 +1,24 @@
 //! The overlay mount of a bundle.
 
-use crate::bundle::{Overlay, appends_lowers, is_plain};
+use super::view::Opened;
+use crate::bundle::{IMAGE, Overlay, appends_lowers, is_plain};
 use crate::error::{Error, Result};
+use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
-use std::os::fd::{AsFd, OwnedFd};
+use rustix::mount::{
+    self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    UnmountFlags,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 /// Most lower directories that the kernel stacks (OVL_MAX_STACK).
 pub const MAX_LOWERS: usize = 500;
 
-/// Mounts on the directory `target`.
-pub fn mount(o: &Overlay, target: &Path) -> Result<()> {
+/// Mounts on the directory `target`. Images are mounted for it, unless they are open already.
+pub fn mount(o: &Overlay, target: &Path, opened: &mut Opened) -> Result<()> {
     let at = target.display().to_string();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = rustix::fs::open(target, flags, Mode::empty())
@@ -23,6 +29,39 @@ pub fn mount(o: &Overlay, target: &Path) -> Result<()> {
     if !appends_lowers() {
         return mount_by_string(o, target);
     }
+    let made = assemble(o, target, opened)?;
+    let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    mount::move_mount(&made, "", &place, "", both).map_err(|e| Error::os(&at, "move_mount", e.raw_os_error()))
+}
+
+/// A lower directory: by its path, or the root of a mount.
+#[derive(Clone, Copy)]
+enum Lower<'a> {
+    Dir(&'a str),
+    Image(BorrowedFd<'a>),
+}
+
+/// The mount without a place; `target` is a directory that the stack does not need.
+pub fn assemble(o: &Overlay, target: &Path, opened: &mut Opened) -> Result<OwnedFd> {
+    let image = |l: &String| l.strip_prefix(IMAGE).map(|path| opened.layer(Path::new(path))).transpose();
+    let images: Vec<Option<Rc<OwnedFd>>> = o.lower.iter().map(image).collect::<Result<_>>()?;
+    let lower = |(dir, image)| match image {
+        Some(fd) => Lower::Image(AsFd::as_fd(fd)),
+        None => Lower::Dir(dir),
+    };
+    let lowers: Vec<Lower> =
+        o.lower.iter().map(String::as_str).zip(images.iter().map(Option::as_deref)).map(lower).collect();
+    let has_images = images.iter().any(Option::is_some);
+    let made = apart(CloneFlags::CLONE_FS, || create(o, &lowers, target));
+    // Before Linux 6.15 a layer must be a mount that has a place, before 6.13 it must have a path.
+    if has_images && made.as_ref().is_err_and(|e| e.errno() == Some(libc::EINVAL)) {
+        return apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, || create_in_private(o, &lowers, target));
+    }
+    made
+}
+
+fn create(o: &Overlay, lowers: &[Lower], target: &Path) -> Result<OwnedFd> {
+    let at = target.display().to_string();
     let fs = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| {
         let error = Error::os(&at, "fsopen overlay", e.raw_os_error());
         // overlayfs mounts in user namespaces since Linux 5.11, in a mount namespace of their own.
@@ -32,25 +71,49 @@ pub fn mount(o: &Overlay, target: &Path) -> Result<()> {
             error
         }
     })?;
-    apart(|| configure(&fs, o))
+    configure(&fs, o, lowers)
         .map_err(|(key, e)| refused(&fs, &at, &format!("fsconfig overlay {key}"), e))?;
     mount::fsconfig_create(&fs).map_err(|e| refused(&fs, &at, "mount overlay", e))?;
-    let made = mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .map_err(|e| refused(&fs, &at, "fsmount overlay", e))?;
-    let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    mount::move_mount(&made, "", &place, "", both).map_err(|e| Error::os(&at, "move_mount", e.raw_os_error()))
+    mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(|e| refused(&fs, &at, "fsmount overlay", e))
 }
 
-/// Runs `job` on a thread that has a working directory of its own.
-fn apart<T: Send>(job: impl FnOnce() -> T + Send) -> T {
+/// The same with the images at places of a mount namespace that ends with this thread; overlayfs keeps mounts of its
+/// own of all its layers.
+fn create_in_private(o: &Overlay, lowers: &[Lower], target: &Path) -> Result<OwnedFd> {
+    let at = target.display().to_string();
+    let os = |call: &'static str| {
+        let at = at.clone();
+        move |e: Errno| Error::os(at, call, e.raw_os_error())
+    };
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount::mount_change("/", private).map_err(os("make mounts private"))?;
+    mount::mount("none", target, "tmpfs", MountFlags::empty(), None).map_err(os("mount tmpfs"))?;
+    let mut places = Vec::new();
+    for (n, lower) in lowers.iter().enumerate() {
+        let Lower::Image(fd) = lower else { continue };
+        let place = target.join(n.to_string());
+        std::fs::create_dir(&place).map_err(|e| Error::io(&at, "make a place for a layer", &e))?;
+        mount::move_mount(fd, "", rustix::fs::CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(os("move_mount of a layer"))?;
+        let name = place.to_str().ok_or_else(|| Error::invalid(&at, "is not UTF-8"))?;
+        places.push((n, name.to_string()));
+    }
+    let mut lowers = lowers.to_vec();
+    places.iter().for_each(|(n, name)| lowers[*n] = Lower::Dir(name));
+    create(o, &lowers, target)
+}
+
+/// Runs `job` on a thread that has a working directory of its own, and what else these flags unshare.
+fn apart<T: Send>(flags: CloneFlags, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let own = || {
-        let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS); // alone it has no error (unshare(2))
+        nix::sched::unshare(flags).map_err(|e| Error::os("", "unshare", e as i32))?;
         job()
     };
     std::thread::scope(|s| s.spawn(own).join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
 }
 
-fn configure(fs: &OwnedFd, o: &Overlay) -> std::result::Result<(), (String, Errno)> {
+fn configure(fs: &OwnedFd, o: &Overlay, lowers: &[Lower]) -> std::result::Result<(), (String, Errno)> {
     let set = |key: &str, value: &str| {
         mount::fsconfig_set_string(fs.as_fd(), key, value).map_err(|e| (key.to_string(), e))
     };
@@ -61,8 +124,12 @@ fn configure(fs: &OwnedFd, o: &Overlay) -> std::result::Result<(), (String, Errn
         rustix::process::chdir(dir).map_err(|e| (key.to_string(), e))?;
         set(key, ".")
     };
-    for lower in &o.lower {
-        set_dir("lowerdir+", lower)?;
+    for lower in lowers {
+        match lower {
+            Lower::Dir(dir) => set_dir("lowerdir+", dir)?,
+            Lower::Image(root) => mount::fsconfig_set_fd(fs.as_fd(), "lowerdir+", root)
+                .map_err(|e| ("lowerdir+".to_string(), e))?,
+        }
     }
     if let (Some(upper), Some(work)) = (&o.upper, &o.work) {
         set_dir("upperdir", upper)?;
@@ -100,6 +167,9 @@ fn refused(fs: &OwnedFd, at: &str, call: &str, e: Errno) -> Error {
 /// The way of older kernels: all layers in one page of options, which short links keep small.
 fn mount_by_string(o: &Overlay, target: &Path) -> Result<()> {
     let at = target.display().to_string();
+    if o.lower.iter().any(|l| l.starts_with(IMAGE)) {
+        return Err(Error::unsupported(at, "has layers that are EROFS images, which Linux 6.12 mounts"));
+    }
     let io = |what: &'static str| {
         let at = at.clone();
         move |e: std::io::Error| Error::io(at, what, &e)
@@ -124,11 +194,11 @@ fn mount_by_string(o: &Overlay, target: &Path) -> Result<()> {
         }
         let target = std::path::absolute(target).map_err(io("resolve"))?;
         let data = std::ffi::CString::new(data).map_err(|e| Error::invalid(&at, e.to_string()))?;
-        apart(|| {
-            rustix::process::chdir(&links)?;
-            mount::mount("overlay", &target, "overlay", mount::MountFlags::empty(), Some(data.as_c_str()))
+        let os = |e: Errno| Error::os(&at, "mount overlay", e.raw_os_error());
+        apart(CloneFlags::CLONE_FS, || {
+            rustix::process::chdir(&links).map_err(os)?;
+            mount::mount("overlay", &target, "overlay", MountFlags::empty(), Some(data.as_c_str())).map_err(os)
         })
-        .map_err(|e| Error::os(&at, "mount overlay", e.raw_os_error()))
     })();
     // The kernel has resolved the links; left behind they do no harm.
     let _ = std::fs::remove_dir_all(&links);
@@ -179,7 +249,7 @@ mod tests {
             std::fs::write(format!("{l}/f"), n.to_string()).unwrap();
             std::fs::write(format!("{l}/{n}"), "").unwrap();
         }
-        let o = Overlay { lower, upper: Some(make("upper")), work: Some(make("work")), options: Vec::new() };
+        let o = Overlay { lower, upper: Some(make("upper")), work: Some(make("work")), ..Overlay::default() };
         let target = PathBuf::from(make("rootfs"));
         let look = || {
             let seen =
@@ -187,7 +257,7 @@ mod tests {
             unmount(&target).unwrap();
             seen
         };
-        let new = mount(&o, &target).map(|()| look());
+        let new = mount(&o, &target, &mut Opened::default()).map(|()| look());
         let old = mount_by_string(&o, &target).map(|()| look());
         let names = std::fs::read_dir(&dir).unwrap().count();
         std::fs::remove_dir_all(&dir).unwrap();

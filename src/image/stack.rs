@@ -3,11 +3,16 @@
 use super::digest::Digest;
 use super::store::{LayerMeta, Store};
 use crate::error::{Error, Kind, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Whether a layer of a stack is an EROFS image and no directory.
+pub fn is_image(lower: &Path) -> bool {
+    lower.file_name().is_some_and(|n| n == "erofs")
+}
 
 #[derive(Clone, Default)]
 pub struct Stack {
-    /// Topmost first; the fixup of a layer lies on the layer.
+    /// Directories and images, topmost first; the fixup of a layer lies on the layer.
     pub lowers: Vec<PathBuf>,
     pub chain: Option<Digest>,
     /// The layer whose root entry is that of the image.
@@ -33,7 +38,7 @@ impl Stack {
     pub fn push(&mut self, store: &Store, id: &Digest, meta: &LayerMeta) {
         let chain = Digest::chain(self.chain.as_ref(), id);
         self.chain = Some(chain);
-        let fs = store.layer(id).join("fs");
+        let fs = store.layer_tree(id);
         if meta.applied.opaque {
             // overlayfs takes no notice of an opaque root: what it hides is left out.
             self.lowers.clear();
@@ -41,6 +46,8 @@ impl Stack {
         if meta.applied.root_listed {
             self.root = Some(fs.clone());
         }
+        // overlayfs takes no directory twice, and what is here again was hidden by itself.
+        self.lowers.retain(|l| *l != fs);
         self.lowers.insert(0, fs);
         let fixup = store.fixup(&chain).join("fs");
         if !meta.applied.needs.is_empty() && fixup.exists() {

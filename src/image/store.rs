@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-const FORMAT: &str = "orlop store 1\n";
+pub(super) const FORMAT: &str = "orlop store 1\n";
 
 /// An open store, locked shared or exclusively for as long as it lives.
 pub struct Store {
@@ -128,6 +128,13 @@ impl Store {
     /// The files of a layer.
     pub fn layer(&self, diff_id: &Digest) -> PathBuf {
         self.dir.join("layers").join(diff_id.hex())
+    }
+
+    /// What the layer is made of: one EROFS image, or the directory of its files.
+    pub fn layer_tree(&self, diff_id: &Digest) -> PathBuf {
+        let layer = self.layer(diff_id);
+        let image = layer.join("erofs");
+        if image.exists() { image } else { layer.join("fs") }
     }
 
     pub fn fixup(&self, chain: &Digest) -> PathBuf {

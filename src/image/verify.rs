@@ -3,12 +3,13 @@
 
 use super::blobs::no_limits;
 use super::digest::Digest;
-use super::import::{build_fixup, build_layer, in_parallel};
+use super::driver::{self, Form};
+use super::import::{build_fixup, build_layer, in_parallel, tree_of};
 use super::manifest::{self, Layer};
-use super::stack::Stack;
+use super::stack::{Stack, is_image};
 use super::store::{LayerMeta, Store, Work, decode};
 use super::tree::{Met, Usage, compare};
-use super::view;
+use super::view::{self, Opened};
 use crate::error::{Error, Result, clean};
 use oci_spec::image::ImageManifest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -272,24 +273,28 @@ impl<'a> Exam<'a> {
             Ok(None) => (report(b"", "is missing, or half of it is".into()), None).1,
             Err(e) => (report(b"", e.to_string()), None).1,
         };
+        let have = self.store.layer_tree(id);
+        // Of a layer that is gone either form will do.
+        let form = if have.exists() { Form::Dir } else { Form::Auto };
+        let form_is_image = is_image(&have) || driver::images(self.store, form)?;
         let made = match blob {
             None => None,
             Some((digest, size)) => {
                 let w = self.store.work()?;
-                let made = self.build(&w, id, *digest, size)?.map_err(|what| report(b"", what)).ok();
+                let made =
+                    self.build(&w, id, *digest, size, form_is_image)?.map_err(|what| report(b"", what)).ok();
                 work = made.is_some().then_some(w);
                 made
             }
         };
-        let fs = self.store.layer(id).join("fs");
         let Some(meta) = meta else { return Ok((damages, work)) };
-        let told = match (view::open(&fs), made, &work) {
+        let told = match (view::open(&have), made, &work) {
             (Err(e), ..) => Err(e),
             (Ok(have), Some(made), Some(work)) => {
                 if let Some(what) = differs(&meta, &made) {
                     report(b"", what);
                 }
-                let want = view::open(&work.path.join("layer/fs"))?;
+                let want = view::open(&tree_of(work, form_is_image))?;
                 compare(&want, &have, &mut report)
             }
             (Ok(have), ..) => count(&meta, &have).map(|what| what.into_iter().for_each(|w| report(b"", w))),
@@ -301,9 +306,16 @@ impl<'a> Exam<'a> {
     }
 
     /// Makes a layer of its blob; the inner error says what is wrong with the blob.
-    fn build(&self, work: &Work, id: &Digest, blob: Digest, size: u64) -> Result<Result<LayerMeta, String>> {
+    fn build(
+        &self,
+        work: &Work,
+        id: &Digest,
+        blob: Digest,
+        size: u64,
+        is_image: bool,
+    ) -> Result<Result<LayerMeta, String>> {
         let layer = Layer { name: String::new(), digest: blob, size, diff_id: *id, packing: None };
-        match build_layer(work, self.store.open_blob(&blob)?, &layer, &no_limits()) {
+        match build_layer(work, self.store.open_blob(&blob)?, &layer, &no_limits(), is_image) {
             Err(e) if is_lack(&e) => Err(e),
             Err(e) => Ok(Err(format!("its blob {blob} makes no layer: {e}"))),
             Ok(meta) => Ok(Ok(meta)),
@@ -314,6 +326,7 @@ impl<'a> Exam<'a> {
     /// `fixup/`. A missing one is made by the next unpack.
     pub fn fixups(&mut self, keep: bool) -> Result<BTreeMap<Digest, Work>> {
         let (mut works, mut seen) = (BTreeMap::new(), BTreeSet::new());
+        let mut opened = Opened::default();
         for (names, ids) in self.images.clone() {
             let mut stack = Stack::default();
             for (n, id) in ids.iter().enumerate() {
@@ -323,7 +336,7 @@ impl<'a> Exam<'a> {
                 let there = self.store.fixup(&chain);
                 if !meta.applied.needs.is_empty() && there.exists() && seen.insert(chain) {
                     let place = format!("fixup of layer {n} ({chain})");
-                    let (work, told) = self.fixup(&chain, id, &meta, &stack)?;
+                    let (work, told) = self.fixup(&chain, id, &meta, &stack, &mut opened)?;
                     let damaged = !told.is_empty();
                     self.damages.extend(told.into_iter().map(|(path, what)| {
                         let place = if path.is_empty() { place.clone() } else { format!("{place}: {path}") };
@@ -346,9 +359,10 @@ impl<'a> Exam<'a> {
         id: &Digest,
         meta: &LayerMeta,
         below: &Stack,
+        opened: &mut Opened,
     ) -> Result<(Option<Work>, Vec<(String, String)>)> {
         let work = self.store.work()?;
-        match build_fixup(self.store, &work, id, meta, below) {
+        match build_fixup(self.store, &work, id, meta, below, opened) {
             Err(e) if is_lack(&e) => return Err(e),
             Err(e) => return Ok((None, vec![(String::new(), e.to_string())])),
             Ok(()) => {}

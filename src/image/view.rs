@@ -1,10 +1,13 @@
 //! The merged tree of a stack of layers, looked at without mounting it.
 
+use super::erofs;
 use super::layer::dirs::open_dir;
 use super::layer::entry::{join, split};
+use super::stack::is_image;
 use crate::error::{Error, Result};
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -30,11 +33,27 @@ impl Found {
     }
 }
 
-impl View {
-    pub fn open(dirs: &[PathBuf]) -> Result<Self> {
-        let layers = dirs.iter().map(|d| open(d).map(Rc::new)).collect::<Result<_>>()?;
-        Ok(Self { layers })
+/// Layers that are open, each once: an image is mounted for it.
+#[derive(Default)]
+pub struct Opened(HashMap<PathBuf, Rc<OwnedFd>>);
+
+impl Opened {
+    pub fn layer(&mut self, path: &Path) -> Result<Rc<OwnedFd>> {
+        if let Some(fd) = self.0.get(path) {
+            return Ok(fd.clone());
+        }
+        let fd = Rc::new(open(path)?);
+        self.0.insert(path.to_path_buf(), fd.clone());
+        Ok(fd)
     }
+
+    /// The merged tree of these, topmost first.
+    pub fn view(&mut self, lowers: &[PathBuf]) -> Result<View> {
+        Ok(View { layers: lowers.iter().map(|l| self.layer(l)).collect::<Result<_>>()? })
+    }
+}
+
+impl View {
 
     /// Looks a clean path up without following a link at any place of it.
     pub fn lookup(&self, path: &[u8]) -> Result<Option<Found>> {
@@ -128,7 +147,11 @@ pub fn proc_path(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
 
+/// The root of a layer: of a directory, or of an image that is mounted as long as the descriptor is there.
 pub fn open(dir: &Path) -> Result<OwnedFd> {
+    if is_image(dir) {
+        return erofs::mount::open(dir);
+    }
     fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::os(dir.display().to_string(), "open", e.raw_os_error()))
 }

@@ -4,9 +4,9 @@ use super::detached::Detached;
 use super::mount::Params;
 use super::mountpoint::Point;
 use super::{Done, During, Fault, Init, mountpoint};
-use crate::bundle::is_plain;
+use crate::bundle::{IMAGE, MAX_LOWERS, is_plain};
 use crate::plan::step::{Attr, Tree};
-use crate::sys::{Errno, Sys, fd, mount, path};
+use crate::sys::{Errno, fd, mount, path};
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
@@ -16,16 +16,39 @@ pub fn isolate(flag: u64) -> Done {
 }
 
 /// Names the layers to overlayfs.
-fn stack(fs: &OwnedFd, params: &Params) -> Sys {
+fn stack(fs: &OwnedFd, params: &Params) -> Done {
+    // Without a place they end with their descriptors, so these stay until overlayfs has mounts of its own.
+    let mut images = [const { None }; MAX_LOWERS];
+    let mut free = images.iter_mut();
     for (key, value) in params {
         let mut value = value.as_deref();
+        if let Some(path) = value.filter(|_| key.to_bytes() == IMAGE.as_bytes()) {
+            let held =
+                free.next().ok_or(Fault { call: "fsconfig overlay lowerdir+", errno: Errno::E2BIG })?;
+            let root = held.insert(image(path)?);
+            mount::fs_set_fd(fs, c"lowerdir+", root).during("fsconfig overlay lowerdir+")?;
+            continue;
+        }
         if let Some(dir) = value.filter(|v| v.to_bytes().starts_with(b"/") && !is_plain(v.to_bytes())) {
-            path::chdir(dir)?; // we leave it with the pivot
+            path::chdir(dir).during("chdir to a layer")?; // we leave it with the pivot
             value = Some(c".");
         }
-        mount::fs_set(fs, key, value)?;
+        mount::fs_set(fs, key, value).during("fsconfig overlay")?;
     }
-    mount::fs_create(fs)
+    mount::fs_create(fs).during("fsconfig overlay")
+}
+
+/// The root of an EROFS image, mounted from its file for overlayfs alone.
+fn image(path: &CStr) -> Done<OwnedFd> {
+    let fs = mount::fs_open(c"erofs").during("fsopen erofs")?;
+    let (mut source, mut buf) = (path, path::Buf::new());
+    if let Some((dir, name)) = path::cut(path).filter(|_| path.to_bytes().len() > 255) {
+        buf.set(dir).and_then(path::chdir).during("chdir to a layer")?;
+        source = buf.set(name).during("chdir to a layer")?;
+    }
+    mount::fs_set(&fs, c"source", Some(source)).during("fsconfig erofs source")?;
+    mount::fs_create(&fs).during("mount erofs")?;
+    mount::fs_mount(&fs, Attr::READ_ONLY.set).during("fsmount erofs")
 }
 
 /// The layers as one detached mount. Of one that is refused the file system's context tells more.
@@ -33,7 +56,7 @@ pub fn overlay(params: &Params) -> Result<OwnedFd, (Fault, Option<OwnedFd>)> {
     let fs = mount::fs_open(c"overlay").during("fsopen overlay").map_err(|f| (f, None))?;
     match stack(&fs, params) {
         Ok(()) => mount::fs_mount(&fs, 0).during("fsmount overlay").map_err(|f| (f, None)),
-        Err(errno) => Err((Fault { call: "fsconfig overlay", errno }, Some(fs))),
+        Err(fault) => Err((fault, Some(fs))),
     }
 }
 

@@ -5,6 +5,7 @@ use super::idmap::setgroups_denied;
 use super::spawn::{self, NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, Shape};
 use super::step::{Act, Ask, CapSets, InsideHook, Open, OpenWhat, Slot, Step, Tree};
 use super::{Draft, caps, cstring, mounts, net, paths, process, seccomp, user};
+use crate::bundle::IMAGE;
 use crate::error::Result;
 
 /// The sections, decided; what is left is to put them in order.
@@ -422,10 +423,15 @@ fn take_root(d: &mut Draft) -> Result<Step> {
 
 type Params = Vec<(std::ffi::CString, Option<std::ffi::CString>)>;
 
+/// Options of overlayfs; [`IMAGE`] is none, but a layer that is to be mounted from its file.
 fn overlay_params(o: &crate::bundle::Overlay) -> Result<Params> {
     let at = "overlay.json";
     let pair = |key: &str, value: &str| Ok((cstring(at, key)?, Some(cstring(at, value)?)));
-    let mut out = o.lower.iter().map(|l| pair("lowerdir+", l)).collect::<Result<Params>>()?;
+    let lower = |l: &String| match l.strip_prefix(IMAGE) {
+        Some(path) => pair(IMAGE, path),
+        None => pair("lowerdir+", l),
+    };
+    let mut out = o.lower.iter().map(lower).collect::<Result<Params>>()?;
     if let (Some(upper), Some(work)) = (&o.upper, &o.work) {
         out.push(pair("upperdir", upper)?);
         out.push(pair("workdir", work)?);

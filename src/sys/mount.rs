@@ -36,6 +36,7 @@ const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_SET_FD: u32 = 5;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 const FSPICK_CLOEXEC: u32 = 1;
@@ -206,6 +207,15 @@ pub fn fs_set(fs: impl AsFd, key: &CStr, value: Option<&CStr>) -> Sys {
     let fs = fs.as_fd().as_raw_fd();
     // SAFETY: key and value are C strings; a flag takes a null value.
     check(unsafe { libc::syscall(libc::SYS_fsconfig, fs, command, key.as_ptr(), value, 0) }).map(drop)
+}
+
+/// fsconfig(2): one parameter, a descriptor.
+pub fn fs_set_fd(fs: impl AsFd, key: &CStr, value: impl AsFd) -> Sys {
+    let (fs, value, none) =
+        (fs.as_fd().as_raw_fd(), value.as_fd().as_raw_fd(), std::ptr::null::<libc::c_char>());
+    // SAFETY: the key is a C string, and this command takes null for the value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, fs, FSCONFIG_SET_FD, key.as_ptr(), none, value) })
+        .map(drop)
 }
 
 /// fsconfig(2): make the superblock.

@@ -1,6 +1,7 @@
 //! The tree of a bundle as one archive: what its container sees, whether it is mounted or not.
 
 use super::archive::to_file;
+use crate::bundle::IMAGE;
 use crate::error::Result;
 use crate::image::layer::write::{Times, Tree, write};
 use crate::image::view::{self, View};
@@ -12,7 +13,7 @@ pub fn export(bundle: &Path, dest: &Path) -> Result<()> {
     let dirs: Vec<PathBuf> = match overlay::is_mounted(&rootfs)? {
         true => vec![rootfs],
         // Topmost first; without an upper directory the bundle's own one is the first of these.
-        false => o.upper.iter().chain(&o.lower).map(PathBuf::from).collect(),
+        false => o.upper.iter().chain(&o.lower).map(|l| l.strip_prefix(IMAGE).unwrap_or(l).into()).collect(),
     };
     let view = View::open(&dirs)?;
     let root = dirs.first().map(|d| view::open(d)).transpose()?;

@@ -1,18 +1,16 @@
-//! Checked entries to files in overlay form. Everything is made by the descriptor of its directory and exclusively, so
-//! that what an earlier entry left is replaced and never written through (CVE-2021-32760, CVE-2026-33056).
+//! Checked entries to a layer in overlay form.
 
 use super::dirs::{Tree, failed};
-use super::entry::{Entry, Kind, Meta, Whiteout, ancestors, is_below, refuse, split, whiteout};
-use super::read::{Reader, read_error};
+use super::entry::{Entry, Kind, Meta, Whiteout, ancestors, is_below, join, refuse, split, whiteout};
+use super::read::Reader;
+use super::sink::{Node, Sink};
 use crate::error::Result;
 use crate::image::limits::Limits;
 use crate::image::rights::Rights;
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::BufRead;
 
 /// What a layer says of the layers below, which are not known while it is applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,12 +51,12 @@ pub struct Applied {
     pub needs: Needs,
 }
 
-/// Makes the files of the archive below `root`, an empty directory that nobody else writes to.
-pub fn apply<R: BufRead>(stream: R, root: OwnedFd, limits: &Limits) -> Result<Applied> {
+/// Gives the archive's entries to `sink`, which is empty.
+pub fn apply<R: BufRead>(stream: R, sink: impl Sink, limits: &Limits) -> Result<Applied> {
     let mut reader = Reader::new(stream, limits.clone());
     let mut a = Apply {
-        tree: Tree::new(root, limits.clone()),
-        rights: Rights::ours(),
+        tree: Tree::new(sink, limits.clone()),
+        nodes: Rights::ours().nodes,
         whiteouts: BTreeSet::new(),
         opaque: BTreeSet::new(),
         links: BTreeMap::new(),
@@ -71,12 +69,10 @@ pub fn apply<R: BufRead>(stream: R, root: OwnedFd, limits: &Limits) -> Result<Ap
     a.finish()
 }
 
-/// The prefix of overlayfs' own attributes; an ordinary user can set only the second (mount option `userxattr`).
-const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
-
-struct Apply {
-    tree: Tree,
-    rights: Rights,
+struct Apply<S> {
+    tree: Tree<S>,
+    /// Whether device nodes can be made.
+    nodes: bool,
     /// Paths to hide. They become nodes when all was read: a whiteout never hides what its own layer has, wherever it
     /// stands in the archive (image-spec layer.md#whiteouts).
     whiteouts: BTreeSet<Vec<u8>>,
@@ -86,7 +82,7 @@ struct Apply {
     out: Applied,
 }
 
-impl Apply {
+impl<S: Sink> Apply<S> {
     fn put<R: BufRead>(&mut self, entry: Entry, reader: &mut Reader<R>) -> Result<()> {
         let Entry { path, kind, meta } = entry;
         if path.is_empty() {
@@ -98,67 +94,60 @@ impl Apply {
         if let Some(w) = whiteout(&path)? {
             return self.hide(&path, &w);
         }
-        let (dir, fd, name) = self.tree.parent(&path)?;
-        let path = super::entry::join(&dir, name); // without links from here on
+        let path = self.tree.place(&path)?; // without links from here on
         self.links.remove(&path);
-        match kind {
-            Kind::Dir => return self.directory(path, &fd, name, meta),
-            Kind::Link(target) => return self.link(path, &fd, name, target),
-            Kind::File { size, sparse } => return self.file(&path, &fd, name, size, sparse, &meta, reader),
-            Kind::Symlink(target) => {
-                self.make(&path, &fd, name, "symlinkat", || fs::symlinkat(&target[..], &*fd, name))?;
+        let node = match kind {
+            Kind::Dir => return self.directory(path, meta),
+            Kind::Link(target) => return self.link(path, target),
+            Kind::File { size, sparse } => {
+                let extents = sparse.unwrap_or_else(|| vec![(0, size)]);
+                self.make(&path, |s| s.file(&path, size, &extents, &meta, &mut reader.data()))?;
+                self.out.bytes += size;
+                return Ok(());
             }
-            Kind::Char(0, 0) => {
+            Kind::Symlink(target) => return self.make(&path, |s| s.symlink(&path, &target, &meta)),
+            Kind::Char(major, minor) if device(major, minor) == Some((0, 0)) => {
                 return Err(refuse(&path, "is the device 0:0, which overlayfs takes for a whiteout"));
             }
-            Kind::Char(..) | Kind::Block(..) if !self.rights.nodes => {
+            Kind::Char(major, minor) | Kind::Block(major, minor) if device(major, minor).is_none() => {
+                return Err(refuse(&path, format!("is the device {major}:{minor}, which Linux has not")));
+            }
+            Kind::Char(..) | Kind::Block(..) if !self.nodes => {
                 self.out.skipped += 1;
                 return Ok(());
             }
-            Kind::Char(major, minor) => {
-                self.node(&path, &fd, name, FileType::CharacterDevice, fs::makedev(major, minor), &meta)?;
-            }
-            Kind::Block(major, minor) => {
-                self.node(&path, &fd, name, FileType::BlockDevice, fs::makedev(major, minor), &meta)?;
-            }
-            Kind::Fifo => self.node(&path, &fd, name, FileType::Fifo, 0, &meta)?,
-        }
-        self.metadata_at(&path, &fd, name, &meta, false)
+            Kind::Char(major, minor) => Node::Char(major, minor),
+            Kind::Block(major, minor) => Node::Block(major, minor),
+            Kind::Fifo => Node::Fifo,
+        };
+        self.make(&path, |s| s.node(&path, node, &meta))
     }
 
     fn hide(&mut self, path: &[u8], w: &Whiteout<'_>) -> Result<()> {
-        let (dir, ..) = self.tree.parent(path)?;
+        let place = self.tree.place(path)?;
+        let dir = split(&place).0;
         self.tree.remember(path.len())?;
         match w {
             Whiteout::Reserved => {}
-            Whiteout::Opaque => drop(self.opaque.insert(dir)),
-            Whiteout::Name(name) => drop(self.whiteouts.insert(super::entry::join(&dir, name))),
+            Whiteout::Opaque => drop(self.opaque.insert(dir.to_vec())),
+            Whiteout::Name(name) => drop(self.whiteouts.insert(join(dir, name))),
         }
         Ok(())
     }
 
     /// Makes something at `path`; what was there is removed first.
-    fn make<T>(
-        &mut self,
-        path: &[u8],
-        dir: &OwnedFd,
-        name: &[u8],
-        call: &str,
-        make: impl Fn() -> std::result::Result<T, Errno>,
-    ) -> Result<T> {
-        match make() {
-            Err(Errno::EXIST) => {
-                self.clear(path, dir, name)?;
-                make().map_err(|e| failed(path, call, e))
-            }
-            other => other.map_err(|e| failed(path, call, e)),
+    fn make(&mut self, path: &[u8], mut make: impl FnMut(&mut S) -> Result<bool>) -> Result<()> {
+        if make(&mut self.tree.sink)? {
+            return Ok(());
         }
+        self.clear(path)?;
+        if make(&mut self.tree.sink)? { Ok(()) } else { Err(failed(path, "replace", Errno::EXIST)) }
     }
 
     /// Removes what is at `path`, and forgets what was to be done below it.
-    fn clear(&mut self, path: &[u8], dir: &OwnedFd, name: &[u8]) -> Result<()> {
-        if self.tree.clear(path, dir, name)? {
-            let start = super::entry::join(path, b"");
+    fn clear(&mut self, path: &[u8]) -> Result<()> {
+        if self.tree.clear(path)? {
+            let start = join(path, b"");
             self.opaque.remove(path);
             for set in [&mut self.opaque, &mut self.whiteouts] {
                 while let Some(p) =
@@ -177,20 +166,18 @@ impl Apply {
         Ok(())
     }
 
-    fn directory(&mut self, path: Vec<u8>, dir: &OwnedFd, name: &[u8], meta: Meta) -> Result<()> {
+    fn directory(&mut self, path: Vec<u8>, meta: Meta) -> Result<()> {
         if !self.tree.dirs.contains_key(&path) {
-            self.make(&path, dir, name, "mkdirat", || fs::mkdirat(dir, name, Mode::RWXU))?;
+            self.make(&path, |s| s.dir(&path))?;
         }
         self.tree.add(path, Some(meta))
     }
 
-    fn link(&mut self, path: Vec<u8>, dir: &OwnedFd, name: &[u8], target: Vec<u8>) -> Result<()> {
-        if !self.try_link(&path, dir, name, &target)? {
+    fn link(&mut self, path: Vec<u8>, target: Vec<u8>) -> Result<()> {
+        if !self.try_link(&path, &target)? {
             // Nothing of this layer may show under the name.
-            match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(_) => self.clear(&path, dir, name)?,
-                Err(Errno::NOENT) => {}
-                Err(e) => return Err(failed(&path, "fstatat", e)),
+            if self.tree.dirs.contains_key(&path) || self.tree.sink.look(&path)?.is_some() {
+                self.clear(&path)?;
             }
             self.tree.remember(path.len() + target.len())?;
             self.links.insert(path, target);
@@ -199,164 +186,33 @@ impl Apply {
     }
 
     /// Links to a file of this layer; false when there is none.
-    fn try_link(&mut self, path: &[u8], dir: &OwnedFd, name: &[u8], target: &[u8]) -> Result<bool> {
+    fn try_link(&mut self, path: &[u8], target: &[u8]) -> Result<bool> {
         let (parent, last) = split(target);
         let Some(parent) = self.tree.locate(parent, false)? else { return Ok(false) };
-        let target = super::entry::join(&parent, last);
+        let target = join(&parent, last);
         if target == path {
             return Err(refuse(path, "is a hard link to itself"));
         }
         if self.tree.dirs.contains_key(&target) {
             return Err(refuse(path, "is a hard link to a directory"));
         }
-        let from = self.tree.open(&parent)?;
-        match fs::statat(&*from, last, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return Ok(false),
-            other => other.map_err(|e| failed(&target, "fstatat", e))?,
-        };
-        let link = || fs::linkat(&*from, last, dir, name, AtFlags::empty());
+        if self.tree.sink.look(&target)?.is_none() {
+            return Ok(false);
+        }
         if is_below(&target, path) {
             return Err(refuse(path, "is a hard link into the directory that it replaces"));
         }
-        self.make(path, dir, name, "linkat", link)?;
+        self.make(path, |s| s.link(&target, path))?;
         Ok(true)
     }
-
-    #[allow(clippy::too_many_arguments)] // the parts of one entry
-    fn file<R: BufRead>(
-        &mut self,
-        path: &[u8],
-        dir: &OwnedFd,
-        name: &[u8],
-        size: u64,
-        sparse: Option<Vec<(u64, u64)>>,
-        meta: &Meta,
-        reader: &mut Reader<R>,
-    ) -> Result<()> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR);
-        let mut file = std::fs::File::from(self.make(path, dir, name, "openat", open)?);
-        let at = |e: std::io::Error| {
-            crate::error::Error::io(format!("entry {:?}", super::entry::shown(path)), "write", &e)
-        };
-        let extents = sparse.unwrap_or_else(|| vec![(0, size)]);
-        let mut end = 0;
-        for (offset, length) in extents {
-            if offset != end {
-                file.seek(SeekFrom::Start(offset)).map_err(at)?;
-            }
-            copy(reader.data(), &mut file, length, at)?;
-            end = offset + length;
-        }
-        if end != size {
-            file.set_len(size).map_err(at)?; // a hole at the end
-        }
-        self.out.bytes += size;
-        self.metadata(path, &file, meta)
-    }
-
-    fn node(
-        &mut self,
-        path: &[u8],
-        dir: &OwnedFd,
-        name: &[u8],
-        kind: FileType,
-        dev: u64,
-        meta: &Meta,
-    ) -> Result<()> {
-        let mode = Mode::from_raw_mode(meta.mode);
-        self.make(path, dir, name, "mknodat", || fs::mknodat(dir, name, kind, Mode::empty(), dev))?;
-        self.owner_at(path, dir, name, meta)?;
-        // mknod(2) applies the umask. The name is the node just made, in a directory that is ours alone.
-        fs::chmodat(dir, name, mode, AtFlags::empty()).map_err(|e| failed(path, "fchmodat", e))
-    }
-
-    fn owner_at(&self, path: &[u8], dir: &OwnedFd, name: &[u8], meta: &Meta) -> Result<()> {
-        if !self.rights.owners {
-            return Ok(());
-        }
-        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-        fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| failed(path, "fchownat", e))
-    }
-
-    /// Owner, attributes and time of what cannot be opened: links and nodes.
-    fn metadata_at(&self, path: &[u8], dir: &OwnedFd, name: &[u8], meta: &Meta, owned: bool) -> Result<()> {
-        if !owned {
-            self.owner_at(path, dir, name, meta)?;
-        }
-        if !meta.xattrs.is_empty() {
-            let mut there = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
-            there.extend_from_slice(name);
-            self.xattrs(path, meta, |key, value| fs::lsetxattr(&there[..], key, value, XattrFlags::empty()))?;
-        }
-        fs::utimensat(dir, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| failed(path, "utimensat", e))
-    }
-
-    /// In this order: chown(2) clears set-id bits and file capabilities.
-    fn metadata(&self, path: &[u8], fd: impl AsFd, meta: &Meta) -> Result<()> {
-        let fd = fd.as_fd();
-        if self.rights.owners {
-            fs::fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
-                .map_err(|e| failed(path, "fchown", e))?;
-        }
-        fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).map_err(|e| failed(path, "fchmod", e))?;
-        self.xattrs(path, meta, |key, value| fs::fsetxattr(fd, key, value, XattrFlags::empty()))?;
-        fs::futimens(fd, &times(meta)).map_err(|e| failed(path, "futimens", e))
-    }
-
-    fn xattrs(
-        &self,
-        path: &[u8],
-        meta: &Meta,
-        set: impl Fn(&[u8], &[u8]) -> std::result::Result<(), Errno>,
-    ) -> Result<()> {
-        for (key, value) in &meta.xattrs {
-            // An image must not speak to overlayfs: redirects and opaque marks reach other files of the lower layers.
-            if OVERLAY.iter().any(|p| key.starts_with(p)) || key.contains(&0) {
-                continue;
-            }
-            match set(key, value) {
-                Ok(()) => {}
-                // Labels of a security module that is not here, and what an ordinary user may not set.
-                Err(Errno::OPNOTSUPP) => {}
-                Err(Errno::PERM) if !self.rights.nodes || key.starts_with(b"user.") => {}
-                Err(e) => return Err(failed(path, &format!("setxattr {}", super::entry::shown(key)), e)),
-            }
-        }
-        Ok(())
-    }
 }
 
-fn times(meta: &Meta) -> Timestamps {
-    let (tv_sec, nanos) = meta.mtime;
-    let time = Timespec { tv_sec, tv_nsec: nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
+/// A device number as Linux keeps it, in 12 and 20 bits; what the kernel cut off would make it another one.
+fn device(major: u32, minor: u32) -> Option<(u32, u32)> {
+    (major < 1 << 12 && minor < 1 << 20).then_some((major, minor))
 }
 
-/// Writes `length` bytes of the entry straight from the stream's buffer.
-fn copy(
-    mut data: impl BufRead,
-    file: &mut std::fs::File,
-    length: u64,
-    at: impl Fn(std::io::Error) -> crate::error::Error,
-) -> Result<()> {
-    let mut left = length;
-    while left > 0 {
-        let buf = data.fill_buf().map_err(|e| read_error(&e))?;
-        if buf.is_empty() {
-            return Err(read_error(&std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        let n = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        file.write_all(&buf[..n]).map_err(&at)?;
-        data.consume(n);
-        left -= n as u64;
-    }
-    Ok(())
-}
-
-impl Apply {
+impl<S: Sink> Apply<S> {
     /// What can only be done when all entries are known.
     fn finish(mut self) -> Result<Applied> {
         self.late_links()?;
@@ -373,24 +229,17 @@ impl Apply {
         self.out.needs.links = links.iter().map(|(p, t)| (to_path(p), to_path(t))).collect();
         let dirs = std::mem::take(&mut self.tree.dirs);
         let default = Meta { mode: 0o755, ..Meta::default() };
-        // Deepest first, and after everything else: making a name changes the time of its directory.
-        for (path, meta) in dirs.iter().rev() {
-            let fd = self.tree.open(path)?;
-            if !path.is_empty() && self.opaque.contains(path) {
-                let key = self.rights.opaque();
-                fs::fsetxattr(&*fd, key, b"y", XattrFlags::empty()).map_err(|e| failed(path, key, e))?;
-            }
-            self.metadata(path, &*fd, meta.as_ref().unwrap_or(&default))?;
-        }
+        let opaque = |path: &[u8]| !path.is_empty() && self.opaque.contains(path);
+        let all: Vec<_> =
+            dirs.iter().rev().map(|(p, m)| (&p[..], m.as_ref().unwrap_or(&default), opaque(p))).collect();
+        self.tree.sink.finish(&all)?;
         Ok(self.out)
     }
 
     /// Links that stood before their target.
     fn late_links(&mut self) -> Result<()> {
         for (path, target) in self.links.clone() {
-            let (dir, name) = split(&path);
-            let fd = self.tree.open(dir)?;
-            if self.try_link(&path, &fd, name, &target)? {
+            if self.try_link(&path, &target)? {
                 self.links.remove(&path);
             }
         }
@@ -409,12 +258,10 @@ impl Apply {
             if ancestors(path).any(|a| self.opaque.contains(a)) {
                 continue; // nothing shows through
             }
-            let (dir, name) = split(path);
-            let fd = self.tree.open(dir)?;
-            match fs::mknodat(&*fd, name, FileType::CharacterDevice, Mode::empty(), 0) {
-                Ok(()) if !dir.is_empty() => drop(holders.insert(to_path(dir))),
-                Ok(()) | Err(Errno::EXIST) => {} // the layer's own file hides what is below
-                Err(e) => return Err(failed(path, "mknodat 0:0", e)),
+            let dir = split(path).0;
+            // Where it finds a name, the layer's own file hides what is below.
+            if self.tree.sink.whiteout(path)? && !dir.is_empty() {
+                holders.insert(to_path(dir));
             }
         }
         self.out.needs.whiteouts = holders.into_iter().collect();

@@ -1,14 +1,14 @@
-//! The directories of a layer in the making, by descriptor. Links are never followed by the kernel here: where the path
-//! of an entry leads through a link of the same layer, it is read and resolved as if the layer were `/`.
+//! The directories of a layer in the making. Links are never followed by the kernel here: where the path of an entry
+//! leads through a link of the same layer, it is read and resolved as if the layer were `/`.
 
 use super::entry::{Meta, join, refuse, shown, split};
+use super::sink::{Seen, Sink};
 use crate::error::{Error, Result};
 use crate::image::limits::Limits;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 /// A directory descriptor below `dir`, without following a link or entering a mount.
 pub fn open_dir(dir: &OwnedFd, path: &[u8]) -> std::result::Result<OwnedFd, Errno> {
@@ -28,25 +28,22 @@ pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
 
 /// Links that a path may lead through, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// Open descriptors that are kept, by each of the threads.
-const KEPT: usize = 16;
 /// Most bytes of names and attributes that are remembered until all entries were read: those of a million directories.
 /// A short archive can name many more, each entry at the end of a long path of its own.
 const REMEMBERED: usize = 256 << 20;
 
-pub struct Tree {
-    root: OwnedFd,
+pub struct Tree<S> {
+    pub sink: S,
     /// Every directory by its path without links; `None` when no entry has told its metadata.
     pub dirs: BTreeMap<Vec<u8>, Option<Meta>>,
-    open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     remembered: usize,
     limits: Limits,
 }
 
-impl Tree {
-    pub fn new(root: OwnedFd, limits: Limits) -> Self {
+impl<S: Sink> Tree<S> {
+    pub fn new(sink: S, limits: Limits) -> Self {
         let dirs = BTreeMap::from([(Vec::new(), None)]);
-        Self { root, dirs, open: HashMap::new(), remembered: 0, limits }
+        Self { sink, dirs, remembered: 0, limits }
     }
 
     /// Accounts for something of `bytes` bytes that is remembered to the end.
@@ -73,19 +70,6 @@ impl Tree {
         Ok(())
     }
 
-    /// The descriptor of a directory of the layer.
-    pub fn open(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
-        if let Some(fd) = self.open.get(path) {
-            return Ok(fd.clone());
-        }
-        if self.open.len() >= KEPT {
-            self.open.clear();
-        }
-        let fd = Rc::new(open_dir(&self.root, path).map_err(|e| failed(path, "openat2", e))?);
-        self.open.insert(path.to_vec(), fd.clone());
-        Ok(fd)
-    }
-
     /// The path without links of the directory `path`. With `make`, missing directories are made; without, they are
     /// `None`, as is a path through something else.
     pub fn locate(&mut self, path: &[u8], make: bool) -> Result<Option<Vec<u8>>> {
@@ -104,60 +88,55 @@ impl Tree {
                 at = next;
                 continue;
             }
-            let dir = self.open(&at)?;
-            match fs::statat(&*dir, &part[..], AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(st) if FileType::from_raw_mode(st.st_mode) == FileType::Symlink => {
+            if part.len() > 255 {
+                return Err(failed(&next, "look up", Errno::NAMETOOLONG)); // from the target of a link
+            }
+            match self.sink.look(&next)? {
+                Some(Seen::Link(target)) => {
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(failed(path, "look up", Errno::LOOP));
                     }
-                    let target = fs::readlinkat(&*dir, &part[..], Vec::new())
-                        .map_err(|e| failed(&next, "readlinkat", e))?;
-                    if target.as_bytes().first() == Some(&b'/') {
+                    if target.first() == Some(&b'/') {
                         at.clear();
                     }
-                    todo.extend(parts(target.as_bytes()));
+                    todo.extend(parts(&target));
                 }
-                Ok(_) if make => {
+                Some(Seen::Other) if make => {
                     return Err(refuse(path, format!("needs {:?} to be a directory", shown(&next))));
                 }
-                Err(Errno::NOENT) if make => {
+                None if make => {
                     if next.len() > self.limits.path {
                         return Err(failed(&next, "mkdirat", Errno::NAMETOOLONG));
                     }
-                    fs::mkdirat(&*dir, &part[..], Mode::RWXU).map_err(|e| failed(&next, "mkdirat", e))?;
+                    self.sink.dir(&next)?;
                     self.add(next.clone(), None)?;
                     at = next;
                 }
-                Ok(_) | Err(Errno::NOENT) => return Ok(None),
-                Err(e) => return Err(failed(&next, "fstatat", e)),
+                Some(Seen::Other) | None => return Ok(None),
             }
         }
         Ok(Some(at))
     }
 
-    /// The directory that holds `path`, made when it is missing: its path without links, its descriptor, the last name.
-    pub fn parent<'a>(&mut self, path: &'a [u8]) -> Result<(Vec<u8>, Rc<OwnedFd>, &'a [u8])> {
+    /// The path without links of what is to be at `path`; the directory that holds it is made when it is missing.
+    pub fn place(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let (dir, name) = split(path);
-        let dir = self.locate(dir, true)?.unwrap_or_default();
-        let fd = self.open(&dir)?;
-        Ok((dir, fd, name))
+        Ok(join(&self.locate(dir, true)?.unwrap_or_default(), name))
     }
 
     /// Removes what is at `path`, a directory with all that is in it; whether it was one.
-    pub fn clear(&mut self, path: &[u8], dir: &OwnedFd, name: &[u8]) -> Result<bool> {
-        if self.dirs.remove(path).is_none() {
-            fs::unlinkat(dir, name, AtFlags::empty()).map_err(|e| failed(path, "unlinkat", e))?;
-            return Ok(false);
+    pub fn clear(&mut self, path: &[u8]) -> Result<bool> {
+        let is_dir = self.dirs.remove(path).is_some();
+        if is_dir {
+            let start = join(path, b"");
+            let below = self.dirs.range(start.clone()..).map(|d| d.0).take_while(|d| d.starts_with(&start));
+            for d in below.cloned().collect::<Vec<_>>() {
+                self.dirs.remove(&d);
+            }
         }
-        let start = join(path, b"");
-        let below = self.dirs.range(start.clone()..).map(|d| d.0).take_while(|d| d.starts_with(&start));
-        for d in below.cloned().collect::<Vec<_>>() {
-            self.dirs.remove(&d);
-        }
-        self.open.clear();
-        remove_all(dir, name).map_err(|e| failed(path, "remove", e))?;
-        Ok(true)
+        self.sink.remove(path, is_dir)?;
+        Ok(is_dir)
     }
 }
 

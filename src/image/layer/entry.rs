@@ -16,6 +16,18 @@ pub struct Meta {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// The prefix of overlayfs' own attributes; an ordinary user can set only the second (mount option `userxattr`).
+const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+
+impl Meta {
+    /// The attributes that are taken over. An image must not speak to overlayfs: redirects and opaque marks reach other
+    /// files of the lower layers.
+    pub fn own_xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let all = self.xattrs.iter().map(|(key, value)| (&key[..], &value[..]));
+        all.filter(|(key, _)| !OVERLAY.iter().any(|p| key.starts_with(p)) && !key.contains(&0))
+    }
+}
+
 /// What an entry makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {

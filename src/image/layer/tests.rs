@@ -1,8 +1,11 @@
 //! Archives by hand, honest and hostile, into a directory beside a canary.
 
 use super::apply::{Applied, apply};
+use super::files::Files;
 use super::read::Reader;
 use crate::error::Result;
+use crate::image::erofs::image::Image;
+use crate::image::erofs::tests::same;
 use crate::image::limits::Limits;
 use crate::image::view::{is_opaque, open};
 use std::fs::{self, Metadata};
@@ -92,11 +95,35 @@ impl Place {
     }
 
     fn apply(&self, tar: Vec<u8>) -> Result<Applied> {
-        let done = apply(&tar[..], open(&self.0.join("fs")).unwrap(), &Limits::default());
+        let files = Files::new(open(&self.0.join("fs")).unwrap());
+        let done = apply(&tar[..], files, &Limits::default());
         assert_eq!(fs::read(self.0.join("canary")).unwrap(), b"alive");
         assert_eq!(fs::metadata(self.0.join("canary")).unwrap().nlink(), 1);
         assert_eq!(fs::read_dir(&self.0).unwrap().count(), 2, "something was made beside the layer");
+        if rustix::process::geteuid().is_root() {
+            self.compare(&tar, &done);
+        }
         done
+    }
+
+    /// The image of the same archive is the same tree, refused when the directory was.
+    fn compare(&self, tar: &[u8], done: &Result<Applied>) {
+        let path = self.0.with_extension("d");
+        fs::create_dir(&path).unwrap();
+        let path = path.join("erofs");
+        let file = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        let image = apply(tar, Image::new(file, [7; 16]), &Limits::default());
+        let mounted = open(&path);
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        match (done, image) {
+            (Err(_), Err(_)) => {}
+            (Ok(want), Ok(got)) => {
+                assert_eq!(*want, got);
+                // Kernels that mount no image from a file skip what the integration tests count.
+                mounted.iter().for_each(|m| same(&self.0.join("fs"), m));
+            }
+            (want, got) => panic!("directory {want:?}, image {got:?}"),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -368,6 +368,7 @@ mod tests {
     use super::*;
     use crate::image::layer::apply::apply;
     use crate::image::layer::entry::Kind;
+    use crate::image::layer::files::Files;
     use crate::image::layer::read::Reader;
     use crate::image::limits::Limits;
     use crate::image::view::open;
@@ -440,7 +441,7 @@ mod tests {
         }
         let first = tar(&[&a], None, Times::default()).unwrap();
         let b = t.make("b");
-        apply(&first[..], open(&b).unwrap(), &Limits::default()).unwrap();
+        apply(&first[..], Files::new(open(&b).unwrap()), &Limits::default()).unwrap();
         assert!(tar(&[&b], None, Times::default()).unwrap() == first);
         let all = names(&first);
         assert_eq!(all[..3], ["", ".wh.gone", &"deep".repeat(25)]);

@@ -15,6 +15,7 @@ pub mod reference;
 pub mod resolve;
 pub mod url;
 
+use super::driver::Form;
 use super::limits::Limits;
 use super::platform::Platform;
 use super::store::Store;
@@ -40,6 +41,9 @@ pub enum Command {
         wire: Wire,
         #[command(flatten)]
         limits: Limits,
+        /// Form of new layers in the store
+        #[arg(long, value_enum, default_value = "auto")]
+        layers: Form,
     },
     /// Push an image to a registry
     Push {
@@ -57,12 +61,12 @@ pub enum Command {
 /// Carries out a command; what it has to say.
 pub fn run(command: Command, store: &Store) -> Result<String> {
     match command {
-        Command::Pull { image, name, platform, no_blobs, wire, limits } => {
+        Command::Pull { image, name, platform, no_blobs, wire, limits, layers: form } => {
             let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
             let reference = Reference::parse(&image)?;
             let name = name.unwrap_or_else(|| reference.familiar());
             let blobs = !no_blobs;
-            let order = pull::Order { reference, name: &name, platform, wire, limits, blobs };
+            let order = pull::Order { reference, name: &name, platform, wire, limits, blobs, form };
             Ok(format!("{name} {}\n", pull::pull(store, &order)?))
         }
         Command::Push { image, target, chunk_bytes, wire } => {

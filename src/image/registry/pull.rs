@@ -6,6 +6,7 @@ use super::reference::Reference;
 use crate::error::{Error, Result};
 use crate::image::archive::{Files, inside};
 use crate::image::digest::Digest;
+use crate::image::driver::Form;
 use crate::image::import;
 use crate::image::limits::Limits;
 use crate::image::manifest::{self, blob_name};
@@ -27,6 +28,7 @@ pub struct Order<'a> {
     pub limits: Limits,
     /// Keep the blobs of layers, for `push` and `export`.
     pub blobs: bool,
+    pub form: Form,
 }
 
 /// Pulls; the digest of the manifest.
@@ -42,6 +44,7 @@ pub fn pull(store: &Store, order: &Order) -> Result<Digest> {
             platform: order.platform.clone(),
             limits: order.limits.clone(),
             blobs: order.blobs,
+            form: order.form,
         };
         let done = import::take(store, &Files::Remote(remote.clone()), &import);
         let is_stale = done.as_ref().is_err_and(|e| e.errno().is_none()) && !remote.watch.is_broken();
