@@ -9,7 +9,7 @@ use super::stack::{Stack, is_image};
 use super::store::{Store, remove_path};
 use super::view::{Opened, View, at as look};
 use super::{copy, fuse, manifest, overlay, user, view};
-use crate::bundle::{IMAGE, NEEDS_APPENDING, Overlay, appends_lowers};
+use crate::bundle::{IMAGE, MAX_LOWERS, NEEDS_APPENDING, Overlay, appends_lowers};
 use crate::config::{Config, Mount};
 use crate::error::{Error, Kind, Result};
 use crate::plan::UNSAFE_ANNOTATIONS;
@@ -35,14 +35,17 @@ pub fn unpack(store: &Store, order: &Order) -> Result<()> {
         return Err(Error::unsupported("--no-mount", NEEDS_APPENDING).hint("leave it out"));
     }
     if !order.mount && order.driver == Some(Driver::FuseOverlayfs) {
-        return Err(Error::unsupported("--no-mount", "leaves the mount to the runtime, which makes that of overlayfs alone"));
+        return Err(Error::unsupported(
+            "--no-mount",
+            "leaves the mount to the runtime, which makes that of overlayfs alone",
+        ));
     }
     let (_, digest) = store.find(order.image)?;
     let (config, diff_ids) = load(store, &digest)?;
     fixups(store, &diff_ids)?; // an import that was killed may have left some out
     let stack = Stack::of(store, &diff_ids)?;
-    if stack.lowers.len() >= overlay::MAX_LOWERS {
-        let what = format!("has {} layers, overlayfs stacks {}", stack.lowers.len(), overlay::MAX_LOWERS);
+    if stack.lowers.len() >= MAX_LOWERS {
+        let what = format!("has {} layers, overlayfs stacks {}", stack.lowers.len(), MAX_LOWERS);
         return Err(Error::unsupported(order.image, what));
     }
     let mut opened = Opened::default();
@@ -50,7 +53,8 @@ pub fn unpack(store: &Store, order: &Order) -> Result<()> {
     let (path, made) = directory(store, order.bundle)?;
     let _lock = store.lock(&store.bundle_lock(&path))?;
     clear_unfinished(store, &path)?;
-    let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, &document, order, &mut opened));
+    let done =
+        store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, &document, order, &mut opened));
     done.inspect_err(|_| {
         // The error is the one to tell; what stays here is seen by its user.
         let _ = if made { remove_path(&path) } else { empty(&path) };
@@ -125,13 +129,7 @@ const NEW_DOCUMENT: &str = ".config.json.new";
 /// What a rootfs is called until it is copied.
 const NEW_ROOTFS: &str = ".rootfs.new";
 
-fn fill(
-    path: &Path,
-    stack: &Stack,
-    document: &Config,
-    order: &Order,
-    opened: &mut Opened,
-) -> Result<()> {
+fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order, opened: &mut Opened) -> Result<()> {
     let make = |name: &str, mode: u32| -> Result<PathBuf> {
         let dir = path.join(name);
         let at = dir.display().to_string();
@@ -182,13 +180,7 @@ fn fill(
 }
 
 /// Makes the rootfs, unless it is left to the runtime, and says how.
-fn rootfs(
-    path: &Path,
-    stack: &Stack,
-    o: &mut Overlay,
-    order: &Order,
-    opened: &mut Opened,
-) -> Result<Driver> {
+fn rootfs(path: &Path, stack: &Stack, o: &mut Overlay, order: &Order, opened: &mut Opened) -> Result<Driver> {
     let rootfs = path.join("rootfs");
     let mut driver = order.driver.unwrap_or(Driver::Overlay);
     if order.mount && driver == Driver::Overlay {

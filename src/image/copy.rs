@@ -67,10 +67,7 @@ pub fn times(stat: &Stat) -> Timestamps {
 }
 
 /// Sets the attributes of `from` that are not overlayfs' own.
-pub fn xattrs(
-    from: &OwnedFd,
-    set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>,
-) -> Result<(), Errno> {
+pub fn xattrs(from: &OwnedFd, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -> Result<(), Errno> {
     let source = proc_path(from);
     let mut names = vec![0u8; 64 << 10];
     let n = fs::listxattr(&source, &mut names[..])?;
@@ -144,7 +141,14 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn file(&mut self, from: &OwnedFd, stat: &Stat, path: &[u8], dir: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    fn file(
+        &mut self,
+        from: &OwnedFd,
+        stat: &Stat,
+        path: &[u8],
+        dir: &OwnedFd,
+        name: &[u8],
+    ) -> Result<(), Errno> {
         let key = (stat.st_dev, stat.st_ino);
         if let Some(first) = self.linked.get(&key) {
             return fs::linkat(self.to, &first[..], dir, name, AtFlags::empty());

@@ -2,13 +2,13 @@
 
 use super::erofs::image::Image;
 use super::erofs::mount;
+use super::fuse;
 use super::layer::entry::Meta;
 use super::layer::sink::{Node, Sink};
 use super::overlay;
 use super::rights::Rights;
 use super::store::Store;
 use super::view::{Opened, at, is_opaque, is_whiteout, proc_path};
-use super::fuse;
 use crate::bundle::{IMAGE, Overlay};
 use crate::error::{Error, Result};
 use clap::ValueEnum;
@@ -52,7 +52,9 @@ struct Trial {
 /// Why EROFS images cannot be layers of this store; `None` when they can. A mount is tried once a boot.
 pub fn trial(store: &Store) -> Result<Option<String>> {
     if !Rights::ours().nodes {
-        return Ok(Some("only root of the machine, outside of user namespaces, may mount EROFS images".into()));
+        return Ok(Some(
+            "only root of the machine, outside of user namespaces, may mount EROFS images".into(),
+        ));
     }
     let path = store.dir().join("erofs-trial");
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -76,10 +78,7 @@ fn attempt(dir: &Path) -> Result<()> {
     let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).map_err(io)?;
     let mut image = Image::new(file, [0; 16]);
     let capability = vec![1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let xattrs = vec![
-        (b"security.capability".to_vec(), capability),
-        (b"user.a".to_vec(), b"b".to_vec()),
-    ];
+    let xattrs = vec![(b"security.capability".to_vec(), capability), (b"user.a".to_vec(), b"b".to_vec())];
     let meta = Meta { mode: 0o755, xattrs, ..Meta::default() };
     image.dir(b"d")?;
     image.file(b"d/f", 5, &[(0, 5)], &meta, &mut &b"hello"[..])?;
@@ -104,7 +103,9 @@ fn attempt(dir: &Path) -> Result<()> {
     let text = |name: &str| {
         let path = dir.join(name);
         std::fs::create_dir_all(&path).map_err(io)?;
-        path.to_str().map(str::to_string).ok_or_else(|| Error::invalid(path.display().to_string(), "is not UTF-8"))
+        path.to_str()
+            .map(str::to_string)
+            .ok_or_else(|| Error::invalid(path.display().to_string(), "is not UTF-8"))
     };
     let lower = vec![format!("{IMAGE}{}/erofs", text("")?.trim_end_matches('/')), text("lower")?];
     overlay::assemble(&Overlay { lower, ..Overlay::default() }, &dir.join("lower"), &mut Opened::default())?;
@@ -129,7 +130,9 @@ pub fn fitting(store: &Store) -> Result<(Driver, String)> {
     let text = |name: &str| -> Result<String> {
         work.make(&format!("trial/{name}"), 0o755)?;
         let path = dir.join(name);
-        path.to_str().map(str::to_string).ok_or_else(|| Error::invalid(path.display().to_string(), "is not UTF-8"))
+        path.to_str()
+            .map(str::to_string)
+            .ok_or_else(|| Error::invalid(path.display().to_string(), "is not UTF-8"))
     };
     let mut o = Overlay { lower: vec![text("lower")?], ..Overlay::default() };
     (o.upper, o.work) = (Some(text("upper")?), Some(text("work")?));
@@ -153,7 +156,8 @@ pub fn reflinks(store: &Store) -> Result<bool> {
     let work = store.work()?;
     let make = |name: &str| {
         let path = work.path.join(name);
-        let made = std::fs::write(&path, [0; 4096]).and_then(|()| std::fs::File::options().write(true).open(&path));
+        let made =
+            std::fs::write(&path, [0; 4096]).and_then(|()| std::fs::File::options().write(true).open(&path));
         made.map_err(|e| Error::io(path.display().to_string(), "make", &e))
     };
     make("from")?;

@@ -18,7 +18,15 @@ use std::rc::Rc;
 /// layers; only those of EROFS images are copied. False when nothing was to be done.
 pub fn build(out: OwnedFd, layer: Rc<OwnedFd>, below: &View, needs: &Needs) -> Result<bool> {
     let implicit = needs.dirs.iter().map(|d| d.bytes()).collect();
-    let mut f = Fix { out, layer, below, implicit, made: BTreeMap::new(), moved: BTreeMap::new(), copied: BTreeMap::new() };
+    let mut f = Fix {
+        out,
+        layer,
+        below,
+        implicit,
+        made: BTreeMap::new(),
+        moved: BTreeMap::new(),
+        copied: BTreeMap::new(),
+    };
     for dir in &needs.dirs {
         f.implicit_dir(dir.bytes())?;
     }
@@ -208,7 +216,10 @@ impl Fix<'_> {
         let stat = fs::fstat(&source).map_err(|e| failed(from, "fstat", e))?;
         let file = (stat.st_dev, stat.st_ino);
         // Names of one file stay so.
-        let linked = self.copied.get(&file).map(|first| fs::linkat(&self.out, &first[..], dir, name, AtFlags::empty()));
+        let linked = self
+            .copied
+            .get(&file)
+            .map(|first| fs::linkat(&self.out, &first[..], dir, name, AtFlags::empty()));
         match linked {
             Some(Ok(())) => return Ok(()),
             Some(Err(e)) if !matches!(e, Errno::NOENT | Errno::MLINK) => return Err(failed(to, "linkat", e)),

@@ -5,6 +5,7 @@ use super::blobs::Kept;
 use super::digest::Digest;
 use super::driver::{self, Form};
 use super::erofs::image::Image as Erofs;
+use super::fixup;
 use super::layer::apply::apply;
 use super::layer::compress::{Seen, through};
 use super::layer::files;
@@ -16,7 +17,8 @@ use super::stack::Stack;
 use super::store::{LayerMeta, NameLock, Store, Work};
 use super::tree::Usage;
 use super::view::{Opened, View};
-use super::{fixup, overlay, progress, view};
+use super::{progress, view};
+use crate::bundle::MAX_LOWERS;
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
 use std::io::Read;
@@ -297,7 +299,7 @@ pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
         let chain = Digest::chain(stack.chain.as_ref(), id);
         let target = store.fixup(&chain);
         // Too tall a stack is never mounted, unless an opaque layer hides it: its fixups would take hours.
-        let is_mountable = stack.lowers.len() < overlay::MAX_LOWERS;
+        let is_mountable = stack.lowers.len() < MAX_LOWERS;
         if !meta.applied.needs.is_empty() && is_mountable && !target.exists() {
             let _lock = store.lock(&format!("{}.fixup", chain.hex()))?;
             if !target.exists() {

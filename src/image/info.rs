@@ -77,7 +77,8 @@ fn info(store: &Store) -> Result<Info> {
         Some(why) => Chosen { name: "dir", why },
     };
     let layers = store.dir().join("layers");
-    let names = std::fs::read_dir(&layers).map_err(|e| Error::io(layers.display().to_string(), "read", &e))?;
+    let names =
+        std::fs::read_dir(&layers).map_err(|e| Error::io(layers.display().to_string(), "read", &e))?;
     let (mut count, mut erofs_layers) = (0, 0);
     for name in names.flatten() {
         count += 1;
@@ -102,8 +103,8 @@ fn info(store: &Store) -> Result<Info> {
 
 /// The name of the file system that a directory is on, by its magic number (statfs(2)).
 fn file_system(dir: &Path) -> Result<String> {
-    let about =
-        rustix::fs::statfs(dir).map_err(|e| Error::os(dir.display().to_string(), "statfs", e.raw_os_error()))?;
+    let about = rustix::fs::statfs(dir)
+        .map_err(|e| Error::os(dir.display().to_string(), "statfs", e.raw_os_error()))?;
     let magic = about.f_type as u32;
     let known = [
         (0xef53, "ext4"),

@@ -14,9 +14,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-/// Most lower directories that the kernel stacks (OVL_MAX_STACK).
-pub const MAX_LOWERS: usize = 500;
-
 /// Mounts on the directory `target`. Images are mounted for it, unless they are open already.
 pub fn mount(o: &Overlay, target: &Path, opened: &mut Opened) -> Result<()> {
     let at = target.display().to_string();
@@ -55,7 +52,9 @@ pub fn assemble(o: &Overlay, target: &Path, opened: &mut Opened) -> Result<Owned
     let made = apart(CloneFlags::CLONE_FS, || create(o, &lowers, target));
     // Before Linux 6.15 a layer must be a mount that has a place, before 6.13 it must have a path.
     if has_images && made.as_ref().is_err_and(|e| e.errno() == Some(libc::EINVAL)) {
-        return apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, || create_in_private(o, &lowers, target));
+        return apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, || {
+            create_in_private(o, &lowers, target)
+        });
     }
     made
 }
@@ -71,8 +70,7 @@ fn create(o: &Overlay, lowers: &[Lower], target: &Path) -> Result<OwnedFd> {
             error
         }
     })?;
-    configure(&fs, o, lowers)
-        .map_err(|(key, e)| refused(&fs, &at, &format!("fsconfig overlay {key}"), e))?;
+    configure(&fs, o, lowers).map_err(|(key, e)| refused(&fs, &at, &format!("fsconfig overlay {key}"), e))?;
     mount::fsconfig_create(&fs).map_err(|e| refused(&fs, &at, "mount overlay", e))?;
     mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(|e| refused(&fs, &at, "fsmount overlay", e))
@@ -197,7 +195,8 @@ fn mount_by_string(o: &Overlay, target: &Path) -> Result<()> {
         let os = |e: Errno| Error::os(&at, "mount overlay", e.raw_os_error());
         apart(CloneFlags::CLONE_FS, || {
             rustix::process::chdir(&links).map_err(os)?;
-            mount::mount("overlay", &target, "overlay", MountFlags::empty(), Some(data.as_c_str())).map_err(os)
+            mount::mount("overlay", &target, "overlay", MountFlags::empty(), Some(data.as_c_str()))
+                .map_err(os)
         })
     })();
     // The kernel has resolved the links; left behind they do no harm.

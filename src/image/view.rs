@@ -54,7 +54,6 @@ impl Opened {
 }
 
 impl View {
-
     /// Looks a clean path up without following a link at any place of it.
     pub fn lookup(&self, path: &[u8]) -> Result<Option<Found>> {
         let mut layers: Vec<&Rc<OwnedFd>> = self.layers.iter().collect();

@@ -1,7 +1,7 @@
 //! What stands in an EROFS image, byte by byte. All numbers are little-endian.
 
-use crate::image::layer::entry::{Meta, refuse, shown};
 use crate::error::Result;
+use crate::image::layer::entry::{Meta, refuse, shown};
 
 pub const BLOCK: u64 = 4096;
 /// Where the superblock stands in the first block.

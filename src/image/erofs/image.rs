@@ -53,7 +53,7 @@ impl Value {
     }
 
     fn dir(number: u32) -> Self {
-        Self(u64::from(number) * SLOT | Kind::Dir as u64)
+        Self((u64::from(number) * SLOT) | Kind::Dir as u64)
     }
 
     fn kind(self) -> Kind {
@@ -151,9 +151,8 @@ impl Image {
     /// The target of the link whose inode is at `place`.
     fn target(&mut self, place: u64) -> std::io::Result<Vec<u8>> {
         let head = self.out.read(place, 32)?;
-        let number = |at: usize, len: usize| {
-            head[at..at + len].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b))
-        };
+        let number =
+            |at: usize, len: usize| head[at..at + len].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         let (format, attributes, size, block) = (number(0, 2), number(2, 2), number(8, 4), number(16, 4));
         let body = if attributes == 0 { 0 } else { 12 + 4 * (attributes - 1) };
         let inline = place + if format & 1 == 1 { 64 } else { 32 } + body;
@@ -429,8 +428,7 @@ impl Image {
         let subdirs = list.iter().filter(|n| n.1.is_some_and(|v| v.kind() == Kind::Dir)).count();
         let rest = size % BLOCK;
         let (kind, xattrs, nlink) = (Kind::Dir, &body[..], 2 + subdirs as u32);
-        let mut inode =
-            Inode { kind, meta: &meta, xattrs, layout: Layout::Inline, size, place: 0, nlink };
+        let mut inode = Inode { kind, meta: &meta, xattrs, layout: Layout::Inline, size, place: 0, nlink };
         let compact = inode.is_compact(self.time.unwrap_or_default());
         let head = if compact { 32 } else { 64 } + body.len() as u64;
         let room = if path.is_empty() { BLOCK - ROOT - head } else { MAX_TAIL };

@@ -11,6 +11,5 @@ pub mod image;
 pub mod mount;
 pub mod space;
 
-
 #[cfg(test)]
 pub mod tests;

@@ -225,11 +225,7 @@ impl Sink for Files {
 }
 
 /// Hands `length` bytes of the entry on, straight from the stream's buffer.
-pub fn copy(
-    data: &mut dyn BufRead,
-    length: u64,
-    mut to: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
+pub fn copy(data: &mut dyn BufRead, length: u64, mut to: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut left = length;
     while left > 0 {
         let buf = data.fill_buf().map_err(|e| read_error(&e))?;
