@@ -46,6 +46,17 @@ pub fn appends_lowers() -> bool {
     is_at_least(&release, (6, 8))
 }
 
+/// Whether overlayfs takes mounts without a place for layers, as EROFS images are left to the runtime: Linux 6.15 does.
+/// Where they get a place before, `imgtool` mounts.
+pub fn takes_images() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    is_at_least(&release, (6, 15))
+}
+
+/// What is said without it.
+pub const NEEDS_DETACHED: &str =
+    "needs overlayfs to take layers that are mounted nowhere, which Linux 6.15 does";
+
 /// What is said without it.
 pub const NEEDS_APPENDING: &str = "needs overlayfs to take layers one by one, which Linux 6.8 does";
 
@@ -114,6 +125,10 @@ impl Bundle {
         let o: Overlay = serde_json::from_slice(&text)
             .map_err(|e| Error::invalid(file.to_string_lossy(), format!("is no overlay description: {e}")))?;
         match &o.driver {
+            None if o.lower.iter().any(|l| l.starts_with(IMAGE)) && !takes_images() => {
+                Err(Error::unsupported(file.to_string_lossy(), NEEDS_DETACHED)
+                    .hint("orlop imgtool mount can mount them"))
+            }
             None => Ok(Some(o)),
             Some(driver) => {
                 Err(Error::unsupported(file.to_string_lossy(), format!("has the driver {driver}"))

@@ -1,15 +1,16 @@
 //! An image to a bundle: config.json, `overlay.json`, and the mount.
 
 use super::digest::Digest;
-use super::driver::Driver;
+use super::driver::{self, Driver};
 use super::fixup::copy_metadata;
 use super::import::fixups;
-use super::rights::Rights;
 use super::stack::{Stack, is_image};
 use super::store::{Store, remove_path};
 use super::view::{Opened, View, at as look};
 use super::{copy, fuse, manifest, overlay, user, view};
-use crate::bundle::{IMAGE, MAX_LOWERS, NEEDS_APPENDING, Overlay, appends_lowers};
+use crate::bundle::{
+    IMAGE, MAX_LOWERS, NEEDS_APPENDING, NEEDS_DETACHED, Overlay, appends_lowers, takes_images,
+};
 use crate::config::{Config, Mount};
 use crate::error::{Error, Kind, Result};
 use crate::plan::UNSAFE_ANNOTATIONS;
@@ -44,6 +45,10 @@ pub fn unpack(store: &Store, order: &Order) -> Result<()> {
     let (config, diff_ids) = load(store, &digest)?;
     fixups(store, &diff_ids)?; // an import that was killed may have left some out
     let stack = Stack::of(store, &diff_ids)?;
+    let has_images = stack.lowers.iter().any(|l| is_image(l));
+    if !order.mount && order.driver != Some(Driver::Copy) && has_images && !takes_images() {
+        return Err(Error::unsupported("--no-mount", NEEDS_DETACHED).hint("leave it out"));
+    }
     if stack.lowers.len() >= MAX_LOWERS {
         let what = format!("has {} layers, overlayfs stacks {}", stack.lowers.len(), MAX_LOWERS);
         return Err(Error::unsupported(order.image, what));
@@ -155,15 +160,13 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order, opened: &m
     if o.lower.is_empty() {
         return Err(Error::invalid(order.image, "has no layers"));
     }
-    if !Rights::ours().nodes {
-        o.options.push("userxattr".into());
-    }
-    let driver = rootfs(path, stack, &mut o, order, opened)?;
+    o.options = driver::options(stack);
+    let used = rootfs(path, stack, &mut o, order, opened)?;
     // Last: a bundle with a document is whole.
     let (new, place) = (path.join(NEW_DOCUMENT), path.join("config.json"));
     let named =
         || std::fs::rename(&new, &place).map_err(|e| Error::io(place.display().to_string(), "rename", &e));
-    let described = || match driver {
+    let described = || match used {
         Driver::Copy => Ok(()),
         _ => serde_json::to_vec_pretty(&o)
             .map_err(|e| Error::invalid("overlay.json", e.to_string()))
@@ -173,7 +176,7 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order, opened: &m
         .and_then(|()| spec::to_json(document))
         .and_then(|json| write(&new, &json))
         .and_then(|()| named());
-    if written.is_err() && order.mount && driver != Driver::Copy {
+    if written.is_err() && order.mount && used != Driver::Copy {
         let _ = overlay::unmount(&path.join("rootfs")); // before it is removed with the bundle
     }
     written

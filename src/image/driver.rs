@@ -1,4 +1,19 @@
 //! What fits the machine: the form of layers, and how they become a rootfs.
+//!
+//! The kernel's overlayfs comes first, then fuse-overlayfs, then a copy: each next one costs more. What of overlayfs is
+//! asked for, whatever the kernel was built to do by itself:
+//!
+//! - `index=off`: with an index, a mount with other lower directories than the last one's is refused, and so would be
+//!   a bundle whose layers were imported again. What it gives, hard links that stay whole when they are written to,
+//!   no image counts on.
+//! - `metacopy=off`: a file whose mode alone was changed would have no data in the upper directory, from which layers
+//!   are made.
+//! - `redirect_dir=nofollow`: directories that are renamed are copied, for the same reason; and no redirect of an image
+//!   leads anywhere, whatever else may let one through.
+//! - `xino=on`, where layers are file systems of their own: otherwise files have another device number than their
+//!   directory, and what stays on one file system (`tar --one-file-system`) leaves them out. Inode numbers of EROFS and
+//!   of ext4 leave room for the number of the layer.
+//! - `userxattr` where `trusted.*` attributes cannot be set.
 
 use super::erofs::image::Image;
 use super::erofs::mount;
@@ -7,9 +22,10 @@ use super::layer::entry::Meta;
 use super::layer::sink::{Node, Sink};
 use super::overlay;
 use super::rights::Rights;
+use super::stack::{Stack, is_image};
 use super::store::Store;
 use super::view::{Opened, at, is_opaque, is_whiteout, proc_path};
-use crate::bundle::{IMAGE, Overlay};
+use crate::bundle::{IMAGE, Overlay, appends_lowers};
 use crate::error::{Error, Result};
 use clap::ValueEnum;
 use rustix::fs;
@@ -110,6 +126,21 @@ fn attempt(dir: &Path) -> Result<()> {
     let lower = vec![format!("{IMAGE}{}/erofs", text("")?.trim_end_matches('/')), text("lower")?];
     overlay::assemble(&Overlay { lower, ..Overlay::default() }, &dir.join("lower"), &mut Opened::default())?;
     Ok(())
+}
+
+/// Options of overlayfs for these layers. Kernels before 6.8 have not all of them, and are asked for none.
+pub fn options(stack: &Stack) -> Vec<String> {
+    let mut out = Vec::new();
+    if appends_lowers() {
+        out.extend(["index=off", "metacopy=off", "redirect_dir=nofollow"]);
+        if stack.lowers.iter().any(|l| is_image(l)) {
+            out.push("xino=on");
+        }
+    }
+    if !Rights::ours().nodes {
+        out.push("userxattr");
+    }
+    out.into_iter().map(String::from).collect()
 }
 
 /// How the layers of an image become a rootfs.

@@ -228,6 +228,9 @@ pub fn unmount(target: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::erofs::image::Image;
+    use crate::image::layer::entry::Meta;
+    use crate::image::layer::sink::Sink;
     use std::path::PathBuf;
 
     /// Both ways to mount give the same tree, for more layers than a page has room for their names.
@@ -265,5 +268,54 @@ mod tests {
             assert_eq!((text.unwrap().as_str(), count), ("0", 301));
         }
         assert_eq!(names, 4, "links are left");
+    }
+
+    /// Kernels before 6.15 take no layer without a place.
+    #[test]
+    fn images_are_stacked_at_places_of_their_own_too() {
+        if !rustix::process::geteuid().is_root() {
+            return; // as above
+        }
+        let dir = std::env::temp_dir().join(format!("orlop-private-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("target")).unwrap();
+        let lower: Vec<String> = (0..3)
+            .map(|n| {
+                let path = dir.join(format!("{n}/erofs"));
+                std::fs::create_dir(path.parent().unwrap()).unwrap();
+                let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path);
+                let mut image = Image::new(file.unwrap(), [n; 16]);
+                let (meta, text) = (Meta { mode: 0o644, ..Meta::default() }, [b'0' + n]);
+                image.file(b"f", 1, &[(0, 1)], &meta, &mut &text[..]).unwrap();
+                image.file(&text, 1, &[(0, 1)], &meta, &mut &text[..]).unwrap();
+                image.finish(&[(b"", &meta, false)]).unwrap();
+                format!("{IMAGE}{}", path.display())
+            })
+            .collect();
+        let o = Overlay { lower, ..Overlay::default() };
+        let mut opened = Opened::default();
+        // A kernel that mounts no images has been skipped by the integration tests.
+        let Ok(images) =
+            o.lower.iter().map(|l| opened.layer(Path::new(&l[IMAGE.len()..]))).collect::<Result<Vec<_>>>()
+        else {
+            std::fs::remove_dir_all(&dir).unwrap();
+            return;
+        };
+        let lowers: Vec<Lower> = images.iter().map(|i| Lower::Image(AsFd::as_fd(&**i))).collect();
+        let target = dir.join("target");
+        let flags = CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS;
+        let made = apart(flags, || create_in_private(&o, &lowers, &target));
+        let here = std::fs::read_dir(&target).unwrap().count();
+        let seen = made.map(|fd| {
+            let root = PathBuf::from(crate::image::view::proc_path(&fd));
+            let mut names: Vec<_> = std::fs::read_dir(&root)
+                .unwrap()
+                .map(|e| e.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            (std::fs::read_to_string(root.join("f")).unwrap(), names.concat())
+        });
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(seen.unwrap(), ("0".to_string(), "012f".to_string()));
+        assert_eq!(here, 0, "what was mounted is seen outside");
     }
 }

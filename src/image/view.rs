@@ -54,6 +54,10 @@ impl Opened {
 }
 
 impl View {
+    pub fn open(lowers: &[PathBuf]) -> Result<Self> {
+        Opened::default().view(lowers)
+    }
+
     /// Looks a clean path up without following a link at any place of it.
     pub fn lookup(&self, path: &[u8]) -> Result<Option<Found>> {
         let mut layers: Vec<&Rc<OwnedFd>> = self.layers.iter().collect();

@@ -6,7 +6,7 @@ use super::spawn::{self, NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, Shap
 use super::step::{Act, Ask, CapSets, InsideHook, Open, OpenWhat, Slot, Step, Tree};
 use super::{Draft, caps, cstring, mounts, net, paths, process, seccomp, user};
 use crate::bundle::IMAGE;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The sections, decided; what is left is to put them in order.
 pub struct Parts {
@@ -394,6 +394,12 @@ fn root_path(d: &Draft) -> Result<std::ffi::CString> {
 /// The rootfs as a detached tree: looked up once, by the parent where it has the right.
 fn attach_root(d: &mut Draft) -> Result<Step> {
     if let Some(overlay) = d.request.overlay.clone() {
+        let has_images = overlay.lower.iter().any(|l| l.starts_with(IMAGE));
+        if has_images && (d.ns.is_new(NEWUSER) || d.ns.is_joined(NEWUSER)) {
+            let what = "has layers that are EROFS images, which are not mounted in a user namespace";
+            return Err(Error::unsupported("overlay.json", what)
+                .hint("orlop imgtool mount mounts them before, or import with --layers dir"));
+        }
         return Ok(step(
             "root.path (overlay.json)",
             Act::AttachOverlay { params: overlay_params(&overlay)?, path: root_path(d)? },

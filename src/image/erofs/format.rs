@@ -147,6 +147,9 @@ pub fn xattrs(path: &[u8], kind: Kind, meta: &Meta, opaque: bool) -> Result<Vec<
         if index == 1 && !tree || acl && kind == Kind::Link {
             continue;
         }
+        if index == 3 && kind != Kind::Dir {
+            return Err(wrong("and is no directory"));
+        }
         if name.is_empty() && !acl || name.len() > 255 {
             return Err(wrong("of a wrong name"));
         }
@@ -166,14 +169,25 @@ pub fn xattrs(path: &[u8], kind: Kind, meta: &Meta, opaque: bool) -> Result<Vec<
     Ok(out)
 }
 
-/// capabilities(7): revision 2 or 3, of their sizes.
+/// capabilities(7): revision 2 or 3, of their sizes, and one flag.
 fn is_capability(value: &[u8]) -> bool {
-    matches!((value.get(3), value.len()), (Some(2), 20) | (Some(3), 24))
+    matches!(value, [0 | 1, 0, 0, revision, ..] if (*revision, value.len()) == (2, 20) || (*revision, value.len()) == (3, 24))
 }
 
-/// Version 2 of acl(5): a head, and entries of eight bytes.
+/// Version 2 of acl(5): a head, and entries of eight bytes in the order of their tags. Those of owner, group and others
+/// are there once; where users or groups are named, there is a mask.
 fn is_acl(value: &[u8]) -> bool {
-    value.len() % 8 == 4 && value.starts_with(&[2, 0, 0, 0])
+    let Some(entries) = value.strip_prefix(&[2, 0, 0, 0]) else { return false };
+    let tags: Vec<u8> = entries.chunks(8).map(|e| e[0]).collect();
+    let count = |tag: u8| tags.iter().filter(|t| **t == tag).count();
+    let named = count(0x02) + count(0x08);
+    entries.len() % 8 == 0
+        && entries.chunks(8).all(|e| e[1] == 0 && e[2] <= 7 && e[3] == 0)
+        && tags.is_sorted()
+        && tags.iter().all(|t| [0x01, 0x02, 0x04, 0x08, 0x10, 0x20].contains(t))
+        && [0x01, 0x04, 0x20].iter().all(|t| count(*t) == 1)
+        && count(0x10) <= 1
+        && (named == 0 || count(0x10) == 1)
 }
 
 /// Attributes behind their inode: a head of 12 bytes, places of those that stand elsewhere, the others.

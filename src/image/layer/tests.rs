@@ -506,3 +506,90 @@ fn limits_hold() {
     huge.0.copy_from_slice(h.as_bytes());
     assert!(Place::new().apply(huge.0).unwrap_err().to_string().contains("at most"));
 }
+
+#[test]
+fn attributes_are_kept_or_refused_as_the_kernel_does() {
+    if !rustix::process::geteuid().is_root() {
+        return; // an ordinary user sets none of these
+    }
+    let entry = |tag: u8, bits: u8, id: u32| [&[tag, 0, bits, 0][..], &id.to_le_bytes()].concat();
+    let acl = |list: &[(u8, u8, u32)]| {
+        let all: Vec<Vec<u8>> = list.iter().map(|(t, b, i)| entry(*t, *b, *i)).collect();
+        [vec![2, 0, 0, 0], all.concat()].concat()
+    };
+    let none = u32::MAX;
+    let (plain, named) = (
+        acl(&[(1, 6, none), (4, 4, none), (0x20, 0, none)]),
+        acl(&[(1, 7, none), (2, 5, 42), (4, 1, none), (0x10, 3, none), (0x20, 4, none)]),
+    );
+    let capability = [&[1, 0, 0, 2][..], &[0; 16]].concat();
+    let (access, default) = ("SCHILY.xattr.system.posix_acl_access", "SCHILY.xattr.system.posix_acl_default");
+    let cap = "SCHILY.xattr.security.capability";
+    for records in [
+        &[(access, &plain[..])][..],
+        &[(access, &named)],
+        &[(cap, &capability), ("SCHILY.xattr.user.x", b""), ("SCHILY.xattr.trusted.y", b"1")],
+        &[("SCHILY.xattr.odd", b"1"), ("SCHILY.xattr.security.selinux", b"system_u:object_r:etc_t:s0\0")],
+    ] {
+        let p = Place::new();
+        p.apply(Tar::default().pax(records).file("f", "x").pax(records).dir("d").end()).unwrap();
+    }
+    let p = Place::new();
+    p.apply(Tar::default().pax(&[(default, &named)]).dir("d").pax(&[(access, &named)]).dir("./").end())
+        .unwrap();
+    // Links and nodes have no attributes of users.
+    let users: &[(&str, &[u8])] = &[("SCHILY.xattr.user.x", b"1")];
+    let tar = Tar::default().pax(users).symlink("l", "x").pax(users).entry(b'6', "fifo", "", b"");
+    Place::new().apply(tar.end()).unwrap();
+    let unsorted = acl(&[(4, 4, none), (1, 6, none), (0x20, 0, none)]);
+    let unmasked = acl(&[(1, 7, none), (2, 5, 42), (4, 1, none), (0x20, 4, none)]);
+    let long = format!("SCHILY.xattr.user.{}", "x".repeat(256));
+    for (key, value) in [
+        (access, &unsorted[..]),
+        (access, &unmasked),
+        (access, &named[..9]),
+        (default, &named),
+        (cap, &capability[..12]),
+        (cap, b""),
+        ("SCHILY.xattr.user.", b"1"),
+        (&long, b"1"),
+        ("SCHILY.xattr.user.big", &[1; 70_000]),
+    ] {
+        assert!(
+            Place::new().apply(Tar::default().pax(&[(key, value)]).file("f", "x").end()).is_err(),
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn no_device_becomes_another_one() {
+    for (major, minor) in [("00010000", "0000000"), ("0000001", "04000000"), ("0000000", "0000000")] {
+        let mut tar = Tar::default().entry(b'3', "c", "", b"");
+        tar.0[329..337].copy_from_slice(format!("{major:0>8}").as_bytes());
+        tar.0[337..345].copy_from_slice(format!("{minor:0>8}").as_bytes());
+        let mut h = tar::Header::from_byte_slice(&tar.0[..512]).clone();
+        h.set_cksum();
+        tar.0[..512].copy_from_slice(h.as_bytes());
+        assert!(Place::new().apply(tar.end()).is_err(), "{major} {minor}");
+    }
+}
+
+/// More names than a block of a directory holds, all that stands around the ends of blocks, and what replaces what.
+#[test]
+fn large_directories_and_files_of_every_size_are_the_same_in_both_forms() {
+    let mut tar = Tar::default().dir("./").symlink("to", "d").symlink("long", &"x/".repeat(49)).dir("d");
+    for n in 0..300 {
+        tar = tar.file(&format!("d/{}{n}", ["!", "-", ".x", "a", "~"][n % 5]), &"y".repeat(n % 7));
+    }
+    for n in [0, 1, 4063, 4064, 4065, 4095, 4096, 4097, 8191, 65_535, 65_536, 70_000] {
+        tar = tar.entry(b'0', &format!("f{n}"), "", &(0..n).map(|i| (i % 251) as u8).collect::<Vec<_>>());
+    }
+    let owner: &[(&str, &[u8])] = &[("uid", b"100000"), ("gid", b"70000"), ("mtime", b"-5.5")];
+    tar = tar.pax(owner).file("to/owned", "x").link("h1", "f1").link("h2", "h1").link("h3", "f70000");
+    tar = tar.file("h2", "replaced").dir("again").file("again/x", "1").file("again", "file").dir("again");
+    tar = tar.file("z/.wh.one", "").file("z/.wh.two", "").file("deep/er/est/f", "x");
+    let p = Place::new();
+    assert!(p.apply(tar.end()).unwrap().entries > 300);
+    assert_eq!((p.meta("f1").nlink(), p.text("h2")), (2, "replaced".to_string()));
+}
