@@ -95,6 +95,8 @@ fn both_forms_are_the_same_tree() {
         file("d/more", "replaced"),
         file(".wh.many", ""),
         hard("d/again", "d/large"),
+        hard("d/kept", "d/block"),
+        file("d/.wh.block", ""),
         file("d/none/x", "x"),
         dir("opaque", 0o700),
         file("opaque/.wh..wh..opq", ""),
@@ -139,6 +141,35 @@ fn an_image_is_the_same_bytes_whenever_it_is_made() {
         })
         .collect();
     assert!(bytes[0] == bytes[1] && bytes[0].len() > 160_000);
+}
+
+#[test]
+fn a_killed_import_leaves_nothing_but_litter() {
+    let p = Place::new();
+    needs_erofs!(p);
+    let mut zeros = rich();
+    zeros.push(file("big", &"big".repeat(3 << 20)));
+    let source = Image::new(vec![layer(&zeros), layer(&rich())]).write();
+    for wait in 0..support::rounds(12, 60) {
+        let mut child = p.command(&["import", "--layers", "erofs", source.path(), "x"]);
+        let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(wait as u64 * 5));
+        let _ = child.kill();
+        child.wait().unwrap();
+        let images = p.imgtool(&["list", "--format", "json"]).ok().json();
+        assert_eq!(fs::read_dir(p.store().join("tmp")).unwrap().count(), 0, "after {wait}");
+        let layers: Vec<_> =
+            fs::read_dir(p.store().join("layers")).unwrap().map(|l| l.unwrap().path()).collect();
+        assert!(layers.iter().all(|l| l.join("meta").exists() && l.join("erofs").exists()), "{layers:?}");
+        if !images.as_array().unwrap().is_empty() {
+            assert_eq!(layers.len(), 2);
+            let bundle = p.unpack("x", &[]);
+            assert_eq!(fs::read(bundle.join("rootfs/d/large")).unwrap().len(), 160_000);
+            p.remove(&bundle);
+            p.imgtool(&["rm", "x"]).ok();
+        }
+        p.imgtool(&["gc"]).ok();
+    }
 }
 
 #[test]
@@ -274,7 +305,7 @@ fn every_driver_gives_the_same_rootfs() {
     let source = source.config(script("cat /d/more; ls /many; echo w > /d/w; cat /d/w")).write();
     p.imgtool(&["import", "--layers", "dir", source.path(), "x"]).ok();
     let mut drivers = vec!["overlay", "copy"];
-    if support::has_program("fuse-overlayfs") {
+    if support::has_program("fuse-overlayfs") && Path::new("/dev/fuse").exists() {
         drivers.push("fuse-overlayfs");
     } else {
         skip("needs fuse-overlayfs");
@@ -297,6 +328,26 @@ fn every_driver_gives_the_same_rootfs() {
     }
     p.imgtool(&["unpack", "--no-mount", "--driver", "fuse-overlayfs", "x", "/nonexistent"])
         .fails("--no-mount");
+}
+
+#[test]
+fn a_user_namespace_is_told_what_it_cannot_mount() {
+    let p = Place::new();
+    needs_erofs!(p);
+    let source = Image::new(vec![layer(&base())]).config(script("echo in")).write();
+    p.imgtool(&["import", "--layers", "erofs", source.path(), "x"]).ok();
+    let bundle = p.unpack("x", &["--no-mount"]);
+    let path = bundle.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(serde_json::json!({"type": "user"}));
+    let map = serde_json::json!([{"containerID": 0, "hostID": 0, "size": 65536}]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+    fs::write(&path, config.to_string()).unwrap();
+    p.run(&bundle).fails("overlay.json: has layers that are EROFS images");
+    p.imgtool(&["mount", bundle.to_str().unwrap()]).ok();
+    assert_eq!(p.run(&bundle).ok().stdout, "in\n");
+    p.remove(&bundle);
 }
 
 #[test]

@@ -112,7 +112,19 @@ impl Fix<'_> {
         if found.kind() == FileType::Directory {
             return Err(wrong("is a directory"));
         }
-        self.put(&found.layer, &target, &place)
+        self.put(&found.layer, &target, &place)?;
+        let file = (found.stat.st_dev, found.stat.st_ino);
+        // What was copied is one file with its target only when both are here, unless the layer hides the target.
+        if self.copied.contains_key(&file) && self.shown(&target)? == Some(file) {
+            return self.put(&found.layer, &target, &target);
+        }
+        Ok(())
+    }
+
+    /// Device and inode of what is at a path when only the fixups are missing.
+    fn shown(&self, path: &[u8]) -> Result<Option<(u64, u64)>> {
+        let layers = std::iter::once(&self.layer).chain(&self.below.layers).cloned().collect();
+        Ok(View { layers }.lookup(path)?.map(|f| (f.stat.st_dev, f.stat.st_ino)))
     }
 
     /// Moves what the layer has at `from` to the directory `to`.

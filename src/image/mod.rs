@@ -1,11 +1,12 @@
 //! `imgtool`: images of layers to bundles. No verb reaches this room; what it leaves for them is `overlay.json`.
 //!
 //! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
-//! ([`layer`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]); [`bundle`]
-//! stacks them ([`stack`], [`overlay`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`]
-//! names them, [`diff`] compares them; [`collect`] removes, [`inspect`] and [`docker`] show. Images come from and go to
-//! registries too ([`registry`]); [`progress`] tells how far that is. The store at rest ([`rest`]): [`export`] takes
-//! images out of it, [`verify`] and [`fsck`] look whether it is whole, [`df`] says what it takes.
+//! ([`layer`], [`erofs`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]);
+//! [`bundle`] stacks them ([`stack`]) by the means that fit ([`driver`]: [`overlay`], [`fuse`], [`copy`]) and writes
+//! config.json ([`user`]); [`change`] makes images of images, [`tags`] names them, [`diff`] compares them; [`collect`]
+//! removes, [`inspect`], [`docker`] and [`info`] show. Images come from and go to registries too ([`registry`]);
+//! [`progress`] tells how far that is. The store at rest ([`rest`]): [`export`] takes images out of it, [`verify`] and
+//! [`fsck`] look whether it is whole, [`df`] says what it takes.
 
 pub mod archive;
 pub mod blobs;

@@ -176,7 +176,7 @@ fn is_capability(value: &[u8]) -> bool {
 
 /// Version 2 of acl(5): a head, and entries of eight bytes in the order of their tags. Those of owner, group and others
 /// are there once; where users or groups are named, there is a mask.
-fn is_acl(value: &[u8]) -> bool {
+pub fn is_acl(value: &[u8]) -> bool {
     let Some(entries) = value.strip_prefix(&[2, 0, 0, 0]) else { return false };
     let tags: Vec<u8> = entries.chunks(8).map(|e| e[0]).collect();
     let count = |tag: u8| tags.iter().filter(|t| **t == tag).count();

@@ -2,7 +2,7 @@
 //! is where its inode stands.
 
 use super::format::{
-    BLOCK, Inode, Kind, Layout, SLOT, SUPER, Super, device, directory, directory_size, nlink_field,
+    BLOCK, Inode, Kind, Layout, SLOT, SUPER, Super, device, directory, directory_size, is_acl, nlink_field,
     xattr_body, xattrs,
 };
 use super::space::{MAX_TAIL, Out, Space};
@@ -82,7 +82,7 @@ impl Image {
     pub fn new(file: File, uuid: [u8; 16]) -> Self {
         Self {
             out: Out::new(file),
-            space: Space::new(),
+            space: Space::default(),
             names: BTreeMap::new(),
             dirs: 1,
             last: (Vec::new(), 0),
@@ -179,7 +179,7 @@ fn attributes(path: &[u8], kind: Kind, meta: &Meta) -> Result<(Vec<u8>, Meta)> {
 /// (acl(5), CORRESPONDENCE BETWEEN ACL ENTRIES AND FILE PERMISSION BITS).
 fn apply_acl(meta: &mut Meta) {
     const ACCESS: &[u8] = b"system.posix_acl_access";
-    let Some(at) = meta.xattrs.iter().position(|x| x.0 == ACCESS) else { return };
+    let Some(at) = meta.xattrs.iter().position(|x| x.0 == ACCESS && is_acl(&x.1)) else { return };
     let (mut mode, mut group, mut mask) = (meta.mode & !0o777, 0, None);
     for entry in meta.xattrs[at].1.get(4..).unwrap_or_default().chunks_exact(8) {
         let bits = u32::from(entry[2]) & 7;

@@ -19,12 +19,14 @@ pub struct Space {
     records: std::ops::Range<u64>,
 }
 
-impl Space {
-    /// Behind the first block.
-    pub fn new() -> Self {
+/// All behind the first block.
+impl Default for Space {
+    fn default() -> Self {
         Self { end: BLOCK, records: 0..0 }
     }
+}
 
+impl Space {
     pub fn end(&self) -> u64 {
         self.end
     }
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn tails_never_cross_a_block() {
-        let mut s = Space::new();
+        let mut s = Space::default();
         let mut last = 0;
         for n in 0..20_000u64 {
             let (head, tail) = (32 + 4 * (n % 40), n * 37 % (MAX_TAIL + 1));
