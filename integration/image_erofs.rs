@@ -276,6 +276,21 @@ fn where_images_cannot_be_mounted_layers_are_directories() {
 }
 
 #[test]
+fn a_trial_is_remembered_until_the_next_boot() {
+    let p = Place::new();
+    needs_erofs!(p);
+    let path = p.store().join("erofs-trial");
+    let form = || p.imgtool(&["info", "--format", "json"]).ok().json()["layerForm"]["name"].clone();
+    let mut trial: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    trial["why"] = "as written by the test".into();
+    fs::write(&path, trial.to_string()).unwrap();
+    assert_eq!(form(), "dir");
+    trial["boot"] = "another".into();
+    fs::write(&path, trial.to_string()).unwrap();
+    assert_eq!(form(), "erofs");
+}
+
+#[test]
 fn an_image_takes_one_inode_and_no_more_room_than_its_files() {
     let p = Place::new();
     needs_erofs!(p);

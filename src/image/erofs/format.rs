@@ -144,7 +144,8 @@ pub fn xattrs(path: &[u8], kind: Kind, meta: &Meta, opaque: bool) -> Result<Vec<
         let acl = matches!(index, 2 | 3);
         let tree = matches!(kind, Kind::File | Kind::Dir);
         // xattr(7): user.* belongs to files and directories alone.
-        if index == 1 && !tree || acl && kind == Kind::Link {
+        // An empty list takes one away.
+        if index == 1 && !tree || acl && (kind == Kind::Link || value.is_empty()) {
             continue;
         }
         if index == 3 && kind != Kind::Dir {
@@ -156,7 +157,9 @@ pub fn xattrs(path: &[u8], kind: Kind, meta: &Meta, opaque: bool) -> Result<Vec<
         if value.len() > 0xffff {
             return Err(wrong(&format!("of {} bytes, at most 65535 are kept", value.len())));
         }
-        if key == b"security.capability" && !is_capability(value) || acl && !is_acl(value) {
+        if key == b"security.capability" && !value.is_empty() && !is_capability(value)
+            || acl && !is_acl(value)
+        {
             return Err(wrong("of a wrong value"));
         }
         let mut one = vec![name.len() as u8, index];

@@ -528,6 +528,7 @@ fn attributes_are_kept_or_refused_as_the_kernel_does() {
     for records in [
         &[(access, &plain[..])][..],
         &[(access, &named)],
+        &[(access, b""), (cap, b"")],
         &[(cap, &capability), ("SCHILY.xattr.user.x", b""), ("SCHILY.xattr.trusted.y", b"1")],
         &[("SCHILY.xattr.odd", b"1"), ("SCHILY.xattr.security.selinux", b"system_u:object_r:etc_t:s0\0")],
     ] {
@@ -550,7 +551,6 @@ fn attributes_are_kept_or_refused_as_the_kernel_does() {
         (access, &named[..9]),
         (default, &named),
         (cap, &capability[..12]),
-        (cap, b""),
         ("SCHILY.xattr.user.", b"1"),
         (&long, b"1"),
         ("SCHILY.xattr.user.big", &[1; 70_000]),
