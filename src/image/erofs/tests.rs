@@ -53,8 +53,9 @@ fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let list = names[..n].split(|b| *b == 0).filter(|n| !n.is_empty());
     let mut out: Vec<_> = list
         .map(|key| {
-            let n = rustix::fs::lgetxattr(path, key, &mut value[..]).unwrap();
-            (key.to_vec(), value[..n].to_vec())
+            // The kernel shows no capabilities that are none.
+            let got = rustix::fs::lgetxattr(path, key, &mut value[..]);
+            (key.to_vec(), got.map_or_else(|e| e.to_string().into_bytes(), |n| value[..n].to_vec()))
         })
         .collect();
     out.sort();
