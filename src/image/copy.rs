@@ -1,8 +1,8 @@
 //! Copies of files from one layer or tree to another, by descriptor.
 
-use super::fixup::{copy_metadata, is_taken_over};
+use super::fixup::copy_metadata;
 use super::layer::dirs::open_dir;
-use super::layer::entry::join;
+use super::layer::entry::{join, overlay_name};
 use super::rights::Rights;
 use super::view::{at, failed, is_opaque, is_whiteout, proc_path};
 use crate::error::Result as Told;
@@ -71,7 +71,8 @@ pub fn xattrs(from: &OwnedFd, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -
     let source = proc_path(from);
     let mut names = vec![0u8; 64 << 10];
     let n = fs::listxattr(&source, &mut names[..])?;
-    for name in names[..n].split(|b| *b == 0).filter(|n| is_taken_over(n)) {
+    let own = |name: &&[u8]| !name.is_empty() && overlay_name(name).is_none();
+    for name in names[..n].split(|b| *b == 0).filter(own) {
         let mut value = vec![0u8; 64 << 10];
         let n = fs::getxattr(&source, name, &mut value[..])?;
         match set(name, &value[..n]) {

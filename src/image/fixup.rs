@@ -6,7 +6,7 @@ use super::layer::apply::Needs;
 use super::layer::dirs::{open_dir, remove_all};
 use super::layer::entry::{is_below, join, split};
 use super::rights::Rights;
-use super::view::{View, at, failed, is_opaque, read_dir};
+use super::view::{View, at, failed, is_opaque, proc_path, read_dir};
 use crate::error::{Error, Result};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -26,6 +26,7 @@ pub fn build(out: OwnedFd, layer: Rc<OwnedFd>, below: &View, needs: &Needs) -> R
         made: BTreeMap::new(),
         moved: BTreeMap::new(),
         copied: BTreeMap::new(),
+        alone: BTreeSet::new(),
     };
     for dir in &needs.dirs {
         f.implicit_dir(dir.bytes())?;
@@ -36,7 +37,27 @@ pub fn build(out: OwnedFd, layer: Rc<OwnedFd>, below: &View, needs: &Needs) -> R
     for (path, target) in &needs.links {
         f.link(path.bytes(), target.bytes())?;
     }
+    f.again()?;
     f.finish()
+}
+
+/// Where the layers below have what is here a copy of: the path, as an attribute that overlayfs keeps to itself. A
+/// directory has it that is here for other names of copies alone.
+const ORIGIN: &str = "trusted.overlay.orlop.origin";
+
+/// The origin of what an `O_PATH` descriptor is.
+pub fn origin(fd: &OwnedFd) -> Option<Vec<u8>> {
+    read_origin(|value| fs::getxattr(proc_path(fd), ORIGIN, value))
+}
+
+/// The origin of what is at a path, links not followed.
+pub fn origin_at(place: &[u8]) -> Option<Vec<u8>> {
+    read_origin(|value| fs::lgetxattr(place, ORIGIN, value))
+}
+
+fn read_origin(get: impl Fn(&mut [u8]) -> std::result::Result<usize, Errno>) -> Option<Vec<u8>> {
+    let mut value = [0; 4096];
+    get(&mut value).ok().map(|n| value[..n].to_vec())
 }
 
 /// A layer and a path in it: an open descriptor for each of a hundred thousand directories would be too many.
@@ -51,8 +72,17 @@ struct Fix<'a> {
     made: BTreeMap<Vec<u8>, Option<Source>>,
     /// Directories of the layer that are links below, and where these lead.
     moved: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Files of images that were copied, by device and inode, and where to.
-    copied: BTreeMap<(u64, u64), Vec<u8>>,
+    /// Files of images that were copied, by device and inode.
+    copied: BTreeMap<(u64, u64), Copied>,
+    /// Directories that are here for other names of these alone.
+    alone: BTreeSet<Vec<u8>>,
+}
+
+struct Copied {
+    from: Source,
+    to: Vec<u8>,
+    /// It has other names in its layer.
+    has_more: bool,
 }
 
 impl Fix<'_> {
@@ -106,18 +136,37 @@ impl Fix<'_> {
         // A link before it may have made the target.
         if at(&self.out, &target)?.is_some() {
             let out = at(&self.out, b"")?.ok_or_else(|| wrong("is gone"))?;
-            return self.put(&out, &target, &place);
+            return self.put(&Rc::new(out), &target, &place);
         }
         let found = self.below.lookup(&target)?.ok_or_else(|| wrong("is in no layer"))?;
         if found.kind() == FileType::Directory {
             return Err(wrong("is a directory"));
         }
-        self.put(&found.layer, &target, &place)?;
-        let file = (found.stat.st_dev, found.stat.st_ino);
-        // What was copied is one file with its target only when both are here, unless the layer hides the target.
-        if self.copied.contains_key(&file) && self.shown(&target)? == Some(file) {
-            return self.put(&found.layer, &target, &target);
+        self.put(&found.layer, &target, &place)
+    }
+
+    /// A copy is one file with the other names of what it is a copy of only when these are here again: all that show.
+    /// Directories that are not here by now are here for them alone.
+    fn again(&mut self) -> Result<()> {
+        let before: BTreeSet<Vec<u8>> = self.made.keys().cloned().collect();
+        let (mut names, mut images) = (Vec::new(), BTreeMap::new());
+        for (file, Copied { from, has_more, .. }) in &self.copied {
+            match has_more {
+                true => drop(images.insert(file.0, from.0.clone())),
+                false => names.push((*file, from.0.clone(), from.1.clone())),
+            }
         }
+        for (device, layer) in images {
+            let found = names_of(&layer, |inode| self.copied.contains_key(&(device, inode)))?;
+            names.extend(found.into_iter().map(|(inode, name)| ((device, inode), layer.clone(), name)));
+        }
+        for (file, layer, name) in names {
+            let is_moved = self.moved.keys().any(|m| is_below(&name, m));
+            if !is_moved && at(&self.out, &name)?.is_none() && self.shown(&name)? == Some(file) {
+                self.put(&layer, &name, &name)?;
+            }
+        }
+        self.alone = self.made.keys().filter(|path| !before.contains(*path)).cloned().collect();
         Ok(())
     }
 
@@ -206,10 +255,10 @@ impl Fix<'_> {
     }
 
     /// Makes `to` here a hard link to `from` of a layer.
-    fn put(&mut self, layer: &OwnedFd, from: &[u8], to: &[u8]) -> Result<()> {
+    fn put(&mut self, layer: &Rc<OwnedFd>, from: &[u8], to: &[u8]) -> Result<()> {
         self.dir(split(to).0)?;
         let (parent, name) = self.parent(to)?;
-        match fs::linkat(layer, from, &parent, name, AtFlags::empty()) {
+        match fs::linkat(&**layer, from, &parent, name, AtFlags::empty()) {
             Err(Errno::EXIST) => {
                 if self.made.contains_key(to) {
                     return Err(failed(to, "replace a directory by a file", Errno::ISDIR));
@@ -223,7 +272,14 @@ impl Fix<'_> {
     }
 
     /// The same out of an image, into which there are no links from elsewhere.
-    fn copy(&mut self, layer: &OwnedFd, from: &[u8], to: &[u8], dir: &OwnedFd, name: &[u8]) -> Result<()> {
+    fn copy(
+        &mut self,
+        layer: &Rc<OwnedFd>,
+        from: &[u8],
+        to: &[u8],
+        dir: &OwnedFd,
+        name: &[u8],
+    ) -> Result<()> {
         let source = at(layer, from)?.ok_or_else(|| failed(from, "open", Errno::NOENT))?;
         let stat = fs::fstat(&source).map_err(|e| failed(from, "fstat", e))?;
         let file = (stat.st_dev, stat.st_ino);
@@ -231,14 +287,20 @@ impl Fix<'_> {
         let linked = self
             .copied
             .get(&file)
-            .map(|first| fs::linkat(&self.out, &first[..], dir, name, AtFlags::empty()));
+            .map(|first| fs::linkat(&self.out, &first.to[..], dir, name, AtFlags::empty()));
         match linked {
             Some(Ok(())) => return Ok(()),
             Some(Err(e)) if !matches!(e, Errno::NOENT | Errno::MLINK) => return Err(failed(to, "linkat", e)),
             _ => {}
         }
         copy::one(&source, dir, name).map_err(|e| failed(to, "copy", e))?;
-        self.copied.insert(file, to.to_vec());
+        if !Rc::ptr_eq(layer, &self.layer) {
+            let place = [format!("{}/", proc_path(dir)).as_bytes(), name].concat();
+            note(fs::lsetxattr(&place[..], ORIGIN, from, XattrFlags::empty()))
+                .map_err(|e| failed(to, "lsetxattr", e))?;
+        }
+        let from = (layer.clone(), from.to_vec());
+        self.copied.insert(file, Copied { from, to: to.to_vec(), has_more: stat.st_nlink > 1 });
         Ok(())
     }
 
@@ -254,11 +316,40 @@ impl Fix<'_> {
                     fs::fchmod(&dir, Mode::from_raw_mode(0o755)).map_err(|e| failed(path, "fchmod", e))?
                 }
             }
+            if self.alone.contains(path) {
+                note(fs::fsetxattr(&dir, ORIGIN, path, XattrFlags::empty()))
+                    .map_err(|e| failed(path, "fsetxattr", e))?;
+            }
         }
         let empty = fs::Dir::read_from(&self.out)
             .map_err(|e| failed(b"", "read", e))?
             .all(|e| e.is_ok_and(|e| matches!(e.file_name().to_bytes(), b"." | b"..")));
         Ok(!empty)
+    }
+}
+
+/// The inodes of an image that are `wanted`, with their names.
+fn names_of(layer: &OwnedFd, wanted: impl Fn(u64) -> bool) -> Result<Vec<(u64, Vec<u8>)>> {
+    let (mut out, mut todo) = (Vec::new(), vec![Vec::new()]);
+    while let Some(path) = todo.pop() {
+        for entry in read_dir(layer, &path)? {
+            let entry = entry.map_err(|e| failed(&path, "read", e))?;
+            let name = entry.file_name().to_bytes();
+            if entry.file_type() != FileType::Directory && wanted(entry.ino()) {
+                out.push((entry.ino(), join(&path, name)));
+            } else if entry.file_type() == FileType::Directory && name != b"." && name != b".." {
+                todo.push(join(&path, name));
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// A path may be too long for an attribute. Without it a squashed layer has what it could leave to those below.
+fn note(set: std::result::Result<(), Errno>) -> std::result::Result<(), Errno> {
+    match set {
+        Err(Errno::NOSPC | Errno::RANGE | Errno::TOOBIG | Errno::OPNOTSUPP) => Ok(()),
+        other => other,
     }
 }
 
@@ -271,9 +362,4 @@ pub fn copy_metadata(from: &OwnedFd, to: &OwnedFd) -> std::result::Result<(), Er
     fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     copy::xattrs(from, |key, value| fs::fsetxattr(to, key, value, XattrFlags::empty()))?;
     fs::futimens(to, &copy::times(&stat))
-}
-
-/// Whether an attribute belongs to a file, and not to overlayfs.
-pub fn is_taken_over(name: &[u8]) -> bool {
-    !name.is_empty() && !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
 }

@@ -16,15 +16,17 @@ pub struct Meta {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// The prefix of overlayfs' own attributes; an ordinary user can set only the second (mount option `userxattr`).
-const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+/// What overlayfs calls an attribute of its own; an ordinary user can set only the second (mount option `userxattr`).
+pub fn overlay_name(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(b"trusted.overlay.").or_else(|| key.strip_prefix(b"user.overlay."))
+}
 
 impl Meta {
     /// The attributes that are taken over. An image must not speak to overlayfs: redirects and opaque marks reach other
     /// files of the lower layers.
     pub fn own_xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let all = self.xattrs.iter().map(|(key, value)| (&key[..], &value[..]));
-        all.filter(|(key, _)| !OVERLAY.iter().any(|p| key.starts_with(p)) && !key.contains(&0))
+        all.filter(|(key, _)| overlay_name(key).is_none() && !key.contains(&0))
     }
 }
 
