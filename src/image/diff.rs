@@ -8,13 +8,12 @@ use super::layer::merge::{Child, Open, proc_path};
 use super::layer::write::{open_regular, xattrs};
 use super::stack::Stack;
 use super::store::Store;
-use super::view::{self, View, is_whiteout};
+use super::view::{Opened, View, is_whiteout};
 use super::{bundle, import};
 use crate::error::{Error, Result, clean};
 use rustix::fs::{self, FileType};
 use serde::Serialize;
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -66,8 +65,8 @@ impl Side {
             lowers.insert(0, upper.clone());
             root = Some(upper.clone());
         }
-        let layers = lowers.iter().map(|l| opened.get(l)).collect::<Result<_>>()?;
-        Ok(Tree { view: View { layers }, root })
+        let root = root.map(|root| opened.layer(&root)).transpose()?;
+        Ok(Tree { view: opened.view(&lowers)?, root })
     }
 
     fn count(&self) -> usize {
@@ -75,27 +74,13 @@ impl Side {
     }
 }
 
-/// Layers that are open, each once: by their devices and inodes one knows what is the same.
-#[derive(Default)]
-struct Opened(HashMap<PathBuf, Rc<OwnedFd>>);
-
-impl Opened {
-    fn get(&mut self, layer: &Path) -> Result<Rc<OwnedFd>> {
-        if let Some(fd) = self.0.get(layer) {
-            return Ok(fd.clone());
-        }
-        let fd = Rc::new(view::open(layer)?);
-        self.0.insert(layer.to_path_buf(), fd.clone());
-        Ok(fd)
-    }
-}
-
 struct Tree {
     view: View,
-    root: Option<PathBuf>,
+    root: Option<Rc<OwnedFd>>,
 }
 
-/// What is in `b` and not so in `a`. Directories that are the same in the same layers are not entered: the cost is that
+/// What is in `b` and not so in `a`. What is the same is known by devices and inodes, so that each layer is opened once:
+/// every mount of an image has a device of its own. Directories that are the same in the same layers are not entered: the cost is that
 /// of what was changed, where `b` stands on layers of `a`.
 pub fn diff(store: &Store, a: &Side, b: &Side, times: bool) -> Result<Vec<Change>> {
     let mut opened = Opened::default();
@@ -145,7 +130,7 @@ fn compare(a: &Tree, b: &Tree, times: bool) -> Result<Vec<Change>> {
     let mut c = Compare { a: &a.view, b: &b.view, times, out: Vec::new() };
     let root = |t: &Tree| -> Result<_> {
         let Some(root) = &t.root else { return Ok(None) };
-        let stat = fs::fstat(view::open(root)?).map_err(|e| failed(b"", "fstat", e))?;
+        let stat = fs::fstat(&**root).map_err(|e| failed(b"", "fstat", e))?;
         Ok(Some((stat.st_mode, stat.st_uid, stat.st_gid)))
     };
     if root(a)? != root(b)? {
@@ -257,7 +242,7 @@ fn id(c: &Child) -> (u64, u64) {
     (c.stat.st_dev, c.stat.st_ino)
 }
 
-fn contents_differ(mut a: std::fs::File, mut b: std::fs::File) -> std::io::Result<bool> {
+pub fn contents_differ(mut a: std::fs::File, mut b: std::fs::File) -> std::io::Result<bool> {
     const CHUNK: u64 = 64 << 10;
     let (mut left, mut right) = (Vec::new(), Vec::new());
     loop {

@@ -4,10 +4,12 @@ use super::change::edit::Edit;
 use super::change::history::comment;
 use super::import::fixups;
 use super::manifest;
-use super::stack::Stack;
+use super::stack::{Stack, is_image};
 use super::store::Store;
+use crate::bundle::IMAGE;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 
 /// How `inspect` answers.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -82,9 +84,10 @@ fn config(own: Option<&Value>) -> Value {
     Value::Object(out)
 }
 
-/// The directories of the layers, the topmost as the upper one: of an image nothing is mounted.
+/// The layers, spelled as in `overlay.json`, the topmost as the upper directory: of an image nothing is mounted.
 fn driver(stack: &Stack) -> Value {
-    let mut lowers: Vec<String> = stack.lowers.iter().map(|l| l.display().to_string()).collect();
+    let name = |l: &PathBuf| format!("{}{}", if is_image(l) { IMAGE } else { "" }, l.display());
+    let mut lowers: Vec<String> = stack.lowers.iter().map(name).collect();
     let upper = if lowers.is_empty() { String::new() } else { lowers.remove(0) };
     let mut data = json!({ "UpperDir": upper });
     if !lowers.is_empty() {

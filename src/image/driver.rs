@@ -24,6 +24,7 @@ use super::overlay;
 use super::rights::Rights;
 use super::stack::{Stack, is_image};
 use super::store::Store;
+use super::verify::is_lack;
 use super::view::{Opened, at, is_opaque, is_whiteout, proc_path};
 use crate::bundle::{IMAGE, Overlay, appends_lowers};
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ use clap::ValueEnum;
 use rustix::fs;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The form of new layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -65,6 +66,17 @@ struct Trial {
     why: Option<String>,
 }
 
+fn trial_path(store: &Store) -> PathBuf {
+    store.dir().join("erofs-trial")
+}
+
+/// The result of a trial when nobody can read it; the next one replaces it.
+pub fn damaged_trial(store: &Store) -> Option<PathBuf> {
+    let path = trial_path(store);
+    let text = std::fs::read(&path).ok()?;
+    serde_json::from_slice::<Trial>(&text).is_err().then_some(path)
+}
+
 /// Why EROFS images cannot be layers of this store; `None` when they can. A mount is tried once a boot.
 pub fn trial(store: &Store) -> Result<Option<String>> {
     if !Rights::ours().nodes {
@@ -72,7 +84,7 @@ pub fn trial(store: &Store) -> Result<Option<String>> {
             "only root of the machine, outside of user namespaces, may mount EROFS images".into(),
         ));
     }
-    let path = store.dir().join("erofs-trial");
+    let path = trial_path(store);
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Trial>(&text).ok());
     if let Some(known) = known.filter(|t| t.boot == boot && !boot.is_empty()) {
@@ -80,7 +92,11 @@ pub fn trial(store: &Store) -> Result<Option<String>> {
     }
     let work = store.work()?;
     let _dir = work.make("trial", 0o700)?;
-    let why = attempt(&work.path.join("trial")).err().map(|e| e.to_string());
+    let why = match attempt(&work.path.join("trial")) {
+        // What is missing now is not missing until the next boot.
+        Err(e) if is_lack(&e) => return Err(e),
+        tried => tried.err().map(|e| e.to_string()),
+    };
     let text = serde_json::to_vec(&Trial { boot, why: why.clone() });
     // Of a store that cannot be written it is asked again.
     let _ = text.map(|text| store.write(&path, &text));

@@ -3,6 +3,7 @@
 
 use super::collect::is_gone;
 use super::digest::Digest;
+use super::driver::damaged_trial;
 use super::overlay;
 use super::store::{BundleRef, Store, Work, decode, remove_path, sync_parent};
 use super::verify::{Damage, Exam, Object, all};
@@ -83,6 +84,7 @@ fn litter(store: &Store) -> Result<Vec<PathBuf>> {
     let mut out = store.files("tmp")?;
     out.extend(store.files("locks")?);
     out.extend(store.formats()?);
+    out.extend(damaged_trial(store));
     let gone =
         |(path, record): (PathBuf, Result<BundleRef>)| record.is_ok_and(|r| is_gone(&r)).then_some(path);
     out.extend(store.all_bundles()?.into_iter().filter_map(gone));

@@ -5,7 +5,6 @@ use super::blobs::Kept;
 use super::digest::Digest;
 use super::driver::{self, Form};
 use super::erofs::image::Image as Erofs;
-use super::fixup;
 use super::layer::apply::apply;
 use super::layer::compress::{Seen, through};
 use super::layer::files;
@@ -17,7 +16,7 @@ use super::stack::Stack;
 use super::store::{LayerMeta, NameLock, Store, Work};
 use super::tree::Usage;
 use super::view::{Opened, View};
-use super::{progress, view};
+use super::{fixup, progress, view};
 use crate::bundle::MAX_LOWERS;
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
@@ -183,8 +182,8 @@ impl Ready {
 }
 
 /// Adds the layer whose blob is in `files`, unless it is there; the blob is for the caller to keep.
-pub fn add_one(store: &Store, files: &Files, layer: &Layer, limits: &Limits) -> Result<()> {
-    let images = driver::images(store, Form::Auto)?;
+pub fn add_one(store: &Store, files: &Files, layer: &Layer, limits: &Limits, form: Form) -> Result<()> {
+    let images = driver::images(store, form)?;
     add_layer(store, files, layer, &How { limits, blobs: false, images }, &Ready::default())
         .map_err(|e| inside(&format!("layer {}", layer.digest), e))
 }
@@ -253,16 +252,18 @@ pub fn build_layer(
     is_image: bool,
 ) -> Result<LayerMeta> {
     work.make("layer", 0o700)?;
-    let (seen, applied) = through(blob, layer.size, limits, |stream| {
+    let path = tree_of(work, is_image);
+    let (seen, (applied, told)) = through(blob, layer.size, limits, |stream| {
         if !is_image {
-            return apply(stream, files::Files::new(work.make("layer/fs", 0o755)?), limits);
+            let (applied, _) = apply(stream, files::Files::new(work.make("layer/fs", 0o755)?), limits)?;
+            return Ok((applied, Usage::of(&view::open(&path)?, &mut HashSet::new())?.told()));
         }
-        let path = work.path.join("layer/erofs");
         let file = std::fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|e| Error::io(path.display().to_string(), "make", &e))?;
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&layer.diff_id.bytes()[..16]);
-        apply(stream, Erofs::new(file, uuid), limits)
+        let (applied, image) = apply(stream, Erofs::new(file, uuid), limits)?;
+        Ok((applied, image.told()))
     })?;
     is_as_said(&seen, layer)?;
     if applied.skipped > 0 {
@@ -278,7 +279,7 @@ pub fn build_layer(
         blob: seen.digest,
         blob_size: seen.size,
         compression: seen.packing.name().into(),
-        tree: Some(Usage::of(&view::open(&tree_of(work, is_image))?, &mut HashSet::new())?.told()),
+        tree: Some(told),
     };
     let text = serde_json::to_vec(&meta).map_err(|e| Error::invalid("meta", e.to_string()))?;
     let path = work.path.join("layer/meta");

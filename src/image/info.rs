@@ -1,17 +1,12 @@
 //! What the store is, and how this machine uses it.
 
+use super::cli::Format;
 use super::driver::{self, Driver};
 use super::store::{FORMAT, Store};
 use crate::error::{Error, Result};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Format {
-    Table,
-    Json,
-}
 
 #[derive(Subcommand)]
 pub enum Command {

@@ -1,6 +1,7 @@
 //! What is in the store, for people and for programs.
 
 use super::digest::Digest;
+use super::stack::is_image;
 use super::store::Store;
 use super::{bundle, manifest};
 use crate::error::{Error, Result};
@@ -108,6 +109,7 @@ pub fn inspect(store: &Store, image: &str) -> Result<Value> {
             "fileBytes": meta.as_ref().map(|m| m.applied.bytes),
             "entries": meta.as_ref().map(|m| m.applied.entries),
             "compression": meta.as_ref().map(|m| &m.compression),
+            "form": meta.as_ref().map(|_| if is_image(&store.layer_tree(id)) { "erofs" } else { "dir" }),
         }));
         chain = Some(next);
     }

@@ -33,7 +33,7 @@ impl Found {
     }
 }
 
-/// Layers that are open, each once: an image is mounted for it.
+/// Layers that are open, each once: an image is mounted for it, and each mount has a device number of its own.
 #[derive(Default)]
 pub struct Opened(HashMap<PathBuf, Rc<OwnedFd>>);
 
@@ -42,7 +42,7 @@ impl Opened {
         if let Some(fd) = self.0.get(path) {
             return Ok(fd.clone());
         }
-        let fd = Rc::new(open(path)?);
+        let fd = Rc::new(open_layer(path)?);
         self.0.insert(path.to_path_buf(), fd.clone());
         Ok(fd)
     }
@@ -151,10 +151,11 @@ pub fn proc_path(fd: impl AsFd) -> String {
 }
 
 /// The root of a layer: of a directory, or of an image that is mounted as long as the descriptor is there.
+pub fn open_layer(path: &Path) -> Result<OwnedFd> {
+    if is_image(path) { erofs::mount::open(path) } else { open(path) }
+}
+
 pub fn open(dir: &Path) -> Result<OwnedFd> {
-    if is_image(dir) {
-        return erofs::mount::open(dir);
-    }
     fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::os(dir.display().to_string(), "open", e.raw_os_error()))
 }

@@ -2,9 +2,11 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::digest::Digest;
+use crate::image::driver::Form;
 use crate::image::layer::pack::Packed;
 use crate::image::layer::write::Times;
 use crate::image::manifest;
+use crate::image::stack::is_image;
 use crate::image::store::Store;
 use crate::image::{bundle, layer::compress::Packing};
 use crate::log;
@@ -81,6 +83,12 @@ impl Edit {
 
     pub fn ids(&self) -> Vec<Digest> {
         self.parts.iter().map(|p| p.diff_id).collect()
+    }
+
+    /// The form of new layers: of an image whose layers are all directories somebody wanted them to be.
+    pub fn form(&self, store: &Store) -> Form {
+        let mut trees = self.parts.iter().map(|p| store.layer_tree(&p.diff_id));
+        if self.parts.is_empty() || trees.any(|t| is_image(&t)) { Form::Auto } else { Form::Dir }
     }
 
     /// The place of layer `n`, counted from 1, the lowest.

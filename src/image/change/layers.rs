@@ -1,13 +1,14 @@
 //! Layers of an image: new ones on top, several made one, one left out, all of them on another base.
 
 use super::edit::{Edit, Part, is_empty};
+use super::left;
 use crate::bundle::Overlay;
 use crate::error::{Error, Kind, Result};
 use crate::image::archive::{Files, inside};
 use crate::image::bundle;
 use crate::image::digest::Digest;
+use crate::image::driver::Form;
 use crate::image::import::{add_one, fixups};
-use crate::image::layer::apply::Name;
 use crate::image::layer::compress::{Packing, through};
 use crate::image::layer::pack::{Pack, Packed};
 use crate::image::layer::write::{Tree, write, write_linked};
@@ -16,18 +17,12 @@ use crate::image::manifest::Layer;
 use crate::image::rights::Rights;
 use crate::image::stack::Stack;
 use crate::image::store::{BundleRef, Store, Work};
-use crate::image::view::{self, View};
+use crate::image::view::{self, Opened, View};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-
-/// The merged tree of directories, topmost first.
-pub fn view_of(dirs: &[PathBuf]) -> Result<View> {
-    Ok(View { layers: dirs.iter().map(|d| view::open(d).map(Rc::new)).collect::<Result<_>>()? })
-}
 
 /// What the store and the bundle say of a bundle.
 pub fn record_of(store: &Store, bundle: &Path) -> Result<(BundleRef, Overlay)> {
@@ -55,11 +50,11 @@ pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<D
         Error::new(Kind::WrongState, &at, "has a read-only rootfs, which nothing can change")
     })?;
     let edit = Edit::of(store, at.clone(), record.manifest)?;
-    let root = view::open(Path::new(&upper))?;
-    let view = view_of(&[upper.into()])?;
-    let tree = Tree { view: &view, root: Some(&root), opaque: false, below: None, times: edit.times };
-    let part =
-        new_layer(store, note.packing, |out| write(&tree, out).map(drop)).map_err(|e| inside(&at, e))?;
+    let root = Rc::new(view::open(Path::new(&upper))?);
+    let view = View { layers: vec![root.clone()] };
+    let tree = Tree { view: &view, root: Some(&*root), opaque: false, below: None, times: edit.times };
+    let kind = (note.packing, edit.form(store));
+    let part = new_layer(store, kind, |out| write(&tree, out).map(drop)).map_err(|e| inside(&at, e))?;
     let mut edit = edit;
     let mut history = edit.history();
     let mut entry = edit.entry("orlop imgtool commit", note.message, true);
@@ -77,13 +72,14 @@ pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
     let at = source.display().to_string();
+    let kind = (note.packing, edit.form(store));
     let part = if source.is_dir() {
-        let view = view_of(&[source.to_path_buf()])?;
+        let view = View { layers: vec![Rc::new(view::open(source)?)] };
         // The image's root keeps its metadata: the directory only holds what is to be added.
         let tree = Tree { view: &view, root: None, opaque: false, below: None, times: edit.times };
-        new_layer(store, note.packing, |out| write(&tree, out).map(drop))
+        new_layer(store, kind, |out| write(&tree, out).map(drop))
     } else {
-        archive(store, source, note.packing)
+        archive(store, source, kind)
     };
     let mut history = edit.history();
     history.push(edit.entry("orlop imgtool append", note.message, true));
@@ -92,7 +88,7 @@ pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note
 }
 
 /// An archive stays what it is; a plain one is packed.
-fn archive(store: &Store, source: &Path, packing: Packing) -> Result<Part> {
+fn archive(store: &Store, source: &Path, (packing, form): (Packing, Form)) -> Result<Part> {
     let io = |what: &'static str| move |e: std::io::Error| Error::io("", what, &e);
     let limits = Limits::default();
     if !std::fs::metadata(source).map_err(io("stat"))?.is_file() {
@@ -106,17 +102,18 @@ fn archive(store: &Store, source: &Path, packing: Packing) -> Result<Part> {
     let (seen, ()) = through(open()?, size, &limits, |_| Ok(()))?;
     if seen.packing == Packing::Plain && packing != Packing::Plain {
         let mut plain = open()?;
-        return new_layer(store, packing, |out| std::io::copy(&mut plain, out).map(drop).map_err(io("pack")));
+        let copy = |out: &mut dyn Write| std::io::copy(&mut plain, out).map(drop).map_err(io("pack"));
+        return new_layer(store, (packing, form), copy);
     }
     let (digest, diff_id) = (seen.digest, seen.diff_id);
     let packed = Packed { packing: seen.packing, digest, size, diff_id, diff_size: seen.diff_size };
-    add(store, &work, &packed)
+    add(store, &work, &packed, form)
 }
 
 /// Makes a layer of a tar stream, and puts it into the store as an import would.
 fn new_layer(
     store: &Store,
-    packing: Packing,
+    (packing, form): (Packing, Form),
     fill: impl FnOnce(&mut dyn Write) -> Result<()>,
 ) -> Result<Part> {
     let work = store.work()?;
@@ -125,12 +122,12 @@ fn new_layer(
     let mut pack = Pack::new(BufWriter::with_capacity(128 << 10, file), packing)?;
     fill(&mut pack)?;
     let (_, packed) = pack.finish()?;
-    add(store, &work, &packed)
+    add(store, &work, &packed, form)
 }
 
 /// Takes `blob` of the work directory in by the same way as a layer of a foreign image, and under the same limits: others
 /// are to take it too. But it may be packed well.
-fn add(store: &Store, work: &Work, packed: &Packed) -> Result<Part> {
+fn add(store: &Store, work: &Work, packed: &Packed, form: Form) -> Result<Part> {
     let limits = Limits { ratio: u64::MAX, ..Limits::default() };
     let layer = Layer {
         name: "blob".into(),
@@ -139,7 +136,7 @@ fn add(store: &Store, work: &Work, packed: &Packed) -> Result<Part> {
         diff_id: packed.diff_id,
         packing: Some(packed.packing),
     };
-    add_one(store, &Files::open(&work.path, store, &limits)?, &layer, &limits)?;
+    add_one(store, &Files::open(&work.path, store, &limits)?, &layer, &limits, form)?;
     store.commit(&[(work, "blob", &store.blob_path(&packed.digest))])?;
     Ok(Part::new(packed))
 }
@@ -179,8 +176,8 @@ pub fn squash(
 fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, packing: Packing) -> Result<Part> {
     let ids = edit.ids();
     fixups(store, &ids[..=last])?;
-    let mut stack = Stack::of(store, &ids[..first])?;
-    let below = view_of(&stack.lowers)?;
+    let (mut stack, mut opened) = (Stack::of(store, &ids[..first])?, Opened::default());
+    let below = opened.view(&stack.lowers)?;
     // On the same chain: the fixups are those of the image.
     stack.lowers.clear();
     stack.root = None;
@@ -196,28 +193,13 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, packing: Pack
         let what = "is made of files without the owners and devices that only root can give them";
         tracing::warn!("{}: the squashed layer {what}", edit.name);
     }
-    let view = view_of(&stack.lowers)?;
-    let root = stack.root.as_deref().map(view::open).transpose()?;
-    let tree = Tree { view: &view, root: root.as_ref(), opaque, below: Some(&below), times: edit.times };
-    let links = links_below(&view, &below, &links)?;
-    new_layer(store, packing, |out| write_linked(&tree, &links, out).map(drop))
-}
-
-/// The hard links whose target the squashed layer leaves to those below it.
-fn links_below(view: &View, below: &View, links: &[(Name, Name)]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let all = View { layers: view.layers.iter().chain(&below.layers).cloned().collect() };
-    let mut out = BTreeMap::new();
-    for (path, target) in links {
-        let (path, target) = (path.bytes(), target.bytes());
-        let inode = |view: &View, path: &[u8]| -> Result<Option<(u64, u64)>> {
-            Ok(view.lookup(path)?.map(|f| (f.stat.st_dev, f.stat.st_ino)))
-        };
-        let own = inode(view, path)?;
-        if own.is_some() && inode(view, target)?.is_none() && inode(&all, target)? == own {
-            out.insert(path.to_vec(), target.to_vec());
-        }
-    }
-    Ok(out)
+    let view = opened.view(&stack.lowers)?;
+    let root = stack.root.as_deref().map(|root| opened.layer(root)).transpose()?;
+    let tree = Tree { view: &view, root: root.as_deref(), opaque, below: Some(&below), times: edit.times };
+    let at_fixups = |l: &PathBuf| l.starts_with(store.dir().join("fixups"));
+    let fixups: Vec<usize> = (0..stack.lowers.len()).filter(|n| at_fixups(&stack.lowers[*n])).collect();
+    let left = left::to_below(&view, &below, &fixups, &links)?;
+    new_layer(store, (packing, edit.form(store)), |out| write_linked(&tree, &left, out).map(drop))
 }
 
 /// The image without its layer `n`.

@@ -4,6 +4,7 @@ pub mod config;
 pub mod edit;
 pub mod history;
 pub mod layers;
+pub mod left;
 pub mod tree;
 
 use super::layer::compress::Packing;

@@ -1,14 +1,15 @@
 //! What each layer of an image adds, replaces and removes, and what of it is hidden by those above.
 
 use super::edit::Edit;
-use super::layers::view_of;
 use crate::error::{Result, clean};
 use crate::image::digest::Digest;
+use crate::image::fixup::origin_at;
 use crate::image::import::fixups;
 use crate::image::inspect::human;
 use crate::image::layer::merge::{Node, walk};
 use crate::image::stack::Stack;
 use crate::image::store::Store;
+use crate::image::view::Opened;
 use rustix::fs::FileType;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
@@ -73,6 +74,8 @@ struct Seen {
 struct Count {
     depth: usize,
     names: BTreeMap<Vec<u8>, Seen>,
+    /// What this layer has taken of them, and which files these were.
+    gone: BTreeMap<Vec<u8>, (u64, u64)>,
     /// Files with several names that were met.
     met: HashSet<(u64, u64)>,
     sums: Vec<(Sums, BTreeMap<Vec<u8>, Sums>)>,
@@ -85,19 +88,23 @@ pub fn report(store: &Store, image: &str, depth: usize) -> Result<Report> {
     fixups(store, &ids)?;
     let history = edit.history();
     let entries = Edit::entries(&history);
-    let mut count = Count { depth, names: BTreeMap::new(), met: HashSet::new(), sums: Vec::new() };
-    let mut stack = Stack::default();
+    let mut count =
+        Count { depth, names: BTreeMap::new(), gone: BTreeMap::new(), met: HashSet::new(), sums: Vec::new() };
+    let (mut stack, mut opened) = (Stack::default(), Opened::default());
     let mut layers = Vec::new();
     for (n, (id, part)) in ids.iter().zip(&edit.parts).enumerate() {
         let meta = stack.meta(store, id)?;
         stack.lowers.clear(); // on its chain, but alone
         stack.push(store, id, &meta);
         count.sums.push(Default::default());
+        count.gone.clear();
         if meta.applied.opaque {
             count.hide(b"", n);
         }
-        walk(&view_of(&stack.lowers)?, false, |node| {
-            count.node(node, n);
+        let has_fixup = stack.lowers.len() > 1;
+        walk(&opened.view(&stack.lowers)?, false, |node| {
+            let is_copy = has_fixup && node.layer == 0 && !node.is_dir();
+            count.node(node, n, is_copy.then(|| origin_at(&node.proc_path())).flatten());
             Ok(())
         })?;
         layers.push(Layer {
@@ -133,13 +140,16 @@ impl Count {
         }
     }
 
-    fn node(&mut self, node: &Node, layer: usize) {
+    /// A name of a layer; of a copy also where the layers below have the same.
+    fn node(&mut self, node: &Node, layer: usize, origin: Option<Vec<u8>>) {
         let path = node.path;
         if node.is_whiteout() {
             return self.remove(path, layer);
         }
         let stat = &node.stat;
-        let inode = (stat.st_dev, stat.st_ino);
+        let file = |o: &Vec<u8>| self.gone.get(o).copied().or(self.names.get(o).map(|s| s.inode));
+        let below = origin.as_ref().and_then(file);
+        let inode = below.unwrap_or((stat.st_dev, stat.st_ino));
         let known = self.names.get(path).map(|s| (s.inode, s.is_dir));
         if node.is_dir() && known.is_some_and(|k| k.1) {
             if node.opaque {
@@ -151,7 +161,7 @@ impl Count {
             return; // taken from the layers below, to settle what this one left to them
         }
         let is_file = node.kind() == FileType::RegularFile;
-        let first = stat.st_nlink == 1 || self.met.insert(inode);
+        let first = origin.is_none() && (stat.st_nlink == 1 || self.met.insert(inode));
         let bytes = if is_file && first { stat.st_size as u64 } else { 0 };
         if known.is_some() {
             self.waste(path);
@@ -169,10 +179,16 @@ impl Count {
         names.cloned().collect()
     }
 
+    fn take(&mut self, name: &[u8]) -> Option<Seen> {
+        let seen = self.names.remove(name)?;
+        self.gone.entry(name.to_vec()).or_insert(seen.inode);
+        Some(seen)
+    }
+
     /// Forgets a name and what is below it: it is there for nothing.
     fn waste(&mut self, path: &[u8]) {
         for name in std::iter::once(path.to_vec()).chain(self.below(path)) {
-            if let Some(seen) = self.names.remove(&name) {
+            if let Some(seen) = self.take(&name) {
                 self.tell(seen.layer, &name, |s| s.wasted.add(seen.bytes));
             }
         }
@@ -180,7 +196,7 @@ impl Count {
 
     fn remove(&mut self, path: &[u8], layer: usize) {
         for name in std::iter::once(path.to_vec()).chain(self.below(path)) {
-            if let Some(seen) = self.names.remove(&name) {
+            if let Some(seen) = self.take(&name) {
                 self.tell(seen.layer, &name, |s| s.wasted.add(seen.bytes));
                 self.tell(layer, &name, |s| s.removed.add(seen.bytes));
             }

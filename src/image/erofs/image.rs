@@ -11,6 +11,7 @@ use crate::image::layer::dirs::failed;
 use crate::image::layer::entry::{Meta, refuse, shown, split};
 use crate::image::layer::files::copy;
 use crate::image::layer::sink::{Node, Seen, Sink};
+use crate::image::tree::Told;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -40,6 +41,8 @@ pub struct Image {
     whiteout: Option<u64>,
     /// Time of the entry that came first, which is that of all in many layers: the image's time, for short inodes.
     time: Option<(i64, u32)>,
+    /// Bytes of its regular files.
+    bytes: u64,
     uuid: [u8; 16],
 }
 
@@ -89,8 +92,14 @@ impl Image {
             links: BTreeMap::new(),
             whiteout: None,
             time: None,
+            bytes: 0,
             uuid,
         }
+    }
+
+    /// What is in it by now.
+    pub fn told(&self) -> Told {
+        Told { names: self.names.len() as u64, bytes: self.bytes }
     }
 
     /// The number of a directory.
@@ -161,10 +170,17 @@ impl Image {
     }
 
     /// One name less for an inode.
-    fn unlink(&mut self, value: Value) {
-        if let Some(count) = self.links.get_mut(&value.place()) {
+    fn unlink(&mut self, path: &[u8], value: Value) -> Result<()> {
+        let left = self.links.get_mut(&value.place()).map_or(0, |count| {
             *count -= 1;
+            *count
+        });
+        if left == 0 && value.kind() == Kind::File {
+            let head = self.out.read(value.place(), 16).map_err(|e| Error::io(shown(path), "read", &e))?;
+            let size = &head[8..if head[0] & 1 == 1 { 16 } else { 12 }];
+            self.bytes -= size.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         }
+        Ok(())
     }
 }
 
@@ -248,6 +264,7 @@ impl Sink for Image {
         let layout = if inline { Layout::Inline } else { Layout::Plain };
         let inode = Inode { kind: Kind::File, meta: &meta, xattrs: &xattrs, layout, size, place, nlink: 1 };
         self.inode(path, key, &inode, &tail)?;
+        self.bytes += size;
         Ok(true)
     }
 
@@ -325,7 +342,7 @@ impl Sink for Image {
         let mut gone: Vec<Value> = self.names.remove(&key[..]).into_iter().collect();
         while let Some(value) = gone.pop() {
             if value.kind() != Kind::Dir {
-                self.unlink(value);
+                self.unlink(path, value)?;
                 continue;
             }
             let below: Vec<Box<[u8]>> = self.below(value.number()).map(|n| n.0.clone()).collect();

@@ -4,7 +4,7 @@ use super::archive::to_file;
 use crate::bundle::IMAGE;
 use crate::error::Result;
 use crate::image::layer::write::{Times, Tree, write};
-use crate::image::view::{self, View};
+use crate::image::view::{Opened, View};
 use crate::image::{bundle, overlay};
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,10 @@ pub fn export(bundle: &Path, dest: &Path) -> Result<()> {
         // Topmost first; without an upper directory the bundle's own one is the first of these.
         false => o.upper.iter().chain(&o.lower).map(|l| l.strip_prefix(IMAGE).unwrap_or(l).into()).collect(),
     };
-    let view = View::open(&dirs)?;
-    let root = dirs.first().map(|d| view::open(d)).transpose()?;
+    let view = Opened::default().view(&dirs)?;
     let below = View::default();
     let times = Times::of_environment()?;
-    let tree = Tree { view: &view, root: root.as_ref(), opaque: false, below: Some(&below), times };
+    let root = view.layers.first().map(|l| &**l);
+    let tree = Tree { view: &view, root, opaque: false, below: Some(&below), times };
     to_file(dest, |out| write(&tree, out).map(drop))
 }

@@ -51,8 +51,8 @@ pub struct Applied {
     pub needs: Needs,
 }
 
-/// Gives the archive's entries to `sink`, which is empty.
-pub fn apply<R: BufRead>(stream: R, sink: impl Sink, limits: &Limits) -> Result<Applied> {
+/// Gives the archive's entries to `sink`, which is empty, and gives it back.
+pub fn apply<R: BufRead, S: Sink>(stream: R, sink: S, limits: &Limits) -> Result<(Applied, S)> {
     let mut reader = Reader::new(stream, limits.clone());
     let mut a = Apply {
         tree: Tree::new(sink, limits.clone()),
@@ -214,7 +214,7 @@ fn device(major: u32, minor: u32) -> Option<(u32, u32)> {
 
 impl<S: Sink> Apply<S> {
     /// What can only be done when all entries are known.
-    fn finish(mut self) -> Result<Applied> {
+    fn finish(mut self) -> Result<(Applied, S)> {
         self.late_links()?;
         let replaced = self.place_whiteouts()?;
         self.out.opaque = self.opaque.contains(&b""[..]);
@@ -233,7 +233,7 @@ impl<S: Sink> Apply<S> {
         let all: Vec<_> =
             dirs.iter().rev().map(|(p, m)| (&p[..], m.as_ref().unwrap_or(&default), opaque(p))).collect();
         self.tree.sink.finish(&all)?;
-        Ok(self.out)
+        Ok((self.out, self.tree.sink))
     }
 
     /// Links that stood before their target.

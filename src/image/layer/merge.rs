@@ -16,7 +16,9 @@ pub struct Node<'a> {
     pub path: &'a [u8],
     /// The last part of the path.
     pub name: &'a [u8],
-    /// The directory that holds it, in the layer that shows it.
+    /// The place in the view of the layer that shows it, 0 for the topmost.
+    pub layer: usize,
+    /// The directory that holds it there.
     pub dir: &'a OwnedFd,
     pub stat: Stat,
     /// A directory of which nothing below all of the layers shows, whatever lies there.
@@ -178,8 +180,8 @@ fn directory(
     for child in whiteouts.into_iter().chain(others) {
         let full = join(path, &child.name);
         let dir = open.get(child.layer)?;
-        let Child { stat, opaque, .. } = child;
-        visit(&Node { path: &full, name: &child.name, dir: &dir, stat, opaque, sealed })?;
+        let Child { layer, stat, opaque, .. } = child;
+        visit(&Node { path: &full, name: &child.name, layer, dir: &dir, stat, opaque, sealed })?;
         if child.is_dir() {
             open.fds.clear();
             drop(dir);

@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::image::erofs::image::Image;
 use crate::image::erofs::tests::same;
 use crate::image::limits::Limits;
-use crate::image::view::{is_opaque, open};
+use crate::image::tree::{Met, Usage};
+use crate::image::view::{is_opaque, open, open_layer};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ impl Place {
 
     fn apply(&self, tar: Vec<u8>) -> Result<Applied> {
         let files = Files::new(open(&self.0.join("fs")).unwrap());
-        let done = apply(&tar[..], files, &Limits::default());
+        let done = apply(&tar[..], files, &Limits::default()).map(|a| a.0);
         assert_eq!(fs::read(self.0.join("canary")).unwrap(), b"alive");
         assert_eq!(fs::metadata(self.0.join("canary")).unwrap().nlink(), 1);
         assert_eq!(fs::read_dir(&self.0).unwrap().count(), 2, "something was made beside the layer");
@@ -113,16 +114,18 @@ impl Place {
         let path = path.join("erofs");
         let file = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         let image = apply(tar, Image::new(file, [7; 16]), &Limits::default());
-        let mounted = open(&path);
+        let mounted = open_layer(&path);
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
         match (done, image) {
             (Err(_), Err(_)) => {}
-            (Ok(want), Ok(got)) => {
+            (Ok(want), Ok((got, image))) => {
                 assert_eq!(*want, got);
+                let usage = Usage::of(&open(&self.0.join("fs")).unwrap(), &mut Met::new()).unwrap();
+                assert_eq!(image.told(), usage.told());
                 // Kernels that mount no image from a file skip what the integration tests count.
                 mounted.iter().for_each(|m| same(&self.0.join("fs"), m));
             }
-            (want, got) => panic!("directory {want:?}, image {got:?}"),
+            (want, got) => panic!("directory {want:?}, image {:?}", got.map(|g| g.0)),
         }
     }
 

@@ -2,14 +2,14 @@
 //! in order, no names of users, no access times, and nothing of where the tree lies.
 
 use super::dirs::failed;
-use super::entry::{Meta, join, refuse};
+use super::entry::{Meta, join, overlay_name, refuse};
 use super::merge::{Node, proc_path, walk};
 use crate::error::{Error, Result};
 use crate::image::rights::Rights;
 use crate::image::view::View;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -72,11 +72,20 @@ pub struct Written {
 /// An error names the entry: one that cannot be read, changed while it was, or that a layer cannot hold: a name that
 /// would be a whiteout, a directory that overlayfs has moved by a redirect.
 pub fn write(tree: &Tree, out: impl Write) -> Result<Written> {
-    write_linked(tree, &BTreeMap::new(), out)
+    write_linked(tree, &Below::default(), out)
 }
 
-/// As [`write`]; the files that `below` names become hard links to these names of the layers below.
-pub fn write_linked(tree: &Tree, below: &BTreeMap<Vec<u8>, Vec<u8>>, out: impl Write) -> Result<Written> {
+/// What a layer leaves to those below it.
+#[derive(Debug, Default)]
+pub struct Below {
+    /// Files that become hard links to these names there.
+    pub links: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Names that are there just so.
+    pub names: BTreeSet<Vec<u8>>,
+}
+
+/// As [`write`], without what is left to the layers below.
+pub fn write_linked(tree: &Tree, below: &Below, out: impl Write) -> Result<Written> {
     let (links, done) = (HashMap::new(), Written::default());
     let mut w = Writer { tree, below, out, links, buffer: vec![0; CHUNK], done };
     if let Some(root) = tree.root {
@@ -99,7 +108,7 @@ fn write_error(e: &io::Error) -> Error {
 
 struct Writer<'a, W> {
     tree: &'a Tree<'a>,
-    below: &'a BTreeMap<Vec<u8>, Vec<u8>>,
+    below: &'a Below,
     out: W,
     /// The first name of each file that has several, here or elsewhere, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -116,13 +125,16 @@ impl<W: Write> Writer<'_, W> {
             }
             return Ok(());
         }
+        if self.below.names.contains(node.path) {
+            return Ok(());
+        }
         if node.name.starts_with(b".wh.") {
             return Err(refuse(node.path, "has the name of a whiteout"));
         }
         let stat = &node.stat;
         let key = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1 && !node.is_dir() {
-            let below = || self.below.get(node.path).cloned();
+            let below = || self.below.links.get(node.path).cloned();
             if let Some(first) = self.links.get(&key).cloned().or_else(below) {
                 let meta = Meta { xattrs: Vec::new(), ..self.meta(node.path, stat, b"")? };
                 return self.entry(&Head { link: &first, ..Head::new(node.path, b'1', &meta) });
@@ -249,8 +261,7 @@ pub fn xattrs(path: &[u8], place: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     names.truncate(n);
     let mut out = Vec::new();
     for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        let overlay = name.strip_prefix(b"trusted.overlay.").or_else(|| name.strip_prefix(b"user.overlay."));
-        match overlay {
+        match overlay_name(name) {
             Some(b"redirect" | b"metacopy") => {
                 let what = format!("has {}: its content lies elsewhere", super::entry::shown(name));
                 return Err(refuse(path, what).hint("mount with redirect_dir=off and metacopy=off"));
