@@ -7,7 +7,7 @@ mod bundle;
 #[path = "image/make.rs"]
 mod make;
 
-use make::{Entry, Image, Packing, Place, base, dir, file, hard, layer, link, script};
+use make::{Entry, Image, Packing, Place, base, dir, file, hard, in_both_forms, layer, link, script};
 use serde_json::json;
 use std::fs;
 use std::io::Read;
@@ -49,7 +49,10 @@ fn two_layers() -> Vec<Vec<u8>> {
 #[test]
 fn an_image_is_imported_unpacked_and_run() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(an_image_is_imported_unpacked_and_run_in);
+}
+
+fn an_image_is_imported_unpacked_and_run_in(p: &Place) {
     let want = "ls /old: b\nls /again: new\nls /fresh:\nls /lib/: x.so\nupper\nroot:x:0:0:root:/root:/bin/sh\n\
                 user:x:1000:1000::/home/user:/bin/sh\n711 secret\n750 usr/lib\n755 again\n2\n";
     let check = "cd /; for d in /old /again /fresh /lib/; do echo ls $d: $(ls $d); done; cat etc/hostname; echo; cat passwd; \
@@ -79,7 +82,10 @@ fn an_image_is_imported_unpacked_and_run() {
 #[test]
 fn bundles_share_layers_and_write_apart() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(bundles_share_layers_and_write_apart_in);
+}
+
+fn bundles_share_layers_and_write_apart_in(p: &Place) {
     let source = Image::new(two_layers())
         .config(script("cat /old/b; echo >> /old/b; rm /passwd; ls /; cat /old/b"))
         .write();
@@ -290,7 +296,10 @@ fn a_layout_cannot_reach_outside_or_run_away() {
 #[test]
 fn hostile_layers_leave_the_canary_alone() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(hostile_layers_leave_the_canary_alone_in);
+}
+
+fn hostile_layers_leave_the_canary_alone_in(p: &Place) {
     let canary = Scratch::new("canary");
     let inside = canary.path.join("x");
     fs::write(&inside, "alive").unwrap();
@@ -388,7 +397,10 @@ fn directories_without_entries_are_counted() {
 #[test]
 fn a_kill_at_any_time_leaves_a_store_that_works() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(a_kill_at_any_time_leaves_a_store_that_works_in);
+}
+
+fn a_kill_at_any_time_leaves_a_store_that_works_in(p: &Place) {
     let many: Vec<Entry> = (0..2000).map(|n| file(&format!("d{}/f{n}", n % 50), &"x".repeat(n))).collect();
     let layers = [two_layers(), vec![layer(&many), layer(&[file("top", "1")])]].concat();
     let source = Image::new(layers).packing(Packing::Gzip).config(script("cat /top; ls /d7 | wc -l")).write();
@@ -476,7 +488,10 @@ fn a_tall_image_runs_and_a_taller_one_is_refused() {
 #[test]
 fn a_layer_may_leave_many_directories_to_those_below() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(a_layer_may_leave_many_directories_to_those_below_in);
+}
+
+fn a_layer_may_leave_many_directories_to_those_below_in(p: &Place) {
     let many: Vec<Entry> = (0..1500).map(|n| file(&format!("w/{n}/.wh.a"), "")).collect();
     let source =
         Image::new(vec![layer(&base()), layer(&many)]).config(script("ls /w | wc -l; ls /w/7")).write();

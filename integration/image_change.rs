@@ -10,7 +10,9 @@ mod make;
 #[path = "image/trees.rs"]
 mod trees;
 
-use make::{Entry, Image, Packing, Place, base, device, dir, fifo, file, hard, layer, link, script};
+use make::{
+    Entry, Image, Packing, Place, base, device, dir, fifo, file, hard, in_both_forms, layer, link, script,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -105,7 +107,10 @@ fn change(root: &Path) {
 #[test]
 fn a_commit_holds_what_was_changed() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(a_commit_holds_what_was_changed_in);
+}
+
+fn a_commit_holds_what_was_changed_in(p: &Place) {
     let source = Image::new(three_layers()).packing(Packing::Gzip).config(script("true")).write();
     p.imgtool(&["import", source.path(), "x"]).ok();
     let bundle = p.unpack("x", &["--mount"]);
@@ -120,10 +125,10 @@ fn a_commit_holds_what_was_changed() {
         };
         let (first, second) = (commit("new:1"), commit("new:2"));
         assert_eq!(first.split(' ').nth(1), second.split(' ').nth(1), "the same input, another digest");
-        same(&want, &mounted(&p, "new:1"), compression);
-        let (old, new) = (layers_of(&p, "x"), layers_of(&p, "new:1"));
+        same(&want, &mounted(p, "new:1"), compression);
+        let (old, new) = (layers_of(p, "x"), layers_of(p, "new:1"));
         assert_eq!((&old[..], new.len()), (&new[..3], 4));
-        let out = layout(&p, "new:1", &[&source]);
+        let out = layout(p, "new:1", &[&source]);
         // The release of umoci that there is knows no zstd, and no docker archive holds it.
         if let Some(t) = (compression != "zstd").then(|| by_umoci(&out)).flatten() {
             same(&want, &t, "umoci");
@@ -227,23 +232,26 @@ fn a_kill_at_any_time_loses_nothing() {
 #[test]
 fn squashed_layers_keep_what_hides_things_below() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(squashed_layers_keep_what_hides_things_below_in);
+}
+
+fn squashed_layers_keep_what_hides_things_below_in(p: &Place) {
     let mut layers = three_layers();
     layers.push(layer(&[file(".wh.top", ""), dir("old", 0o700), file("old/.wh.b", ""), file("new", "")]));
     let source = Image::new(layers).packing(Packing::Gzip).config(script("true")).write();
     p.imgtool(&["import", source.path(), "x"]).ok();
-    let want = mounted(&p, "x");
-    let old = layers_of(&p, "x");
+    let want = mounted(p, "x");
+    let old = layers_of(p, "x");
     for (from, to) in [(1, 4), (2, 3), (2, 4), (3, 4), (1, 2), (3, 3)] {
         let name = format!("s:{from}-{to}");
         let args = ["squash", "x", &name, "--from", &from.to_string(), "--to", &to.to_string()];
         let out = support::finish(p.command(&args).env("SOURCE_DATE_EPOCH", "4000000000")).ok().stdout;
         let again = support::finish(p.command(&args).env("SOURCE_DATE_EPOCH", "4000000000")).ok().stdout;
         assert_eq!(out, again, "the same input, another digest");
-        same(&want, &mounted(&p, &name), &name);
-        let new = layers_of(&p, &name);
+        same(&want, &mounted(p, &name), &name);
+        let new = layers_of(p, &name);
         assert_eq!((&new[..from - 1], &new[from..]), (&old[..from - 1], &old[to..]), "{name}");
-        let out = layout(&p, &name, &[&source]);
+        let out = layout(p, &name, &[&source]);
         if let Some(t) = by_umoci(&out) {
             same(&want, &t, &format!("umoci {name}"));
         }
@@ -251,7 +259,7 @@ fn squashed_layers_keep_what_hides_things_below() {
             assert_eq!(c["rootfs"]["diff_ids"].as_array().unwrap().len(), new.len());
         }
         // Whiteouts of what is nowhere below are gone.
-        let count = whiteouts(&p, &new[from - 1]);
+        let count = whiteouts(p, &new[from - 1]);
         let names: &[&str] = match (from, to) {
             (1, _) => &[],
             (2, 3) => &["again/.wh..wh..opq", "old/.wh..wh..opq", ".wh.gone"],
@@ -277,18 +285,21 @@ fn whiteouts(p: &Place, descriptor: &Value) -> std::collections::BTreeSet<String
 #[test]
 fn a_layer_is_left_out() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(a_layer_is_left_out_in);
+}
+
+fn a_layer_is_left_out_in(p: &Place) {
     let source = Image::new(three_layers()).packing(Packing::Gzip).config(script("true")).write();
     p.imgtool(&["import", source.path(), "x"]).ok();
     let layers = three_layers();
     let without = Image::new(vec![layers[0].clone(), layers[2].clone()]).write();
     p.imgtool(&["import", without.path(), "want"]).ok();
-    let digest = digest_of(&p, &["rm-layer", "x", "2", "y"]);
+    let digest = digest_of(p, &["rm-layer", "x", "2", "y"]);
     assert!(digest.starts_with("sha256:"));
-    same(&mounted(&p, "want"), &mounted(&p, "y"), "rm-layer");
-    let old = layers_of(&p, "x");
-    assert_eq!(layers_of(&p, "y"), [old[0].clone(), old[2].clone()]);
-    by_skopeo(&layout(&p, "y", &[&source]));
+    same(&mounted(p, "want"), &mounted(p, "y"), "rm-layer");
+    let old = layers_of(p, "x");
+    assert_eq!(layers_of(p, "y"), [old[0].clone(), old[2].clone()]);
+    by_skopeo(&layout(p, "y", &[&source]));
     // A hard link of the second layer leads to the first.
     p.imgtool(&["rm-layer", "x", "1", "z"]).fails("is in no layer");
     p.imgtool(&["rm-layer", "x", "4", "z"]).fails("has no layer 4");
@@ -298,7 +309,10 @@ fn a_layer_is_left_out() {
 #[test]
 fn layers_move_to_another_base() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(layers_move_to_another_base_in);
+}
+
+fn layers_move_to_another_base_in(p: &Place) {
     let layers = three_layers();
     let image = |l: Vec<Vec<u8>>, name: &str| {
         let source = Image::new(l).packing(Packing::Gzip).config(script("cat /top /new /passwd")).write();
@@ -314,9 +328,9 @@ fn layers_move_to_another_base() {
     p.imgtool(&["rebase", "x", "y", "--onto", "new"]).fails("give it with --base");
     p.imgtool(&["rebase", "x", "y", "--onto", "new", "--base", "want"]).fails("layer 1 is another");
     let args = ["rebase", "x", "y", "--onto", "new", "--base", "old"];
-    digest_of(&p, &args);
-    same(&mounted(&p, "want"), &mounted(&p, "y"), "rebase");
-    assert_eq!(layers_of(&p, "y"), layers_of(&p, "want"));
+    digest_of(p, &args);
+    same(&mounted(p, "want"), &mounted(p, "y"), "rebase");
+    assert_eq!(layers_of(p, "y"), layers_of(p, "want"));
     let annotations = &p.imgtool(&["inspect", "y"]).ok().json()["manifest"]["annotations"];
     assert_eq!(annotations["org.opencontainers.image.base.name"], "new");
     let bundle = p.unpack("y", &[]);
@@ -324,16 +338,19 @@ fn layers_move_to_another_base() {
         p.run(&bundle).ok().stdout,
         "1nroot:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"
     );
-    by_skopeo(&layout(&p, "y", &[&own, &base]));
+    by_skopeo(&layout(p, "y", &[&own, &base]));
     // By now the image names its base itself.
-    digest_of(&p, &["rebase", "y", "z", "--onto", "old"]);
-    assert_eq!(layers_of(&p, "z"), layers_of(&p, "x"));
+    digest_of(p, &["rebase", "y", "z", "--onto", "old"]);
+    assert_eq!(layers_of(p, "z"), layers_of(p, "x"));
 }
 
 #[test]
 fn a_directory_and_an_archive_are_appended() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(a_directory_and_an_archive_are_appended_in);
+}
+
+fn a_directory_and_an_archive_are_appended_in(p: &Place) {
     let source = Image::new(three_layers()).config(script("cat /opt/a /old/b")).write();
     p.imgtool(&["import", source.path(), "x"]).ok();
     let s = support::Scratch::new("append");
@@ -342,10 +359,10 @@ fn a_directory_and_an_archive_are_appended() {
     fs::set_permissions(&add, fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(add.join("opt/a"), "A").unwrap();
     fs::hard_link(add.join("opt/a"), add.join("opt/b")).unwrap();
-    digest_of(&p, &["append", "x", add.to_str().unwrap(), "dir", "-m", "tools"]);
+    digest_of(p, &["append", "x", add.to_str().unwrap(), "dir", "-m", "tools"]);
     let bundle = p.unpack("dir", &[]);
     assert_eq!(p.run(&bundle).ok().stdout, "Ab");
-    let t = mounted(&p, "dir");
+    let t = mounted(p, "dir");
     assert!(t[""].starts_with("40755 "), "the root is that of the image: {}", t[""]);
     assert!(t["opt/b"].contains(" is opt/a"), "{}", t["opt/b"]);
     let plain = layer(&[dir("opt", 0o755), file("opt/a", "T"), file(".wh.old", "")]);
@@ -354,16 +371,16 @@ fn a_directory_and_an_archive_are_appended() {
         let bytes = make::pack(packing, &plain);
         fs::write(&path, &bytes).unwrap();
         let name = format!("tar{n}");
-        digest_of(&p, &["append", "x", path.to_str().unwrap(), &name]);
-        let last = layers_of(&p, &name).pop().unwrap();
+        digest_of(p, &["append", "x", path.to_str().unwrap(), &name]);
+        let last = layers_of(p, &name).pop().unwrap();
         // What was packed stays what it was.
         if packing != Packing::Plain {
             assert_eq!(last["digest"], orlop::image::digest::Digest::of(&bytes).to_string());
         }
-        let t = mounted(&p, &name);
+        let t = mounted(p, &name);
         assert!(t.contains_key("opt/a") && !t.contains_key("old"));
         if packing != Packing::Zstd {
-            by_skopeo(&layout(&p, &name, &[&source]));
+            by_skopeo(&layout(p, &name, &[&source]));
         }
     }
     fs::write(s.path.join("no"), "x".repeat(1024)).unwrap();

@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "image/forms.rs"]
+mod forms;
 #[allow(dead_code)] // each program of images uses its part
 #[path = "image/make.rs"]
 mod make;

@@ -141,7 +141,8 @@ fn an_image_goes_to_a_registry_and_comes_back() {
     assert_eq!(count(&out, "pushed"), 3);
     assert_eq!(other.imgtool(&["verify"]).ok().stdout, "");
     let without = Place::new();
-    without.imgtool(&["pull", "--no-blobs", &second.image("x:1"), "x"]).ok();
+    without.imgtool(&["pull", "--no-blobs", "--layers", "dir", &second.image("x:1"), "x"]).ok();
+    assert_eq!(without.imgtool(&["inspect", "x"]).ok().json()["layers"][0]["form"], "dir");
     without
         .imgtool(&["push", "x", &Registry::start().image("x:1")])
         .fails("import it again, without --no-blobs");

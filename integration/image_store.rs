@@ -14,7 +14,7 @@ mod make;
 #[path = "image_store/peers.rs"]
 mod peers;
 
-use make::{Entry, Image, Packing, Place, base, dir, file, hard, layer, link, owned, script};
+use make::{Entry, Image, Packing, Place, base, dir, file, hard, in_both_forms, layer, link, owned, script};
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -354,11 +354,32 @@ impl Layout {
 /// A store and bundles of one test.
 pub struct Place {
     scratch: Scratch,
+    form: Option<&'static str>,
+}
+
+/// The forms of layers: directories, and EROFS images where the machine mounts them.
+pub fn forms() -> &'static [&'static str] {
+    if Place::new().has_images() { &["dir", "erofs"] } else { &["dir"] }
+}
+
+/// Runs a test with layers of each form.
+pub fn in_both_forms(test: impl Fn(&Place)) {
+    forms().iter().for_each(|form| test(&Place::of(form)));
 }
 
 impl Place {
     pub fn new() -> Self {
-        Self { scratch: Scratch::new("image") }
+        Self { scratch: Scratch::new("image"), form: None }
+    }
+
+    /// With layers of this form.
+    pub fn of(form: &'static str) -> Self {
+        Self { form: Some(form), ..Self::new() }
+    }
+
+    /// Whether EROFS images can be layers here.
+    pub fn has_images(&self) -> bool {
+        self.imgtool(&["info", "--format", "json"]).ok().json()["layerForm"]["name"] == "erofs"
     }
 
     pub fn path(&self) -> &Path {
@@ -372,6 +393,9 @@ impl Place {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(ORLOP);
         c.args(["imgtool", "--store"]).arg(self.store()).args(args).stdin(Stdio::null());
+        if let Some(form) = self.form.filter(|_| args[0] == "import" && !args.contains(&"--layers")) {
+            c.args(["--layers", form]);
+        }
         c
     }
 

@@ -1,7 +1,7 @@
 //! Killed before any of its calls that change a file system, a command loses nothing that was reported done, and leaves
 //! nothing but litter.
 
-use crate::make::{Image, Packing, Place, dir, file, layer};
+use crate::make::{self, Image, Packing, Place, dir, file, layer};
 use crate::support::{self, Outcome, finish, rounds};
 use crate::{has_all_of, index, names, needs_program, needs_root};
 use std::collections::BTreeMap;
@@ -25,7 +25,10 @@ struct Crash {
 impl Crash {
     /// A store with one image, and another image to do things with, which shares a layer with it.
     fn new() -> Self {
-        let p = Place::new();
+        Self::in_place(Place::new())
+    }
+
+    fn in_place(p: Place) -> Self {
         let base = layer(&[dir("d", 0o750), file("d/base", "base"), file("gone", "")]);
         let top = |name: &str| layer(&[file(&format!("d/{name}"), name), file(".wh.gone", "")]);
         let image =
@@ -203,11 +206,18 @@ fn an_export_that_is_killed_leaves_the_layout_as_it_was() {
 fn a_repair_that_is_killed_is_done_by_the_next() {
     needs_root!();
     needs_program!("strace");
-    let c = Crash::new();
+    make::forms().iter().for_each(|form| repairs_are_killed(&Crash::in_place(Place::of(form))));
+}
+
+fn repairs_are_killed(c: &Crash) {
     let damage = || {
         c.p.imgtool(&["fsck", "--repair"]).ok();
         for id in names(&c.p.store().join("layers")) {
-            fs::write(c.p.store().join("layers").join(id).join("fs/d/new"), "").unwrap();
+            let layer = c.p.store().join("layers").join(id);
+            match layer.join("fs").exists() {
+                true => fs::write(layer.join("fs/d/new"), "").unwrap(),
+                false => fs::write(layer.join("erofs"), "").unwrap(),
+            }
         }
         fs::create_dir_all(c.p.store().join("tmp/1-0/x")).unwrap();
     };

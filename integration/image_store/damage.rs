@@ -16,7 +16,11 @@ struct Whole {
 
 impl Whole {
     fn new(more: &[&str]) -> Self {
-        let (p, source) = (Place::new(), image("x:1", Packing::Gzip).write());
+        Self::of("dir", more)
+    }
+
+    fn of(form: &'static str, more: &[&str]) -> Self {
+        let (p, source) = (Place::of(form), image("x:1", Packing::Gzip).write());
         p.imgtool(&[&["import", source.path()], more].concat()).ok();
         Self { p, source }
     }
@@ -41,6 +45,10 @@ impl Whole {
     fn layer(&self, n: usize) -> PathBuf {
         let id = json(self.config())["rootfs"]["diff_ids"][n].clone();
         self.store().join("layers").join(id.as_str().unwrap().strip_prefix("sha256:").unwrap())
+    }
+
+    fn image(&self, n: usize) -> PathBuf {
+        self.layer(n).join("erofs")
     }
 
     fn fixup(&self) -> PathBuf {
@@ -122,11 +130,48 @@ const MENDED: &[Damage] = &[
     ("a fixup's files", |w| fs::remove_dir_all(w.fixup().join("fs")).unwrap(), "has lost its files"),
 ];
 
+/// The same of layers that are EROFS images.
+const MENDED_IMAGES: &[Damage] = &[
+    ("a byte of a file", |w| flip(&w.image(0)), "bin/busybox: differs in what it holds"),
+    (
+        "an inode",
+        |w| {
+            let mut bytes = fs::read(w.image(1)).unwrap();
+            let at = 4096 + bytes[4096..].windows(2).position(|b| b == b"so").unwrap();
+            bytes[at - 28..at - 26].copy_from_slice(&0o104755u16.to_le_bytes());
+            fs::write(w.image(1), bytes).unwrap();
+        },
+        "lib/x.so: has the mode 4755, its layer says 0644",
+    ),
+    (
+        "the end of an image",
+        |w| fs::File::options().write(true).open(w.image(0)).unwrap().set_len(8192).unwrap(),
+        "layer 0 (sha256:",
+    ),
+    ("an empty image", |w| fs::write(w.image(1), "").unwrap(), "mount erofs"),
+    ("another image", |w| assert!(fs::copy(w.image(0), w.image(1)).is_ok()), "bin: does not belong there"),
+    ("no image", |w| fs::remove_file(w.image(1)).unwrap(), "layer 1 (sha256:"),
+    ("a layer's meta", |w| fs::write(w.layer(0).join("meta"), "{").unwrap(), "meta: is damaged"),
+    ("half a layer", |w| fs::remove_file(w.layer(1).join("meta")).unwrap(), "is missing, or half of it is"),
+    ("a layer", |w| fs::remove_dir_all(w.layer(1)).unwrap(), "is missing, or half of it is"),
+    (
+        "a fixup's copy",
+        |w| {
+            fs::remove_file(w.fixup().join("fs/passwd")).unwrap();
+            fs::write(w.fixup().join("fs/passwd"), "evil").unwrap();
+        },
+        "passwd: has the",
+    ),
+    ("a fixup's files", |w| fs::remove_dir_all(w.fixup().join("fs")).unwrap(), "has lost its files"),
+];
+
 #[test]
 fn layers_and_fixups_are_made_again_from_blobs() {
     needs_root!();
-    for (what, damage, words) in MENDED {
-        let w = Whole::new(&[]);
+    let images = if Place::new().has_images() { MENDED_IMAGES } else { &[] };
+    let both = [("dir", MENDED), ("erofs", images)];
+    for (form, (what, damage, words)) in both.iter().flat_map(|(f, all)| all.iter().map(move |d| (*f, d))) {
+        let w = Whole::of(form, &[]);
         damage(&w);
         for command in [&["verify"][..], &["verify", "x:1"], &["fsck"]] {
             let out = w.p.imgtool(command);
@@ -140,6 +185,8 @@ fn layers_and_fixups_are_made_again_from_blobs() {
         }
         assert_eq!(says(&w.p, "x:1"), SAYS, "{what}");
         assert_eq!(names(&w.store().join("tmp")).len(), 0, "{what}");
+        let name = if form == "dir" { "fs" } else { "erofs" };
+        assert!((0..2).all(|n| names(&w.layer(n)).contains(&name.to_string())), "{what}");
     }
 }
 
@@ -218,6 +265,33 @@ fn without_a_blob_a_layer_is_counted() {
     assert_eq!(out.code(), 1);
     assert!(out.stdout.contains("it was removed, import the image again"), "{}", out.stdout);
     w.p.imgtool(&["import", w.source.path()]).ok();
+    assert_eq!(says(&w.p, "x:1"), SAYS);
+    if Place::new().has_images() {
+        let w = Whole::of("erofs", &["--no-blobs"]);
+        w.p.imgtool(&["verify"]).ok();
+        fs::copy(w.image(1), w.image(0)).unwrap();
+        let out = w.p.imgtool(&["verify"]);
+        assert!(out.code() == 1 && out.stdout.contains("bytes of files, its meta says"), "{}", out.stdout);
+    }
+}
+
+/// What cannot be looked into here is not taken for damaged, and so never removed.
+#[test]
+fn images_that_cannot_be_mounted_are_no_damage() {
+    needs_root!();
+    if !Place::new().has_images() {
+        return; // other tests count that
+    }
+    let w = Whole::of("erofs", &["--no-blobs"]);
+    let trial = w.store().join("erofs-trial");
+    let mut known = json(&trial);
+    known["why"] = "says the test".into();
+    fs::write(&trial, known.to_string()).unwrap();
+    for command in [&["verify"][..], &["fsck", "--repair"]] {
+        w.p.imgtool(command).fails("is not looked into: says the test");
+    }
+    fs::write(&trial, "{").unwrap();
+    assert!(w.p.imgtool(&["fsck", "--repair"]).ok().stdout.ends_with("erofs-trial: removed\n"));
     assert_eq!(says(&w.p, "x:1"), SAYS);
 }
 

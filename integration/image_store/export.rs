@@ -3,8 +3,8 @@
 use crate::make::{self, Image, Packing, Place, layer};
 use crate::support::{self, Scratch, finish};
 use crate::{
-    SAYS, blob, has_all_of, image, index, json, layers, names, needs_program, needs_root, same, says,
-    snapshot,
+    SAYS, blob, has_all_of, image, in_both_forms, index, json, layers, names, needs_program, needs_root,
+    same, says, snapshot,
 };
 use std::fs;
 use std::path::Path;
@@ -340,7 +340,10 @@ fn blobs_are_cloned_where_the_file_system_can() {
 #[test]
 fn the_tree_of_a_bundle_is_one_archive() {
     needs_root!();
-    let p = Place::new();
+    in_both_forms(the_tree_of_a_bundle_is_one_archive_in);
+}
+
+fn the_tree_of_a_bundle_is_one_archive_in(p: &Place) {
     p.imgtool(&["import", image("x:1", Packing::Gzip).write().path()]).ok();
     let bundle = p.unpack("x:1", &[]);
     let rootfs = bundle.join("rootfs");
