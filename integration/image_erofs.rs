@@ -348,6 +348,52 @@ fn every_driver_gives_the_same_rootfs() {
 }
 
 #[test]
+fn what_was_changed_is_committed_whatever_the_driver() {
+    let p = Place::new();
+    needs_root!();
+    if !support::has_program("fuse-overlayfs") || !Path::new("/dev/fuse").exists() {
+        return skip("needs fuse-overlayfs");
+    }
+    let low = [dir("d", 0o755), file("d/old", "x"), dir("e", 0o755), file("e/old", "x"), file("f", "f")];
+    let source = Image::new(vec![layer(&low)]).write();
+    p.imgtool(&["import", "--layers", "dir", source.path(), "x"]).ok();
+    let epoch = |args: &[&str]| finish(p.command(args).env("SOURCE_DATE_EPOCH", "1000000000"));
+    let made = ["overlay", "fuse-overlayfs"].map(|driver| {
+        let bundle = p.unpack("x", &["--driver", driver]);
+        let (path, root) = (bundle.to_str().unwrap(), bundle.join("rootfs"));
+        fs::remove_dir_all(root.join("d")).unwrap();
+        fs::create_dir_all(root.join("d/e")).unwrap();
+        fs::write(root.join("d/new"), "n").unwrap();
+        fs::remove_file(root.join("e/old")).unwrap();
+        fs::remove_file(root.join("f")).unwrap();
+        fs::create_dir(root.join("f")).unwrap();
+        if driver != "overlay" {
+            p.imgtool(&["commit", path, "y"]).fails("is mounted by fuse-overlayfs; unmount it first");
+        }
+        p.imgtool(&["umount", path]).ok();
+        let diff = p.imgtool(&["diff", path]).ok().stdout;
+        epoch(&["commit", path, "y"]).ok();
+        p.imgtool(&["mount", path]).ok();
+        assert_eq!(fs::read_dir(root.join("d")).unwrap().count(), 2, "{driver}");
+        p.remove(&bundle);
+        let image = p.unpack("y", &[]);
+        let facts = tree::facts(&image.join("rootfs"));
+        p.remove(&image);
+        (diff, facts)
+    });
+    assert_eq!(made[0].0, made[1].0);
+    tree::same(&made[0].1, &made[1].1);
+    // A copy has no layer of its changes.
+    let (copy, overlay) = (p.unpack("x", &["--driver", "copy"]), p.unpack("x", &[]));
+    for args in [&["commit", copy.to_str().unwrap(), "z"][..], &["diff", copy.to_str().unwrap()]] {
+        p.imgtool(args).fails("a bundle of the driver copy has none");
+    }
+    let export = |bundle: &Path| epoch(&["export", "--rootfs", bundle.to_str().unwrap(), "-"]).ok().stdout;
+    assert!(export(&copy) == export(&overlay));
+    p.remove(&overlay);
+}
+
+#[test]
 fn a_user_namespace_is_told_what_it_cannot_mount() {
     let p = Place::new();
     needs_erofs!(p);

@@ -240,11 +240,28 @@ pub fn description(bundle: &Path) -> Result<(PathBuf, Overlay)> {
         std::fs::canonicalize(bundle).map_err(|e| Error::io(bundle.display().to_string(), "open", &e))?;
     let file = path.join("overlay.json");
     let at = file.display().to_string();
-    let text = std::fs::read(&file)
-        .map_err(|e| Error::io(&at, "read", &e).hint("is it a bundle of imgtool unpack?"))?;
+    let hint = match path.join("config.json").exists() {
+        true => "a bundle of the driver copy has none, and nothing tells what was changed in it",
+        false => "is it a bundle of imgtool unpack?",
+    };
+    let text = std::fs::read(&file).map_err(|e| Error::io(&at, "read", &e).hint(hint))?;
     let o = serde_json::from_slice(&text)
         .map_err(|e| Error::invalid(at, format!("is no overlay description: {e}")))?;
     Ok((path.join("rootfs"), o))
+}
+
+/// As [`description`], with an upper directory that is in the form of the kernel's overlayfs.
+pub fn settled(bundle: &Path) -> Result<(PathBuf, Overlay)> {
+    let (rootfs, o) = description(bundle)?;
+    if let (Some(driver), Some(upper)) = (&o.driver, &o.upper) {
+        if overlay::is_mounted(&rootfs)? {
+            let at = bundle.display().to_string();
+            let error = Error::new(Kind::WrongState, at, format!("is mounted by {driver}"));
+            return Err(error.hint("unmount it first"));
+        }
+        fuse::settle(Path::new(upper))?;
+    }
+    Ok((rootfs, o))
 }
 
 pub fn mount(bundle: &Path) -> Result<()> {

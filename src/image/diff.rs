@@ -48,7 +48,8 @@ impl Side {
     /// An image, or the bundle that is this directory.
     pub fn of(store: &Store, word: &str) -> Result<Self> {
         let path = Path::new(word);
-        if !path.join("overlay.json").exists() {
+        let is_bundle = || std::fs::canonicalize(path).is_ok_and(|path| store.has_bundle(&path));
+        if !path.join("overlay.json").exists() && !is_bundle() {
             let ids = bundle::load(store, &store.find(word)?.1)?.1;
             return Ok(Self { ids, upper: None });
         }

@@ -1,7 +1,13 @@
 //! overlayfs in user space, for where the kernel's is refused.
 
+use super::layer::dirs::{failed, open_dir};
+use super::layer::entry::join;
+use super::rights::Rights;
+use super::view::{self, read_dir};
 use crate::bundle::{IMAGE, Overlay};
 use crate::error::{Error, Result};
+use rustix::fs::{AtFlags, FileType, XattrFlags};
+use rustix::io::Errno;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -54,4 +60,38 @@ pub fn mount(o: &Overlay, target: &Path) -> Result<()> {
     said.rewind().and_then(|()| said.read_to_end(&mut text)).map_err(at)?;
     let text = String::from_utf8_lossy(&text).trim().replace('\n', "; ");
     Err(Error::invalid(target.display().to_string(), format!("{NAME} ends with {status}: {text}")))
+}
+
+/// What the program leaves in an opaque directory.
+const MARKS: [&[u8]; 2] = [b".wh..wh..opq", b".wh..opq"];
+
+/// Marks the opaque directories of an upper directory as the kernel's overlayfs does, which the program takes as well.
+/// Nothing may be mounted of it.
+pub fn settle(upper: &Path) -> Result<()> {
+    let root = view::open(upper)?;
+    let mut todo = vec![Vec::new()];
+    while let Some(path) = todo.pop() {
+        let mut is_opaque = false;
+        for entry in read_dir(&root, &path)? {
+            let entry = entry.map_err(|e| failed(&path, "read", e))?;
+            let name = entry.file_name().to_bytes();
+            is_opaque |= name == MARKS[0];
+            if entry.file_type() == FileType::Directory && name != b"." && name != b".." {
+                todo.push(join(&path, name));
+            }
+        }
+        if is_opaque {
+            let dir = open_dir(&root, &path).map_err(|e| failed(&path, "open", e))?;
+            let key = Rights::ours().opaque();
+            rustix::fs::fsetxattr(&dir, key, b"y", XattrFlags::empty())
+                .map_err(|e| failed(&path, &format!("setxattr {key}"), e))?;
+            for mark in MARKS {
+                match rustix::fs::unlinkat(&dir, mark, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(e) => return Err(failed(&join(&path, mark), "unlinkat", e)),
+                }
+            }
+        }
+    }
+    Ok(())
 }

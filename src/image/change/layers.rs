@@ -26,7 +26,7 @@ use std::rc::Rc;
 
 /// What the store and the bundle say of a bundle.
 pub fn record_of(store: &Store, bundle: &Path) -> Result<(BundleRef, Overlay)> {
-    let (rootfs, overlay) = bundle::description(bundle)?;
+    let (rootfs, overlay) = bundle::settled(bundle)?;
     let path = rootfs.parent().unwrap_or(&rootfs);
     let record = store.bundles()?.into_iter().map(|b| b.1).find(|b| b.path == path);
     let at = bundle.display().to_string();

@@ -9,11 +9,14 @@ use crate::image::{bundle, overlay};
 use std::path::{Path, PathBuf};
 
 pub fn export(bundle: &Path, dest: &Path) -> Result<()> {
-    let (rootfs, o) = bundle::description(bundle)?;
-    let dirs: Vec<PathBuf> = match overlay::is_mounted(&rootfs)? {
-        true => vec![rootfs],
+    let rootfs = bundle.join("rootfs");
+    let is_copy = !bundle.join("overlay.json").exists() && bundle.join("config.json").exists();
+    let dirs: Vec<PathBuf> = if is_copy || overlay::is_mounted(&rootfs).unwrap_or(false) {
+        vec![rootfs]
+    } else {
         // Topmost first; without an upper directory the bundle's own one is the first of these.
-        false => o.upper.iter().chain(&o.lower).map(|l| l.strip_prefix(IMAGE).unwrap_or(l).into()).collect(),
+        let o = bundle::settled(bundle)?.1;
+        o.upper.iter().chain(&o.lower).map(|l| l.strip_prefix(IMAGE).unwrap_or(l).into()).collect()
     };
     let view = Opened::default().view(&dirs)?;
     let below = View::default();
