@@ -6,8 +6,8 @@ use crate::{needs_root, tree};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-/// Layers that leave much to those below them: links to files of several names, into directories that are links there,
-/// and directories that only those list.
+/// Layers that leave much to those below: links to files of several names, files behind links to directories, and
+/// directories that only those list.
 fn layers() -> [Vec<u8>; 3] {
     let low = [
         dir("usr", 0o750),
