@@ -23,6 +23,15 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 /// Where records go; set once by [`init`].
 static SINK: OnceLock<Sink> = OnceLock::new();
 
+/// Runs what writes to a terminal while nothing else stands in its way; set by [`aside`].
+static ASIDE: OnceLock<Aside> = OnceLock::new();
+type Aside = fn(&mut dyn FnMut());
+
+/// Lets who draws on the terminal step aside for records.
+pub fn aside(aside: Aside) {
+    let _ = ASIDE.set(aside); // there is one terminal
+}
+
 /// How long a record waits for its daemon.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -74,7 +83,13 @@ impl Sink {
         let _ = match self {
             Sink::Stderr => {
                 let line = record(LogFormat::Text, SystemTime::now(), level, msg, fields);
-                std::io::stderr().write_all(line.as_bytes())
+                let mut done = Ok(());
+                let mut write = || done = std::io::stderr().write_all(line.as_bytes());
+                match ASIDE.get() {
+                    Some(aside) => aside(&mut write),
+                    None => write(),
+                }
+                done
             }
             Sink::File(file, format) => {
                 let line = record(*format, SystemTime::now(), level, msg, fields);

@@ -92,7 +92,7 @@ const MENDED: &[Damage] = &[
         |w| std::os::unix::fs::chown(w.layer(0).join("fs/old/owned"), Some(0), Some(0)).unwrap(),
         "old/owned: has the owner 0:0, its layer says 7:7",
     ),
-    ("a whiteout", |w| fs::remove_file(w.layer(1).join("fs/gone")).unwrap(), "layer 1 (sha256:"),
+    ("a whiteout", |w| fs::remove_file(w.layer(1).join("fs/gone")).unwrap(), "layer 2 (sha256:"),
     (
         "a link",
         |w| {
@@ -112,7 +112,7 @@ const MENDED: &[Damage] = &[
     ),
     ("a layer's meta", |w| fs::write(w.layer(0).join("meta"), "{").unwrap(), "meta: is damaged"),
     ("half a layer", |w| fs::remove_file(w.layer(1).join("meta")).unwrap(), "is missing, or half of it is"),
-    ("a layer's files", |w| fs::remove_dir_all(w.layer(1).join("fs")).unwrap(), "layer 1 (sha256:"),
+    ("a layer's files", |w| fs::remove_dir_all(w.layer(1).join("fs")).unwrap(), "layer 2 (sha256:"),
     ("a layer", |w| fs::remove_dir_all(w.layer(1)).unwrap(), "is missing, or half of it is"),
     (
         "a fixup's directory",
@@ -199,7 +199,7 @@ fn what_cannot_be_made_again_is_told_and_the_next_import_mends_it() {
         ("a configuration", |w| flip(&w.config()), "configuration sha256:"),
         ("no configuration", |w| fs::remove_file(w.config()).unwrap(), "is missing"),
         ("a name", |w| fs::write(w.store().join("refs/x%3A1"), "sha256:x").unwrap(), "x:1: name: "),
-        ("a layer's blob", |w| flip(&w.layer_blob(1)), "layer 1 (sha256:"),
+        ("a layer's blob", |w| flip(&w.layer_blob(1)), "layer 2 (sha256:"),
         (
             "a blob and its layer",
             |w| {
@@ -238,7 +238,7 @@ fn a_log_leads_to_images_and_may_be_damaged_itself() {
     w.p.imgtool(&["untag", "x:1"]).ok();
     for command in ["verify", "fsck"] {
         let out = w.p.imgtool(&[command]).stdout;
-        assert!(out.contains("log of x:1: layer 0 (sha256:"), "{command}: {out}");
+        assert!(out.contains("log of x:1: layer 1 (sha256:"), "{command}: {out}");
     }
     w.p.imgtool(&["fsck", "--repair"]).ok();
     assert_eq!(w.p.imgtool(&["df", "--format", "json"]).ok().json()["reclaimable"]["count"], 0);

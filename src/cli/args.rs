@@ -57,7 +57,21 @@ pub struct Explain {
 }
 
 #[derive(Args, Debug)]
+pub struct Completions {
+    /// Shell whose script is printed
+    #[arg(value_parser = ["bash", "fish", "zsh"])]
+    pub shell: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Man {
+    /// Directory to write the pages to, made where nothing is
+    pub dir: PathBuf,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct ImgtoolArgs {
+    /// A command of imgtool and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub rest: Vec<OsString>,
 }

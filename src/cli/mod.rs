@@ -123,6 +123,16 @@ fn command(of: impl Fn(&str) -> bool) -> Command {
         .subcommands(verbs.map(|v| Command::new(v.name).about(v.about).defer(arguments)))
 }
 
+/// All of the command line at once, with that of imgtool, for those who describe it; no request is read by it.
+pub fn whole(imgtool: Command) -> Command {
+    let verb = |v: &verbs::Entry| match v.name {
+        "imgtool" => imgtool.clone().name("imgtool"),
+        name => arguments(Command::new(name)),
+    };
+    // One line, for the head of a page.
+    globals().version(env!("CARGO_PKG_VERSION")).subcommand_required(true).subcommands(VERBS.iter().map(verb))
+}
+
 /// What a command line of a verb reads as to a parser that knows only the verbs among its words. Refusals and help are
 /// for the one that knows all.
 fn matches(args: &[OsString]) -> clap::error::Result<ArgMatches> {

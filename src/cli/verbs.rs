@@ -26,6 +26,8 @@ pub enum Verb {
     Explain(Explain),
     /// Everything after `imgtool`, which has a command line of its own.
     Imgtool(Vec<OsString>),
+    Completions(Completions),
+    Man(Man),
 }
 
 impl Verb {
@@ -51,6 +53,8 @@ impl Verb {
             Verb::Restore(_) => "restore",
             Verb::Explain(_) => "explain",
             Verb::Imgtool(_) => "imgtool",
+            Verb::Completions(_) => "completions",
+            Verb::Man(_) => "man",
         }
     }
 
@@ -69,7 +73,7 @@ pub(super) struct Entry {
 }
 
 /// The verbs that exist.
-pub(super) const VERBS: [Entry; 19] = [
+pub(super) const VERBS: [Entry; 21] = [
     Entry {
         name: "create",
         about: "Create a container",
@@ -186,10 +190,22 @@ pub(super) const VERBS: [Entry; 19] = [
     },
     Entry {
         name: "imgtool",
-        about: "Import, unpack, mount and remove images",
+        about: "Bring images in, unpack and mount them, look into them, change them, send them on",
         // Its own command line answers --help.
         args: |c| ImgtoolArgs::augment_args(c.disable_help_flag(true)),
         verb: |m| Ok(Verb::Imgtool(ImgtoolArgs::from_arg_matches(m)?.rest)),
+    },
+    Entry {
+        name: "completions",
+        about: "Print the script that completes command lines in a shell",
+        args: Completions::augment_args,
+        verb: |m| Ok(Verb::Completions(Completions::from_arg_matches(m)?)),
+    },
+    Entry {
+        name: "man",
+        about: "Write the manual pages",
+        args: Man::augment_args,
+        verb: |m| Ok(Verb::Man(Man::from_arg_matches(m)?)),
     },
 ];
 

@@ -85,10 +85,10 @@ impl Piece {
     /// How it is packed.
     pub fn packing(&self) -> Result<Packing> {
         let Piece::Part(part) = self else {
-            return Err(Error::unsupported("layer", "is not here to be looked at"));
+            return Err(Error::unsupported("", "is not here to be looked at"));
         };
         let mut head = [0; 4];
-        let n = part.file.read_at(&mut head, part.at).map_err(|e| Error::io("layer", "read", &e))?;
+        let n = part.file.read_at(&mut head, part.at).map_err(|e| Error::io("", "read", &e))?;
         Ok(Packing::sniff(&head[..n.min(self.size() as usize)]))
     }
 }

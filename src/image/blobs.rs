@@ -4,6 +4,7 @@
 use super::archive::Piece;
 use super::digest::{Digest, HashRead};
 use super::limits::Limits;
+use super::progress::Task;
 use super::store::Store;
 use crate::error::{Error, Kind, Result};
 use std::fs::File;
@@ -78,8 +79,12 @@ impl Store {
     }
 
     /// What a blob of the store really is: its size and digest.
-    pub fn look_at_blob(&self, digest: &Digest) -> Result<(u64, Digest)> {
-        let mut hash = HashRead::new(self.open_blob(digest)?);
+    pub fn look_at_blob(&self, digest: &Digest, task: Option<&Task>) -> Result<(u64, Digest)> {
+        let blob = self.open_blob(digest)?;
+        let mut hash: HashRead<Box<dyn Read>> = HashRead::new(match task {
+            Some(task) => Box::new(task.read(blob)),
+            None => Box::new(blob),
+        });
         io::copy(&mut hash, &mut io::sink())
             .map_err(|e| Error::io(self.blob_path(digest).display().to_string(), "read", &e))?;
         Ok((hash.count, hash.digest()))

@@ -2,44 +2,41 @@
 
 use super::driver::{Driver, Form};
 use super::limits::Limits;
+use super::names::about;
+use super::output::{Output, OutputOfRemoval, json, lines, made, print};
 use super::platform::Platform;
+use super::registry::reference::Reference;
 use super::store::Store;
-use super::{bundle, change, collect, docker, import, info, inspect, progress, registry, rest, tags};
+use super::{bundle, change, collect, docker, help, import, info, inspect, progress, registry, rest, tags};
 use crate::error::{Error, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Import, unpack, mount and remove images
+/// Bring images in, unpack and mount them, look into them, change them, send them on
 #[derive(Parser)]
-#[command(name = "orlop imgtool")]
+#[command(name = "orlop imgtool", after_long_help = help::MORE)]
 struct Line {
     /// Directory of the store (default: $ORLOP_STORE, /var/lib/orlop for root, $XDG_DATA_HOME/orlop for others)
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// How to tell the progress of import, pull and push, on standard error
+    /// How to tell on standard error how far commands are that move much
     #[arg(long, global = true, value_enum, value_name = "FORM", default_value = "auto")]
     progress: progress::Mode,
-    /// Tell no progress
+    /// Tell no progress, and of what is listed or made names or digests alone, one on a line
     #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Format {
-    Table,
-    Json,
-}
-
 #[derive(Subcommand)]
 enum Command {
-    /// Import the images of an OCI layout or of docker save: a directory, an archive, or - for standard input
+    /// Import the images of an OCI layout or of docker save
     Import {
+        /// Directory of a layout, an archive, packed or not, or - for one from standard input
         source: PathBuf,
-        /// Name of the image, or which of several to import
+        /// Name of the image, or which of several to import (default: their own, or that of the file)
         name: Option<String>,
         /// Platform to choose, os/arch[/variant] (default: that of this machine)
         #[arg(long)]
@@ -56,19 +53,25 @@ enum Command {
     #[command(flatten)]
     Registry(registry::Command),
     /// List images
+    #[command(visible_alias = "ls", after_help = help::LIST)]
     List {
-        #[arg(short, long, value_enum, default_value = "table")]
-        format: Format,
+        #[command(flatten)]
+        output: Output,
     },
     /// Print what is known of an image as JSON
+    #[command(after_help = help::INSPECT)]
     Inspect {
+        /// Image: a name, or a digest or the start of one
         image: String,
-        #[arg(short, long, value_enum, default_value = "oci")]
+        /// Form of the answer
+        #[arg(short, long, value_enum, value_name = "FORM", default_value = "oci")]
         format: docker::Form,
     },
     /// Make a bundle of an image
     Unpack {
+        /// Image: a name, or a digest or the start of one
         image: String,
+        /// Directory of the bundle: empty, or made where nothing is
         bundle: PathBuf,
         /// Mount the rootfs (the default for root)
         #[arg(long, overrides_with = "no_mount")]
@@ -84,16 +87,33 @@ enum Command {
         driver: Option<Driver>,
     },
     /// Mount the rootfs of a bundle
-    Mount { bundle: PathBuf },
+    Mount {
+        /// Directory of the bundle
+        bundle: PathBuf,
+    },
     /// Unmount the rootfs of a bundle
-    Umount { bundle: PathBuf },
-    /// Remove an image, and what no other image and no bundle uses
-    Rm { image: String },
+    #[command(visible_alias = "unmount")]
+    Umount {
+        /// Directory of the bundle
+        bundle: PathBuf,
+    },
+    /// Remove images, and what no other image and no bundle uses
+    #[command(visible_alias = "rmi", after_help = help::RM)]
+    Rm {
+        /// Images: by a name this alone goes, by a digest all names of the image
+        #[arg(value_name = "IMAGE", required = true)]
+        images: Vec<String>,
+        #[command(flatten)]
+        output: OutputOfRemoval,
+    },
     /// Remove what no image and no bundle uses any more
+    #[command(visible_alias = "prune", after_help = help::GC)]
     Gc {
         /// Keep what each name pointed to, that many images back
         #[arg(long, value_name = "COUNT", default_value_t = tags::KEPT)]
         log: usize,
+        #[command(flatten)]
+        output: OutputOfRemoval,
     },
     #[command(flatten)]
     Info(info::Command),
@@ -103,69 +123,106 @@ enum Command {
     Change(change::Command),
 }
 
+/// The command line, for those who describe it.
+pub fn command() -> clap::Command {
+    Line::command()
+}
+
 /// Carries out `imgtool` with these arguments.
 pub fn run(args: Vec<OsString>) -> Result<u8> {
-    let line = match Line::try_parse_from([OsString::from("orlop imgtool")].into_iter().chain(args)) {
+    let words = [OsString::from("orlop imgtool")].into_iter().chain(args.clone());
+    let line = match Line::try_parse_from(words) {
         Ok(line) => line,
         Err(e) if !e.use_stderr() => {
             print(&e.to_string())?;
             return Ok(0);
         }
-        Err(e) => return Err(crate::cli::one_line("imgtool", &e)),
+        Err(e) => return Err(crate::cli::one_line(&refused(&args), &e)),
     };
     raise_descriptors();
     progress::show(if line.quiet { progress::Mode::None } else { line.progress });
     let dir = line.store.map_or_else(default_store, Ok)?;
-    let store = |exclusive| Store::open(&dir, exclusive);
-    match line.command {
+    let is_export = matches!(line.command, Command::Rest(rest::Command::Export { .. }));
+    let done = carry_out(line.command, &dir, line.quiet);
+    done.inspect_err(|_| progress::clear()).map_err(|e| if is_export { e } else { with_room(e) })
+}
+
+/// The command whose help says what is wrong.
+fn refused(args: &[OsString]) -> String {
+    let all = command();
+    let known = args.iter().find_map(|a| all.find_subcommand(a));
+    known.map_or("imgtool".into(), |c| format!("imgtool {}", c.get_name()))
+}
+
+fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
+    let store = |exclusive| Store::open(dir, exclusive);
+    match command {
         Command::Import { source, name, platform, no_blobs, limits, layers: form } => {
             let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
             let (name, blobs) = (name.as_deref(), !no_blobs);
             let order = import::Order { source: &source, name, platform, limits, blobs, form };
-            let lines = import::import(&store(false)?, &order)?;
-            print(&lines.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect::<String>())?;
+            let all = import::import(&store(false)?, &order).map_err(|e| source_hint(e, &source))?;
+            made(quiet, all)?;
         }
-        Command::Registry(command) => print(&registry::run(command, &store(false)?)?)?,
-        Command::List { format } => {
+        Command::Registry(command) => made(quiet, [registry::run(command, &store(false)?)?])?,
+        Command::List { output } => {
             let rows = inspect::rows(&store(false)?)?;
-            match format {
-                Format::Table => print(&inspect::table(&rows))?,
-                Format::Json => json(&rows)?,
-            }
+            output.show(quiet, &rows, || inspect::table(&rows), rows.iter().map(|r| r.name.clone()))?;
         }
+        Command::Inspect { image, .. } if quiet => lines([store(false)?.find(&image)?.1.to_string()])?,
         Command::Inspect { image, format: docker::Form::Oci } => {
-            json(&inspect::inspect(&store(false)?, &image)?)?;
+            json(&about(&image, inspect::inspect(&store(false)?, &image))?)?;
         }
         Command::Inspect { image, format: docker::Form::Docker } => {
-            json(&docker::inspect(&store(false)?, &image)?)?;
+            json(&about(&image, docker::inspect(&store(false)?, &image))?)?;
         }
         Command::Unpack { image, bundle: path, mount, no_mount, rootfs_readonly: readonly, driver } => {
             // An ordinary user cannot mount, but in a user namespace: as its container does.
             let mount = mount || !no_mount && rustix::process::geteuid().is_root();
             let order = bundle::Order { image: &image, bundle: &path, mount, readonly, driver };
-            bundle::unpack(&store(false)?, &order)?;
+            about(&image, bundle::unpack(&store(false)?, &order))?;
         }
         Command::Mount { bundle: path } => bundle::mount(&path)?,
         Command::Umount { bundle: path } => bundle::unmount(&path)?,
-        Command::Rm { image } => {
-            let (names, removed) = collect::remove(&store(true)?, &image)?;
-            print(&format!("{}: removed, {}\n", names.join(" "), removed))?;
+        Command::Rm { images, output } => {
+            let removed = collect::remove(&store(true)?, &images)?;
+            Output::from(output).show(quiet, &removed, || removed.line(), removed.names.clone())?;
         }
-        Command::Gc { log } => print(&format!("removed {}\n", collect::sweep(&store(true)?, log)?))?,
-        Command::Info(command) => print(&info::run(&command, &store(false)?)?)?,
-        Command::Rest(command) => return rest::run(command, &dir),
-        Command::Change(command) => return change::run(command, &store(false)?),
+        Command::Gc { log, output } => {
+            let removed = collect::sweep(&store(true)?, log)?;
+            let all = removed.layers.iter().chain(&removed.blobs).cloned();
+            Output::from(output).show(quiet, &removed, || removed.line(), all)?;
+        }
+        Command::Info(command) => info::run(&command, &store(false)?, quiet)?,
+        Command::Rest(command) => return rest::run(command, dir, quiet),
+        Command::Change(command) => return change::run(command, &store(false)?, quiet),
     }
     Ok(0)
 }
 
-pub fn print(text: &str) -> Result<()> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("standard output", "write", &e))
+/// What to do about a full store.
+fn with_room(e: Error) -> Error {
+    match e.errno() {
+        Some(libc::ENOSPC | libc::EDQUOT) if e.hint.is_none() => {
+            e.hint("orlop imgtool df shows what the store takes, gc removes what nothing uses")
+        }
+        _ => e,
+    }
 }
 
-pub fn json(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::invalid("json", e.to_string()))?;
-    print(&format!("{text}\n"))
+/// What to do about a source that is written as other tools have it.
+fn source_hint(e: Error, source: &Path) -> Error {
+    let word = source.to_string_lossy();
+    let transports = ["oci:", "oci-archive:", "docker-archive:", "dir:"];
+    if e.errno() != Some(libc::ENOENT) || e.hint.is_some() || source.exists() {
+        e
+    } else if transports.iter().any(|t| word.starts_with(t)) {
+        e.hint("give the path alone, and a name behind it")
+    } else if word.starts_with("docker://") || Reference::parse(&word).is_ok() {
+        e.hint("images of a registry come by orlop imgtool pull")
+    } else {
+        e
+    }
 }
 
 /// A descriptor for each layer of a tall image.

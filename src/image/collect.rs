@@ -1,37 +1,64 @@
 //! What nobody uses is removed: names and bundles are the roots.
 
 use super::digest::Digest;
+use super::output::human;
 use super::store::{BundleRef, Store, remove_path};
 use super::{bundle, manifest, tags};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, clean};
+use serde::Serialize;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// What a sweep removed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, Serialize)]
 pub struct Removed {
-    pub layers: u64,
-    pub blobs: u64,
+    /// Names of images.
+    pub names: Vec<String>,
+    pub layers: Vec<String>,
+    pub blobs: Vec<String>,
+    /// Bytes of the blocks that are free by it.
+    pub bytes: u64,
+    /// Bundles that still use images without a name.
+    pub bundles: Vec<PathBuf>,
 }
 
-impl std::fmt::Display for Removed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} layers and {} blobs", self.layers, self.blobs)
+impl Removed {
+    /// For people.
+    pub fn line(&self) -> String {
+        let (layers, blobs, freed) = (self.layers.len(), self.blobs.len(), human(self.bytes));
+        let what = format!("{layers} layers and {blobs} blobs, {freed}");
+        let mut out = match &self.names[..] {
+            [] => format!("removed {what}\n"),
+            names => format!("{}: removed, {what}\n", clean(&names.join(" "))),
+        };
+        for bundle in &self.bundles {
+            out.push_str(&format!("{}: keeps its layers\n", clean(&bundle.display().to_string())));
+        }
+        out
     }
 }
 
-/// Removes the name, and what nothing else uses. The store is locked exclusively.
-pub fn remove(store: &Store, image: &str) -> Result<(Vec<String>, Removed)> {
-    let (name, digest) = store.find(image)?;
-    // A digest means the image with all its names.
-    let names: Vec<String> = match image.strip_suffix(":latest").unwrap_or(image) {
-        word if name == word || name == image || name == format!("{word}:latest") => vec![name],
-        _ => store.refs()?.into_iter().filter(|r| r.1 == digest).map(|r| r.0).collect(),
-    };
+/// Removes the names, and what nothing else uses. The store is locked exclusively.
+pub fn remove(store: &Store, images: &[String]) -> Result<Removed> {
+    let (mut names, mut roots) = (BTreeSet::new(), BTreeSet::new());
+    // All of them are looked for first: a word that is wrong removes nothing.
+    for image in images {
+        let (name, digest) = store.find(image)?;
+        roots.insert(digest);
+        match store.named(image)? {
+            Some(_) => drop(names.insert(name)),
+            // A digest means the image with all its names.
+            None => names.extend(store.refs()?.into_iter().filter(|r| r.1 == digest).map(|r| r.0)),
+        }
+    }
     for name in &names {
         store.remove_ref(name)?;
         store.remove_log(name)?;
     }
-    Ok((names, sweep(store, tags::KEPT)?))
+    let left: BTreeSet<Digest> = store.refs()?.into_iter().map(|r| r.1).collect();
+    let is_ours = |r: &BundleRef| roots.contains(&r.manifest) && !left.contains(&r.manifest) && !is_gone(r);
+    let bundles = store.bundles()?.into_iter().map(|b| b.1).filter(is_ours).map(|r| r.path).collect();
+    Ok(Removed { names: names.into_iter().collect(), bundles, ..sweep(store, tags::KEPT)? })
 }
 
 /// What names and bundles need, as names of files.
@@ -91,11 +118,14 @@ pub fn sweep(store: &Store, log: usize) -> Result<Removed> {
     let used = used(store, log)?;
     store.sweep("bundles", &used.bundles)?;
     store.sweep("locks", &BTreeSet::new())?; // of commands that were killed: nobody is at work now
-    store.sweep("partial", &BTreeSet::new())?; // of pulls that broke
+    let partial = store.sweep("partial", &BTreeSet::new())?; // of pulls that broke
     store.formats()?.iter().try_for_each(|path| remove_path(path))?;
-    store.sweep("fixups", &used.fixups)?;
-    Ok(Removed {
-        layers: store.sweep("layers", &used.layers)?,
-        blobs: store.sweep("blobs/sha256", &used.blobs)?,
-    })
+    let fixups = store.sweep("fixups", &used.fixups)?;
+    let (layers, blobs) = (store.sweep("layers", &used.layers)?, store.sweep("blobs/sha256", &used.blobs)?);
+    let bytes = fixups.bytes + partial.bytes + layers.bytes + blobs.bytes;
+    let digests = |names: Vec<String>| -> Vec<String> {
+        let digest = |n: String| Digest::from_hex(&n).map_or_else(|| n.clone(), |d| d.to_string());
+        names.into_iter().map(digest).collect()
+    };
+    Ok(Removed { layers: digests(layers.names), blobs: digests(blobs.names), bytes, ..Removed::default() })
 }

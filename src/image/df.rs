@@ -2,7 +2,7 @@
 
 use super::collect::{Used, used};
 use super::digest::Digest;
-use super::inspect::{columns, human};
+use super::output::{columns, human};
 use super::store::Store;
 use super::tags::KEPT;
 use super::tree::{Met, Usage};

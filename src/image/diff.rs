@@ -6,6 +6,7 @@ use super::layer::dirs::failed;
 use super::layer::entry::join;
 use super::layer::merge::{Child, Open, proc_path};
 use super::layer::write::{open_regular, xattrs};
+use super::names::about;
 use super::stack::Stack;
 use super::store::Store;
 use super::view::{Opened, View, is_whiteout};
@@ -27,7 +28,6 @@ pub struct Change {
     /// From the root, with a slash in front.
     pub path: String,
     /// Bytes of a file that was added or changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ impl Side {
         let path = Path::new(word);
         let is_bundle = || std::fs::canonicalize(path).is_ok_and(|path| store.has_bundle(&path));
         if !path.join("overlay.json").exists() && !is_bundle() {
-            let ids = bundle::load(store, &store.find(word)?.1)?.1;
+            let ids = about(word, bundle::load(store, &store.find(word)?.1))?.1;
             return Ok(Self { ids, upper: None });
         }
         let (record, overlay) = record_of(store, path)?;

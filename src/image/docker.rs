@@ -15,6 +15,7 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Form {
     /// The documents of the image, and what the store knows of its layers
+    #[value(alias = "json")]
     Oci,
     /// As docker inspect
     Docker,

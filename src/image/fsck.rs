@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub struct Report {
     pub litter: Vec<PathBuf>,
     pub damages: Vec<(Damage, State)>,
-    repair: bool,
+    pub(super) repair: bool,
 }
 
 /// What became of a damage.
@@ -172,7 +172,7 @@ impl Mend<'_> {
             }
         }
         let path = self.store.blob_path(digest);
-        if self.store.look_at_blob(digest).is_ok_and(|(_, found)| found != *digest) {
+        if self.store.look_at_blob(digest, None).is_ok_and(|(_, found)| found != *digest) {
             self.remove(&path)?;
         }
         self.remove_damaged_config(digest)?;
@@ -187,7 +187,7 @@ impl Mend<'_> {
         let Ok(bytes) = self.store.blob(digest) else { return Ok(()) };
         let Ok(m) = serde_json::from_slice::<oci_spec::image::ImageManifest>(&bytes) else { return Ok(()) };
         let Ok(config) = super::manifest::digest(m.config()) else { return Ok(()) };
-        match self.store.look_at_blob(&config) {
+        match self.store.look_at_blob(&config, None) {
             Ok((_, found)) if found != config => self.remove(&self.store.blob_path(&config)),
             _ => Ok(()),
         }

@@ -52,8 +52,13 @@ pub fn take(store: &Store, files: &Files, order: &Order) -> Result<Vec<(String, 
     let mut out = Vec::new();
     let images = driver::images(store, order.form)?;
     let how = How { limits: &order.limits, blobs: order.blobs, images };
+    let several = named.len() > 1;
     for (names, image) in named {
-        add(store, files, &image, &how).map_err(|e| inside(&source, e))?;
+        let at = match names.first().filter(|_| several) {
+            Some(name) => format!("{source}: image {name:?}"),
+            None => source.clone(),
+        };
+        add(store, files, &image, &how).map_err(|e| inside(&at, e))?;
         store.put_blob(&image.config)?;
         let digest = store.put_blob(&image.manifest)?;
         for name in names {
@@ -106,10 +111,11 @@ struct How<'a> {
 fn add(store: &Store, files: &Files, image: &Image, how: &How) -> Result<()> {
     // All of it is looked for first: an image with a missing blob is refused even when its layers are there.
     for layer in &image.layers {
-        let piece = files.need(&layer.name)?;
+        let at = format!("layer {}", layer.digest);
+        let piece = files.need(&layer.name).map_err(|e| inside(&at, e))?;
         if piece.size() != layer.size {
             let what = format!("has {} bytes, its descriptor says {}", piece.size(), layer.size);
-            return Err(Error::invalid(layer.digest.to_string(), what));
+            return Err(Error::invalid(at, what));
         }
     }
     let ready = Ready::default();

@@ -1,7 +1,8 @@
 //! What the store is, and how this machine uses it.
 
-use super::cli::Format;
 use super::driver::{self, Driver};
+use super::help;
+use super::output::Output;
 use super::store::{FORMAT, Store};
 use crate::error::{Error, Result};
 use clap::Subcommand;
@@ -11,9 +12,10 @@ use std::path::{Path, PathBuf};
 #[derive(Subcommand)]
 pub enum Command {
     /// Tell of the store, and how this machine mounts its layers
+    #[command(after_help = help::INFO)]
     Info {
-        #[arg(short, long, value_enum, default_value = "table")]
-        format: Format,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -43,16 +45,16 @@ struct Info {
     erofs_layers: usize,
 }
 
-pub fn run(command: &Command, store: &Store) -> Result<String> {
-    let Command::Info { format } = command;
+pub fn run(command: &Command, store: &Store, quiet: bool) -> Result<()> {
+    let Command::Info { output } = command;
     let info = info(store)?;
-    let json = serde_json::to_value(&info).map_err(|e| Error::invalid("json", e.to_string()))?;
-    if let Format::Json = format {
-        return Ok(format!("{json:#}\n"));
-    }
+    output.show(quiet, &info, || lines(&info), [info.store.display().to_string()])
+}
+
+fn lines(info: &Info) -> String {
     let line = |name: &str, text: String| format!("{name:<12} {text}\n");
     let reflink = if info.reflink { "copies share blocks" } else { "copies share no blocks" };
-    Ok([
+    [
         line("store", format!("{} ({})", info.store.display(), info.format)),
         line("file system", format!("{}, {reflink}", info.file_system)),
         line("driver", format!("{}: {}", info.driver.name, info.driver.why)),
@@ -61,7 +63,7 @@ pub fn run(command: &Command, store: &Store) -> Result<String> {
         line("bundles", info.bundles.to_string()),
         line("layers", format!("{}, {} of them EROFS images", info.layers, info.erofs_layers)),
     ]
-    .concat())
+    .concat()
 }
 
 fn info(store: &Store) -> Result<Info> {

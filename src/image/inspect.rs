@@ -1,6 +1,7 @@
 //! What is in the store, for people and for programs.
 
 use super::digest::Digest;
+use super::output::{columns, human, time};
 use super::stack::is_image;
 use super::store::Store;
 use super::{bundle, manifest};
@@ -9,7 +10,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fmt::Write;
 
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,7 +20,7 @@ pub struct Row {
     pub layers: usize,
     /// Bytes of the tar streams.
     pub size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// When the image says that it was made.
     pub created: Option<String>,
 }
 
@@ -44,7 +44,14 @@ fn row(store: &Store, digest: Digest) -> Result<Row> {
         size += store.layer_meta(id)?.map_or(0, |m| m.diff_size);
     }
     let platform = format!("{}/{}", c.os(), c.architecture());
-    Ok(Row { name: String::new(), digest, platform, layers: ids.len(), size, created: c.created().clone() })
+    Ok(Row {
+        name: String::new(),
+        digest,
+        platform,
+        layers: ids.len(),
+        size,
+        created: c.created().as_deref().and_then(time),
+    })
 }
 
 /// A line for each image.
@@ -62,28 +69,6 @@ pub fn table(rows: &[Row]) -> String {
         ]
     }));
     columns(&lines)
-}
-
-/// Columns as wide as their widest cell.
-pub fn columns<const N: usize>(lines: &[[String; N]]) -> String {
-    let width = |n: usize| lines.iter().map(|l| l[n].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut out = String::new();
-    for line in lines {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}")).collect();
-        // Values of an image: nothing of them reaches a terminal raw. A String takes everything.
-        let _ = writeln!(out, "{}", cells.join("   ").trim_end().replace(char::is_control, "?"));
-    }
-    out
-}
-
-pub fn human(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let step = (0..4).take_while(|n| bytes >> (10 * (n + 1)) > 0).count();
-    match step {
-        0 => format!("{bytes} B"),
-        _ => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * step)) as f64, units[step]),
-    }
 }
 
 /// Everything known of an image.
@@ -119,18 +104,4 @@ pub fn inspect(store: &Store, image: &str) -> Result<Value> {
         "names": names, "digest": digest, "manifest": document, "configDigest": config,
         "history": config_value.get("history").cloned().unwrap_or_default(), "config": config_value, "layers": layers,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        for (n, want) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 << 19, "1.5 MiB"), (5 << 40, "5.0 TiB")]
-        {
-            assert_eq!(human(n), want);
-        }
-    }
 }

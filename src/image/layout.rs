@@ -1,6 +1,6 @@
 //! The images of a source: an OCI layout, or what `docker save` writes.
 
-use super::archive::Files;
+use super::archive::{Files, inside};
 use super::digest::{Digest, HashRead};
 use super::layer::compress::Packing;
 use super::limits::Limits;
@@ -83,7 +83,7 @@ fn oci(files: &Files, platform: &Platform, limits: &Limits) -> Result<Vec<Image>
         };
         let config = manifest::fetch_config(files, &m, limits)?;
         let (_, diff_ids) = manifest::config(m.config().digest().as_ref(), &config)?;
-        let layers = manifest::layers(&m, &diff_ids)?;
+        let layers = manifest::layers(&m, &diff_ids).map_err(|e| inside(&digest.to_string(), e))?;
         out.push((digest, Image { names: name.into_iter().collect(), manifest: bytes, config, layers }));
     }
     Ok(out.into_iter().map(|i| i.1).collect())
@@ -205,7 +205,7 @@ fn docker(files: &Files, limits: &Limits) -> Result<Vec<Image>> {
 
 fn docker_layer(files: &Files, name: &str, diff_id: &Digest) -> Result<Layer> {
     let piece = files.need(name)?;
-    let (size, packing) = (piece.size(), piece.packing()?);
+    let (size, packing) = (piece.size(), piece.packing().map_err(|e| inside(name, e))?);
     let digest = match packing {
         Packing::Plain => *diff_id,
         _ => {

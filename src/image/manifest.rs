@@ -1,7 +1,7 @@
 //! Manifests, indexes and configurations, strictly: a document that two readers may take for two things is refused
 //! (CVE-2021-41190), and so is one whose size or digest is not that of its descriptor.
 
-use super::archive::Files;
+use super::archive::{Files, inside};
 use super::digest::Digest;
 use super::layer::compress::Packing;
 use super::limits::Limits;
@@ -124,9 +124,9 @@ pub fn packing(media_type: &str) -> Result<Packing> {
         Some("+gzip" | ".gzip") => Ok(Packing::Gzip),
         Some("+zstd" | ".zstd") => Ok(Packing::Zstd),
         Some(s) if s.contains("encrypted") => {
-            Err(Error::unsupported("layer", format!("{media_type:?} is encrypted, and there is no key")))
+            Err(Error::unsupported("", format!("{media_type:?} is encrypted, and there is no key")))
         }
-        _ => Err(Error::unsupported("layer", format!("media type {media_type:?} is not that of a layer"))),
+        _ => Err(Error::unsupported("", format!("media type {media_type:?} is not that of a layer"))),
     }
 }
 
@@ -152,12 +152,13 @@ pub fn layers(m: &ImageManifest, diff_ids: &[Digest]) -> Result<Vec<Layer>> {
             format!("has {} layers, its configuration has {} diff_ids", m.layers().len(), diff_ids.len());
         return Err(Error::invalid("manifest", what));
     }
-    let layer = |(d, diff_id): (&Descriptor, &Digest)| {
+    let layer = |(n, (d, diff_id)): (usize, (&Descriptor, &Digest))| {
         let digest = digest(d)?;
-        let packing = Some(packing(d.media_type().as_ref())?);
+        let at = || format!("layer {} ({digest})", n + 1);
+        let packing = Some(packing(d.media_type().as_ref()).map_err(|e| inside(&at(), e))?);
         Ok(Layer { name: blob_name(&digest), digest, size: d.size(), diff_id: *diff_id, packing })
     };
-    m.layers().iter().zip(diff_ids).map(layer).collect()
+    m.layers().iter().zip(diff_ids).enumerate().map(layer).collect()
 }
 
 /// Reads the configuration of a manifest.

@@ -3,10 +3,10 @@
 //! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
 //! ([`layer`], [`erofs`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]);
 //! [`bundle`] stacks them ([`stack`]) by the means that fit ([`driver`]: [`overlay`], [`fuse`], [`copy`]) and writes
-//! config.json ([`user`]); [`change`] makes images of images, [`tags`] names them, [`diff`] compares them; [`collect`]
-//! removes, [`inspect`], [`docker`] and [`info`] show. Images come from and go to registries too ([`registry`]);
-//! [`progress`] tells how far that is. The store at rest ([`rest`]): [`export`] takes images out of it, [`verify`] and
-//! [`fsck`] look whether it is whole, [`df`] says what it takes.
+//! config.json ([`user`]); [`change`] makes images of images, [`tags`] and [`names`] name them, [`diff`] compares them;
+//! [`collect`] removes, [`inspect`], [`docker`] and [`info`] show, in the forms of [`output`]. Images come from and go
+//! to registries too ([`registry`]); [`progress`] tells how far that is. The store at rest ([`rest`]): [`export`] takes
+//! images out of it, [`verify`] and [`fsck`] look whether it is whole ([`found`]), [`df`] says what it takes.
 
 pub mod archive;
 pub mod blobs;
@@ -23,8 +23,10 @@ pub mod driver;
 pub mod erofs;
 pub mod export;
 pub mod fixup;
+pub mod found;
 pub mod fsck;
 pub mod fuse;
+pub mod help;
 pub mod import;
 pub mod info;
 pub mod inspect;
@@ -32,6 +34,8 @@ pub mod layer;
 pub mod layout;
 pub mod limits;
 pub mod manifest;
+pub mod names;
+pub mod output;
 pub mod overlay;
 pub mod platform;
 pub mod progress;

@@ -36,20 +36,40 @@ pub fn show(mode: Mode) {
     let form = match mode {
         Mode::None => return,
         Mode::Json => Form::Json,
-        Mode::Auto if terminal() => Form::Bars(MultiProgress::new()),
+        Mode::Auto if terminal() => {
+            crate::log::aside(aside);
+            Form::Bars(MultiProgress::new())
+        }
         Mode::Auto | Mode::Plain => Form::Plain,
     };
     let _ = FORM.set(form); // a second choice has no effect
 }
 
-/// Something of a known number of bytes that is under way. Dropped before it is done, it has failed.
+/// Without the bars, which are drawn again afterwards.
+fn aside(write: &mut dyn FnMut()) {
+    match FORM.get() {
+        Some(Form::Bars(all)) => all.suspend(write),
+        _ => write(),
+    }
+}
+
+/// Takes the bars from the terminal: what failed is told by its error.
+pub fn clear() {
+    if let Some(Form::Bars(all)) = FORM.get() {
+        let _ = all.clear(); // a terminal that is gone has no bars
+    }
+}
+
+/// Something that is under way. Dropped before it is done, it has failed.
 #[derive(Clone)]
 pub struct Task(Arc<State>);
 
 struct State {
     what: &'static str,
-    digest: Digest,
-    total: u64,
+    /// Of the blob, the layer or the image that it is about.
+    digest: Option<Digest>,
+    total: AtomicU64,
+    is_estimate: bool,
     at: AtomicU64,
     start: Instant,
     /// When it last spoke.
@@ -58,32 +78,34 @@ struct State {
     is_done: std::sync::atomic::AtomicBool,
 }
 
-/// Begins a task.
+/// How a task ended that was dropped.
+const FAILED: &str = "failed";
+/// A total that nobody knows.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Begins a task of a known number of bytes.
 pub fn task(what: &'static str, digest: &Digest, total: u64) -> Task {
-    let bar = match FORM.get() {
-        Some(Form::Bars(all)) => Some(bar(all, &format!("{what} {}", &digest.hex()[..12]), total)),
-        _ => None,
-    };
-    let start = Instant::now();
-    let state = State {
-        what,
-        digest: *digest,
-        total,
-        at: AtomicU64::new(0),
-        start,
-        last: Mutex::new(start),
-        bar,
-        is_done: false.into(),
-    };
-    state.tell("start", &[]);
-    Task(Arc::new(state))
+    Task::begin(what, Some(*digest), total, false)
 }
 
-fn bar(all: &MultiProgress, prefix: &str, total: u64) -> ProgressBar {
-    let template = "{prefix:19} [{bar:24}] {binary_bytes:>11}/{binary_total_bytes:11} \
-                    {binary_bytes_per_sec:>13} {eta:>4} {msg}";
-    let bar = all.add(ProgressBar::new(total).with_prefix(prefix.to_string()));
-    // The template is ours and right; were it not, the bar would only look otherwise.
+/// Begins a task whose number of bytes is known at its end; until then it is guessed, or not told.
+pub fn open_task(what: &'static str, digest: Option<Digest>, guess: Option<u64>) -> Task {
+    Task::begin(what, digest, guess.unwrap_or(UNKNOWN), true)
+}
+
+fn bar(all: &MultiProgress, prefix: String, total: u64) -> ProgressBar {
+    let (bar, template) = match total {
+        UNKNOWN => {
+            (ProgressBar::no_length(), "{prefix:19}  {binary_bytes:>26} {binary_bytes_per_sec:>14} {msg}")
+        }
+        total => (
+            ProgressBar::new(total),
+            "{prefix:19} [{wide_bar}] {binary_bytes:>11}/{binary_total_bytes:11} \
+             {binary_bytes_per_sec:>13} {eta:>4} {msg}",
+        ),
+    };
+    let bar = all.add(bar.with_prefix(prefix));
+    // The templates are ours and right; were they not, the bar would only look otherwise.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
@@ -91,6 +113,26 @@ fn bar(all: &MultiProgress, prefix: &str, total: u64) -> ProgressBar {
 }
 
 impl Task {
+    fn begin(what: &'static str, digest: Option<Digest>, total: u64, is_estimate: bool) -> Self {
+        let start = Instant::now();
+        let mut state = State {
+            what,
+            digest,
+            total: total.into(),
+            is_estimate,
+            at: AtomicU64::new(0),
+            start,
+            last: Mutex::new(start),
+            bar: None,
+            is_done: false.into(),
+        };
+        if let Some(Form::Bars(all)) = FORM.get() {
+            state.bar = Some(bar(all, state.name(), total));
+        }
+        state.tell("start", &[]);
+        Self(Arc::new(state))
+    }
+
     pub fn add(&self, bytes: u64) {
         let before = self.0.at.fetch_add(bytes, Ordering::Relaxed);
         self.0.moved(before + bytes);
@@ -107,13 +149,28 @@ impl Task {
         Counted { inner, task: self.clone() }
     }
 
-    /// It has ended well, and how: `imported`, `exists`, `pushed`, `mounted`.
+    /// Counts what is written.
+    pub fn write<W: Write>(&self, inner: W) -> Counted<W> {
+        Counted { inner, task: self.clone() }
+    }
+
+    /// It has ended, and how: `imported`, `exists`, `pushed`, `mounted`, `exported`, `made`, `verified`, `damaged`.
     pub fn done(&self, how: &str) {
         self.0.end(how);
     }
 }
 
 impl State {
+    /// What it is about, for people.
+    fn name(&self) -> String {
+        let digest = self.digest.map(|d| d.hex()[..12].to_string()).unwrap_or_default();
+        format!("{} {digest}", self.what).trim_end().to_string()
+    }
+
+    fn total(&self) -> Option<u64> {
+        Some(self.total.load(Ordering::Relaxed)).filter(|t| *t != UNKNOWN)
+    }
+
     fn moved(&self, at: u64) {
         if let Some(bar) = &self.bar {
             return bar.set_position(at);
@@ -130,7 +187,7 @@ impl State {
             *last = now;
             drop(last);
             let rate = self.rate(at);
-            let left = self.total.saturating_sub(at).checked_div(rate);
+            let left = self.total().and_then(|t| t.saturating_sub(at).checked_div(rate));
             self.tell("progress", &[("bytesPerSecond", json!(rate)), ("secondsLeft", json!(left))]);
         }
     }
@@ -144,8 +201,19 @@ impl State {
         if self.is_done.swap(true, Ordering::Relaxed) {
             return;
         }
-        if let Some(bar) = &self.bar {
-            return bar.abandon_with_message(how.to_string());
+        let at = self.at.load(Ordering::Relaxed);
+        if self.is_estimate && how != FAILED {
+            self.total.store(at, Ordering::Relaxed);
+        }
+        match &self.bar {
+            None => {}
+            Some(bar) if how == FAILED => return bar.finish_and_clear(),
+            Some(bar) => {
+                if self.is_estimate {
+                    bar.set_length(at);
+                }
+                return bar.abandon_with_message(how.to_string());
+            }
         }
         let seconds = (self.start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         self.tell("done", &[("result", json!(how)), ("seconds", json!(seconds))]);
@@ -157,14 +225,14 @@ impl State {
         let line = match FORM.get() {
             Some(Form::Json) => {
                 let mut object = json!({
-                    "event": event, "what": self.what, "digest": self.digest, "bytes": at, "total": self.total,
+                    "event": event, "what": self.what, "digest": self.digest, "bytes": at, "total": self.total(),
                 });
                 more.iter().for_each(|(name, value)| object[*name] = value.clone());
                 object.to_string()
             }
             Some(Form::Plain) => {
-                let name = format!("{} {}", self.what, &self.digest.hex()[..12]);
-                let (of, rate) = (BinaryBytes(self.total), BinaryBytes(self.rate(at)));
+                let (name, rate) = (self.name(), BinaryBytes(self.rate(at)));
+                let of = self.total().map_or_else(|| "?".into(), |t| BinaryBytes(t).to_string());
                 match (event, value("result").and_then(Value::as_str), value("secondsLeft")) {
                     ("progress", _, left) => {
                         let left = left.and_then(Value::as_u64).map_or_else(|| "?".into(), |s| s.to_string());
@@ -184,11 +252,11 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.end("failed");
+        self.end(FAILED);
     }
 }
 
-/// A reader that tells its task.
+/// A reader or writer that tells its task.
 pub struct Counted<R> {
     inner: R,
     task: Task,
@@ -199,5 +267,17 @@ impl<R: Read> Read for Counted<R> {
         let n = self.inner.read(buf)?;
         self.task.add(n as u64);
         Ok(n)
+    }
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        self.task.add(n as u64);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }

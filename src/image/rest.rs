@@ -1,22 +1,24 @@
 //! The commands on the store at rest, and the way out of it.
 
-use super::cli::{self, Format};
+use super::names::about;
+use super::output::{Output, made};
 use super::store::Store;
-use super::{df, export, fsck, verify};
-use crate::error::{Error, Result, clean};
+use super::{df, export, found, fsck, help, verify};
+use crate::error::{Error, Result};
 use clap::Subcommand;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Write an image as it came: to an OCI layout, new or with others in it, or to an archive
+    /// Write an image as it came to an OCI layout or an archive, or the tree of a bundle to an archive
     Export {
         /// Image, or with --rootfs a bundle
         image: OsString,
-        /// Directory of a layout, or an archive where it ends in .tar or is - for standard output
+        /// Directory of a layout, new or with others in it, or an archive where it ends in .tar or is - for standard output
         dest: PathBuf,
-        #[arg(long, value_enum, default_value = "oci")]
+        /// Form of what is written
+        #[arg(long, value_enum, value_name = "FORM", default_value = "oci")]
         format: export::Format,
         /// Name of the image there (default: that in the store)
         #[arg(long)]
@@ -25,23 +27,34 @@ pub enum Command {
         #[arg(long, conflicts_with_all = ["format", "name"])]
         rootfs: bool,
     },
-    /// Compare the store with what it says of itself: these images, or all that is there
-    Verify { images: Vec<String> },
+    /// Compare the store with what it says of itself
+    #[command(after_help = help::VERIFY)]
+    Verify {
+        /// Images (default: all that is in the store)
+        #[arg(value_name = "IMAGE")]
+        images: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Find what is damaged or left over in the store
+    #[command(after_help = help::FSCK)]
     Fsck {
         /// Mend it: remove what is left over, make damaged layers again from their blobs
         #[arg(long)]
         repair: bool,
+        #[command(flatten)]
+        output: Output,
     },
     /// Show what the store takes of its disk
+    #[command(after_help = help::DF)]
     Df {
-        #[arg(short, long, value_enum, default_value = "table")]
-        format: Format,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
 /// Carries a command out on the store at `dir`.
-pub fn run(command: Command, dir: &Path) -> Result<u8> {
+pub fn run(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
     match command {
         Command::Export { image: bundle, dest, rootfs: true, .. } => {
             export::rootfs::export(bundle.as_ref(), &dest)?;
@@ -49,30 +62,33 @@ pub fn run(command: Command, dir: &Path) -> Result<u8> {
         Command::Export { image, dest, format, name, .. } => {
             let image = image.to_string_lossy(); // no name has other bytes
             let order = export::Order { image: &image, dest: &dest, format, name: name.as_deref() };
-            let (name, digest) = export::export(&Store::open(dir, false)?, &order)?;
+            let store = Store::open(dir, false)?;
+            let exported = about(&image, export::export(&store, &order))?;
             if dest != Path::new("-") {
-                cli::print(&format!("{} {digest}\n", clean(&name)))?;
+                made(quiet, [exported])?;
             }
         }
-        Command::Verify { images } => {
+        Command::Verify { images, output } => {
             let damages = verify::verify(&Store::open(dir, false)?, &images)?;
-            cli::print(&damages.iter().map(|d| format!("{d}\n")).collect::<String>())?;
+            let all: Vec<_> = damages.iter().map(found::damage).collect();
+            let table = || damages.iter().map(|d| format!("{d}\n")).collect();
+            output.show(quiet, &all, table, found::names(damages.iter()))?;
             return Ok(u8::from(!damages.is_empty()));
         }
-        Command::Fsck { repair } => {
+        Command::Fsck { repair, output } => {
             if !dir.exists() {
                 return Err(Error::os(dir.display().to_string(), "open", libc::ENOENT));
             }
             let report = fsck::fsck(&Store::open_unswept(dir, true)?, repair)?;
-            cli::print(&report.to_string())?;
+            let mut names = found::names(report.damages.iter().map(|d| &d.0));
+            names.extend(report.litter.iter().map(|p| p.display().to_string()));
+            output.show(quiet, &found::report(&report), || report.to_string(), names)?;
             return Ok(u8::from(!report.is_whole()));
         }
-        Command::Df { format } => {
+        Command::Df { output } => {
             let report = df::df(&Store::open(dir, false)?)?;
-            match format {
-                Format::Table => cli::print(&df::table(&report))?,
-                Format::Json => cli::json(&report)?,
-            }
+            let names = report.images.iter().flat_map(|i| i.names.clone());
+            output.show(quiet, &report, || df::table(&report), names)?;
         }
     }
     Ok(0)

@@ -30,7 +30,10 @@ impl Stack {
     }
 
     pub fn meta(&self, store: &Store, id: &Digest) -> Result<LayerMeta> {
-        let gone = || Error::new(Kind::NotFound, format!("layer {id}"), "is not in the store");
+        let gone = || {
+            Error::new(Kind::NotFound, format!("layer {id}"), "is not in the store")
+                .hint("run orlop imgtool fsck --repair, or import the image again")
+        };
         store.layer_meta(id)?.ok_or_else(gone)
     }
 

@@ -6,8 +6,8 @@
 use super::digest::Digest;
 use super::layer::apply::Applied;
 use super::layer::dirs::{open_dir, remove_all};
-use super::tree::Told;
-use crate::error::{Error, Kind, Result};
+use super::tree::{Told, freed};
+use crate::error::{Error, Result};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// The remedy where a store cannot be had.
+const OTHER_STORE: &str = "--store or ORLOP_STORE names another store";
 
 pub(super) const FORMAT: &str = "orlop store 1\n";
 
@@ -69,14 +72,20 @@ impl Store {
     /// As [`Store::open`], with the litter left where it is.
     pub fn open_unswept(dir: &Path, exclusive: bool) -> Result<Self> {
         let dir = std::path::absolute(dir).map_err(|e| error(dir, "resolve", &e))?;
+        let failed = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => os(&dir, "open", Errno::NOTDIR),
+            _ => error(&dir, "make", &e),
+        };
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&dir)
-            .map_err(|e| error(&dir, "make", &e))?;
+            .map_err(|e| failed(e).hint(OTHER_STORE))?;
         let meta = std::fs::metadata(&dir).map_err(|e| error(&dir, "stat", &e))?;
         if meta.uid() != rustix::process::geteuid().as_raw() {
-            return Err(Error::invalid(dir.display().to_string(), "belongs to another user"));
+            return Err(
+                Error::invalid(dir.display().to_string(), "belongs to another user").hint(OTHER_STORE)
+            );
         }
         Self::check_format(&dir)?;
         if meta.mode() & 0o077 != 0 {
@@ -110,7 +119,9 @@ impl Store {
         // Another first command may be a step ahead of us.
         let foreign = names.any(|n| n.is_ok_and(|n| !n.file_name().as_bytes().starts_with(b"format")));
         if foreign && !path.exists() {
-            return Err(Error::invalid(dir.display().to_string(), "is neither a store nor empty"));
+            return Err(
+                Error::invalid(dir.display().to_string(), "is neither a store nor empty").hint(OTHER_STORE)
+            );
         }
         let new = dir.join(format!("format.{}", std::process::id()));
         let mut file = File::create(&new).map_err(|e| error(&new, "make", &e))?;
@@ -226,7 +237,13 @@ impl Store {
 
     pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.blob_path(digest);
-        std::fs::read(&path).map_err(|e| error(&path, "read", &e))
+        std::fs::read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::os(format!("blob {digest}"), format!("read {}", path.display()), libc::ENOENT)
+                    .hint("run orlop imgtool fsck")
+            }
+            _ => error(&path, "read", &e),
+        })
     }
 
     /// Replaces a file of the store.
@@ -243,6 +260,7 @@ impl Store {
     }
 
     pub fn set_ref(&self, name: &str, manifest: &Digest) -> Result<()> {
+        let name = &self.spelled(name);
         let path = self.ref_path(name)?;
         self.log_ref(name, Some(manifest))?;
         self.write(&path, format!("{manifest}\n").as_bytes())
@@ -271,23 +289,6 @@ impl Store {
         }
         out.sort();
         Ok(out)
-    }
-
-    /// The image that `word` names: a name, a name without its tag `latest`, a digest or the start of one.
-    pub fn find(&self, word: &str) -> Result<(String, Digest)> {
-        let refs = self.refs()?;
-        let latest = format!("{word}:latest");
-        if let Some(found) = refs.iter().find(|r| r.0 == word).or(refs.iter().find(|r| r.0 == latest)) {
-            return Ok(found.clone());
-        }
-        let hex = word.strip_prefix("sha256:").unwrap_or(word);
-        let mut hits = refs.iter().filter(|r| hex.len() >= 4 && r.1.hex().starts_with(hex));
-        match (hits.next(), hits.next()) {
-            (Some(one), other) if other.is_none_or(|o| o.1 == one.1) => Ok(one.clone()),
-            (Some(_), _) => Err(Error::invalid(word, "is the start of several digests")),
-            (None, _) => Err(Error::new(Kind::NotFound, format!("image {word:?}"), "does not exist")
-                .hint("see orlop imgtool list")),
-        }
     }
 
     /// Records that the bundle at `path` (absolute) uses the image, before it does.
@@ -330,11 +331,11 @@ impl Store {
     }
 
     /// Removes what `keep` does not name from one of the store's directories: renamed first, so that nobody ever sees
-    /// half of it. The count.
-    pub fn sweep(&self, sub: &str, keep: &std::collections::BTreeSet<String>) -> Result<u64> {
+    /// half of it.
+    pub fn sweep(&self, sub: &str, keep: &std::collections::BTreeSet<String>) -> Result<Swept> {
         let dir = self.dir.join(sub);
         let work = self.work()?;
-        let mut removed = 0;
+        let mut swept = Swept::default();
         for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
             let entry = entry.map_err(|e| error(&dir, "read", &e))?;
             if entry.file_name().to_str().is_some_and(|n| keep.contains(n)) {
@@ -342,10 +343,20 @@ impl Store {
             }
             std::fs::rename(entry.path(), work.path.join(entry.file_name()))
                 .map_err(|e| error(&entry.path(), "rename", &e))?;
-            removed += 1;
+            swept.names.push(entry.file_name().to_string_lossy().into_owned());
         }
-        Ok(removed)
+        swept.bytes = freed(&work.fd).unwrap_or(0); // only told
+        swept.names.sort();
+        Ok(swept)
     }
+}
+
+/// What was removed.
+#[derive(Debug, Default)]
+pub struct Swept {
+    pub names: Vec<String>,
+    /// Bytes of the blocks that are free by it.
+    pub bytes: u64,
 }
 
 /// A lock on one name of the store; its file goes with it.
@@ -409,7 +420,10 @@ fn lock_file(path: &Path, exclusive: bool) -> Result<File> {
         .mode(0o600)
         .open(path)
         // Of a store on a read-only file system one may still ask what is in it.
-        .or_else(|e| if e.raw_os_error() == Some(libc::EROFS) { File::open(path) } else { Err(e) })
+        .or_else(|e| match e.raw_os_error() {
+            Some(libc::EROFS) => File::open(path).map_err(|_| e),
+            _ => Err(e),
+        })
         .map_err(|e| error(path, "open", &e))?;
     let how = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
     loop {
@@ -463,6 +477,7 @@ pub(super) fn decode(file: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     /// A store of the test, removed at its end.
     struct Temp(PathBuf);

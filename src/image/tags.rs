@@ -2,6 +2,7 @@
 
 use super::bundle;
 use super::digest::Digest;
+use super::names::other_spelling;
 use super::store::{Store, decode};
 use crate::error::{Error, Kind, Result};
 use crate::log::rfc3339;
@@ -100,12 +101,9 @@ impl Store {
         }
     }
 
-    /// The name as it is in the store: itself, or with `:latest`.
+    /// The name as it is in the store.
     fn exact(&self, name: &str) -> Result<(String, Digest)> {
-        let latest = format!("{name}:latest");
-        let refs = self.refs()?;
-        let found = refs.iter().find(|r| r.0 == name).or_else(|| refs.iter().find(|r| r.0 == latest));
-        found.cloned().ok_or_else(|| {
+        self.named(name)?.ok_or_else(|| {
             Error::new(Kind::NotFound, format!("name {name:?}"), "does not exist")
                 .hint("see orlop imgtool list")
         })
@@ -129,13 +127,14 @@ pub fn untag(store: &Store, name: &str) -> Result<(String, Digest)> {
 
 /// The log of a name that is or was there, by the name itself.
 pub fn log(store: &Store, name: &str) -> Result<(String, Vec<Entry>)> {
-    for name in [name.to_string(), format!("{name}:latest")] {
+    let there = store.named(name)?.map(|r| r.0);
+    for name in there.into_iter().chain([name.to_string()]).chain(other_spelling(name)) {
         let entries = store.log(&name)?;
         if !entries.is_empty() {
             return Ok((name, entries));
         }
     }
-    Err(Error::new(Kind::NotFound, format!("name {name:?}"), "has no log"))
+    Err(Error::new(Kind::NotFound, format!("name {name:?}"), "has no log").hint("see orlop imgtool list"))
 }
 
 /// Lets a name point to what it did `back` images ago.

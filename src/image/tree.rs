@@ -27,6 +27,29 @@ pub struct Usage {
     pub disk: u64,
 }
 
+/// Bytes of the blocks that are free once all below a directory is removed: those of a file that has names elsewhere stay.
+pub fn freed(root: &OwnedFd) -> Result<u64> {
+    let (mut bytes, mut names) = (0, HashMap::new());
+    let mut todo = vec![Vec::new()];
+    while let Some(path) = todo.pop() {
+        let Some((dir, entries)) = list(root, &path)? else { continue };
+        for name in entries {
+            let stat = look(&dir, &path, &name)?;
+            if kind(&stat) == FileType::Directory {
+                todo.push(join(&path, &name));
+            } else if stat.st_nlink > 1 {
+                let met = names.entry((stat.st_dev, stat.st_ino)).or_insert(0);
+                *met += 1;
+                if *met < stat.st_nlink {
+                    continue;
+                }
+            }
+            bytes += stat.st_blocks as u64 * 512;
+        }
+    }
+    Ok(bytes)
+}
+
 /// What a layer's `meta` says of its files, by which a lost one is seen where no blob was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {

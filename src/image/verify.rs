@@ -7,6 +7,7 @@ use super::digest::Digest;
 use super::driver;
 use super::import::{build_fixup, build_layer, in_parallel, tree_of};
 use super::manifest::{self, Layer};
+use super::progress::{self, Task};
 use super::stack::{Stack, is_image};
 use super::store::{LayerMeta, Store, Work, decode};
 use super::tree::{Met, Usage, compare};
@@ -182,7 +183,7 @@ impl<'a> Exam<'a> {
             self.blobs.insert(layer.digest);
             let e = self.layers.entry(layer.diff_id).or_default();
             if e.place.is_empty() {
-                e.place = format!("layer {n} ({})", layer.diff_id);
+                e.place = format!("layer {} ({})", n + 1, layer.diff_id);
             }
             e.images.extend(names.iter().cloned());
             e.blobs.insert(layer.digest, layer.size);
@@ -213,15 +214,21 @@ impl<'a> Exam<'a> {
         }
         for digest in self.store.digests("blobs/sha256")? {
             if self.blobs.insert(digest) {
-                self.damages.extend(self.blob(&digest, None, &Expected::default())?);
+                self.damages.extend(self.blob(&digest, None, &Expected::default(), None)?);
             }
         }
         Ok(())
     }
 
     /// Checks a blob that is there.
-    fn blob(&self, digest: &Digest, size: Option<u64>, e: &Expected) -> Result<Option<Damage>> {
-        let what = match self.store.look_at_blob(digest) {
+    fn blob(
+        &self,
+        digest: &Digest,
+        size: Option<u64>,
+        e: &Expected,
+        task: Option<&Task>,
+    ) -> Result<Option<Damage>> {
+        let what = match self.store.look_at_blob(digest, task) {
             Ok((len, found)) if found == *digest && size.is_none_or(|s| s == len) => return Ok(None),
             Ok((len, found)) => format!("is damaged: its {len} bytes have the digest {found}"),
             Err(e) => e.to_string(),
@@ -254,13 +261,24 @@ impl<'a> Exam<'a> {
 
     /// The damages of a layer and of its blobs, and what a blob of it makes.
     fn layer(&self, id: &Digest, e: &Expected) -> Result<(Vec<Damage>, Option<Work>)> {
+        // Each blob is hashed, and the last that is whole is read again.
+        let there = e.blobs.iter().filter(|b| self.store.blob_path(b.0).exists());
+        let sizes: Vec<u64> = there.map(|b| *b.1).collect();
+        let guess = sizes.iter().sum::<u64>() + sizes.iter().max().unwrap_or(&0);
+        let task = progress::open_task("layer", Some(*id), Some(guess));
+        let found = self.look_at(id, e, &task)?;
+        task.done(if found.0.is_empty() { "verified" } else { "damaged" });
+        Ok(found)
+    }
+
+    fn look_at(&self, id: &Digest, e: &Expected, task: &Task) -> Result<(Vec<Damage>, Option<Work>)> {
         let mut damages = Vec::new();
         let (mut blob, mut work) = (None, None);
         for (digest, size) in &e.blobs {
             if !self.store.blob_path(digest).exists() {
                 continue; // left out when it was imported
             }
-            match self.blob(digest, Some(*size), e)? {
+            match self.blob(digest, Some(*size), e, Some(task))? {
                 None => blob = Some((digest, *size)),
                 damage => damages.extend(damage),
             }
@@ -281,7 +299,7 @@ impl<'a> Exam<'a> {
             None => None,
             Some((digest, size)) => {
                 let w = self.store.work()?;
-                let made = self.build(&w, id, *digest, size, as_image)?;
+                let made = self.build(&w, id, (*digest, size), as_image, task)?;
                 let made = made.map_err(|what| report(b"", what)).ok();
                 work = made.is_some().then_some(w);
                 made
@@ -333,12 +351,12 @@ impl<'a> Exam<'a> {
         &self,
         work: &Work,
         id: &Digest,
-        blob: Digest,
-        size: u64,
+        (blob, size): (Digest, u64),
         is_image: bool,
+        task: &Task,
     ) -> Result<Result<LayerMeta, String>> {
         let layer = Layer { name: String::new(), digest: blob, size, diff_id: *id, packing: None };
-        match build_layer(work, self.store.open_blob(&blob)?, &layer, &no_limits(), is_image) {
+        match build_layer(work, task.read(self.store.open_blob(&blob)?), &layer, &no_limits(), is_image) {
             Err(e) if is_lack(&e) => Err(e),
             Err(e) => Ok(Err(format!("its blob {blob} makes no layer: {e}"))),
             Ok(meta) => Ok(Ok(meta)),
@@ -358,7 +376,7 @@ impl<'a> Exam<'a> {
                 let chain = Digest::chain(stack.chain.as_ref(), id);
                 let there = self.store.fixup(&chain);
                 if !meta.applied.needs.is_empty() && there.exists() && seen.insert(chain) {
-                    let place = format!("fixup of layer {n} ({chain})");
+                    let place = format!("fixup of layer {} ({chain})", n + 1);
                     let (work, told) = self.fixup(&chain, id, &meta, &stack, &mut opened)?;
                     let damaged = !told.is_empty();
                     self.damages.extend(told.into_iter().map(|(path, what)| {

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod create;
 pub mod delete;
+pub mod describe;
 pub mod events;
 pub mod exec;
 pub mod explain;
@@ -54,6 +55,8 @@ pub fn dispatch(request: Request) -> Result<u8> {
         Verb::Restore(a) => return Ok(exit_code(restore::restore(&root(global)?, &a, global)?)),
         Verb::Explain(a) => explain::explain(&a.bundle, a.config.as_deref(), global.cgroup_manager)?,
         Verb::Imgtool(args) => return imgtool(args),
+        Verb::Completions(a) => describe::completions(whole(), &a)?,
+        Verb::Man(a) => describe::man(whole(), &a)?,
     }
     Ok(0)
 }
@@ -67,6 +70,11 @@ fn imgtool(args: Vec<std::ffi::OsString>) -> Result<u8> {
     crate::image::cli::run(args)
 }
 
+/// The whole command line, with that of the image tool.
+fn whole() -> clap::Command {
+    cli::whole(crate::image::cli::command())
+}
+
 /// A verb that this status does not allow; `act` is what cannot be done: `pause`. The first words are those of runc,
 /// which engines look for.
 fn not_running(c: &Container, status: Status, act: &str) -> Error {
@@ -75,7 +83,7 @@ fn not_running(c: &Container, status: Status, act: &str) -> Error {
 }
 
 /// A reader that leaves early, `events ID | head -1`, ends us without a word, as it ends any filter.
-fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     let write = || std::io::stdout().write_all(text.as_bytes());
     let gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
     let done = match write() {

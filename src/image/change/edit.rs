@@ -91,13 +91,31 @@ impl Edit {
         if self.parts.is_empty() || trees.any(|t| is_image(&t)) { Form::Auto } else { Form::Dir }
     }
 
-    /// The place of layer `n`, counted from 1, the lowest.
-    pub fn place(&self, n: usize) -> Result<usize> {
-        match n.checked_sub(1).filter(|n| *n < self.parts.len()) {
-            Some(place) => Ok(place),
-            None => {
-                let what = format!("has no layer {n}, only 1 to {}", self.parts.len());
-                Err(Error::new(Kind::NotFound, &self.name, what))
+    /// The place of the layer that `word` means: its number, counted from 1, the lowest, or the digest of its blob, its
+    /// diffID, or the start of one.
+    pub fn place(&self, word: &str) -> Result<usize> {
+        let number = word.parse::<usize>().ok().and_then(|n| n.checked_sub(1));
+        if let Some(place) = number.filter(|n| *n < self.parts.len()) {
+            return Ok(place);
+        }
+        let hex = word.strip_prefix("sha256:").unwrap_or(word);
+        let is_start = |digest: &str| {
+            hex.len() >= 4 && digest.strip_prefix("sha256:").is_some_and(|d| d.starts_with(hex))
+        };
+        let means = |p: &Part| {
+            is_start(&p.diff_id.to_string()) || p.descriptor["digest"].as_str().is_some_and(is_start)
+        };
+        let found: Vec<usize> = (0..self.parts.len()).filter(|n| means(&self.parts[*n])).collect();
+        match found[..] {
+            [place] => Ok(place),
+            [] => {
+                let what = format!("has no layer {word}, only 1 to {}", self.parts.len());
+                Err(Error::new(Kind::NotFound, &self.name, what).hint("see orlop imgtool tree"))
+            }
+            _ => {
+                let all: Vec<String> = found.iter().map(|n| (n + 1).to_string()).collect();
+                let what = format!("layer {word} is each of {}", all.join(", "));
+                Err(Error::invalid(&self.name, what).hint("give its number"))
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::edit::{Edit, is_empty};
 use crate::error::Result;
 use crate::image::digest::Digest;
-use crate::image::inspect::{columns, human};
+use crate::image::output::{columns, human, time};
 use crate::image::store::Store;
 use serde::Serialize;
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub fn history(store: &Store, image: &str) -> Result<Vec<Step>> {
         out.push(Step {
             layer: part.map(|_| layer),
             diff_id: part.map(|p| p.diff_id),
-            created: text("created"),
+            created: text("created").as_deref().and_then(time),
             created_by: text("created_by"),
             author: text("author"),
             comment: text("comment"),

@@ -14,6 +14,7 @@ use crate::image::layer::pack::{Pack, Packed};
 use crate::image::layer::write::{Tree, write, write_linked};
 use crate::image::limits::Limits;
 use crate::image::manifest::Layer;
+use crate::image::progress::{self, Task};
 use crate::image::rights::Rights;
 use crate::image::stack::Stack;
 use crate::image::store::{BundleRef, Store, Work};
@@ -54,7 +55,9 @@ pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<D
     let view = View { layers: vec![root.clone()] };
     let tree = Tree { view: &view, root: Some(&*root), opaque: false, below: None, times: edit.times };
     let kind = (note.packing, edit.form(store));
-    let part = new_layer(store, kind, |out| write(&tree, out).map(drop)).map_err(|e| inside(&at, e))?;
+    let task = progress::open_task("commit", Some(edit.digest), None);
+    let part =
+        new_layer(store, kind, &task, |out| write(&tree, out).map(drop)).map_err(|e| inside(&at, e))?;
     let mut edit = edit;
     let mut history = edit.history();
     let mut entry = edit.entry("orlop imgtool commit", note.message, true);
@@ -77,9 +80,10 @@ pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note
         let view = View { layers: vec![Rc::new(view::open(source)?)] };
         // The image's root keeps its metadata: the directory only holds what is to be added.
         let tree = Tree { view: &view, root: None, opaque: false, below: None, times: edit.times };
-        new_layer(store, kind, |out| write(&tree, out).map(drop))
+        let task = progress::open_task("append", Some(edit.digest), None);
+        new_layer(store, kind, &task, |out| write(&tree, out).map(drop))
     } else {
-        archive(store, source, kind)
+        archive(store, source, kind, &edit.digest)
     };
     let mut history = edit.history();
     history.push(edit.entry("orlop imgtool append", note.message, true));
@@ -88,7 +92,7 @@ pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note
 }
 
 /// An archive stays what it is; a plain one is packed.
-fn archive(store: &Store, source: &Path, (packing, form): (Packing, Form)) -> Result<Part> {
+fn archive(store: &Store, source: &Path, (packing, form): (Packing, Form), image: &Digest) -> Result<Part> {
     let io = |what: &'static str| move |e: std::io::Error| Error::io("", what, &e);
     let limits = Limits::default();
     if !std::fs::metadata(source).map_err(io("stat"))?.is_file() {
@@ -102,8 +106,9 @@ fn archive(store: &Store, source: &Path, (packing, form): (Packing, Form)) -> Re
     let (seen, ()) = through(open()?, size, &limits, |_| Ok(()))?;
     if seen.packing == Packing::Plain && packing != Packing::Plain {
         let mut plain = open()?;
+        let task = progress::task("append", image, size);
         let copy = |out: &mut dyn Write| std::io::copy(&mut plain, out).map(drop).map_err(io("pack"));
-        return new_layer(store, (packing, form), copy);
+        return new_layer(store, (packing, form), &task, copy);
     }
     let (digest, diff_id) = (seen.digest, seen.diff_id);
     let packed = Packed { packing: seen.packing, digest, size, diff_id, diff_size: seen.diff_size };
@@ -114,14 +119,16 @@ fn archive(store: &Store, source: &Path, (packing, form): (Packing, Form)) -> Re
 fn new_layer(
     store: &Store,
     (packing, form): (Packing, Form),
+    task: &Task,
     fill: impl FnOnce(&mut dyn Write) -> Result<()>,
 ) -> Result<Part> {
     let work = store.work()?;
     let path = work.path.join("blob");
     let file = File::create_new(&path).map_err(|e| Error::io(path.display().to_string(), "make", &e))?;
     let mut pack = Pack::new(BufWriter::with_capacity(128 << 10, file), packing)?;
-    fill(&mut pack)?;
+    fill(&mut task.write(&mut pack))?;
     let (_, packed) = pack.finish()?;
+    task.done("made");
     add(store, &work, &packed, form)
 }
 
@@ -151,14 +158,14 @@ fn finish(store: &Store, edit: Edit, name: &str, history: Vec<serde_json::Value>
 pub fn squash(
     store: &Store,
     image: &str,
-    (from, to): (Option<usize>, Option<usize>),
+    (from, to): (Option<&str>, Option<&str>),
     name: &str,
     note: &Note,
 ) -> Result<Digest> {
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
-    let first = edit.place(from.unwrap_or(1))?;
-    let last = edit.place(to.unwrap_or(edit.parts.len()))?;
+    let first = edit.place(from.unwrap_or("1"))?;
+    let last = to.map_or(Ok(edit.parts.len().saturating_sub(1)), |to| edit.place(to))?;
     if first > last {
         return Err(Error::invalid("--from", format!("{} is above --to {}", first + 1, last + 1)));
     }
@@ -181,11 +188,12 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, packing: Pack
     // On the same chain: the fixups are those of the image.
     stack.lowers.clear();
     stack.root = None;
-    let (mut opaque, mut skipped, mut links) = (false, 0, Vec::new());
+    let (mut opaque, mut skipped, mut links, mut size) = (false, 0, Vec::new(), 0);
     for id in &ids[first..=last] {
         let meta = stack.meta(store, id)?;
         opaque |= meta.applied.opaque;
         skipped += meta.applied.skipped;
+        size += meta.diff_size;
         stack.push(store, id, &meta);
         links.extend(meta.applied.needs.links);
     }
@@ -199,20 +207,21 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, packing: Pack
     let at_fixups = |l: &PathBuf| l.starts_with(store.dir().join("fixups"));
     let fixups: Vec<usize> = (0..stack.lowers.len()).filter(|n| at_fixups(&stack.lowers[*n])).collect();
     let left = left::to_below(&view, &below, &fixups, &links)?;
-    new_layer(store, (packing, edit.form(store)), |out| write_linked(&tree, &left, out).map(drop))
+    let task = progress::open_task("squash", Some(edit.digest), Some(size));
+    new_layer(store, (packing, edit.form(store)), &task, |out| write_linked(&tree, &left, out).map(drop))
 }
 
-/// The image without its layer `n`.
-pub fn remove(store: &Store, image: &str, n: usize, name: &str) -> Result<Digest> {
+/// The image without one of its layers.
+pub fn remove(store: &Store, image: &str, layer: &str, name: &str) -> Result<Digest> {
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
-    let place = edit.place(n)?;
+    let place = edit.place(layer)?;
     if edit.parts.len() == 1 {
         return Err(Error::invalid(image, "has no other layer"));
     }
     let mut history = edit.history();
     history.remove(Edit::entries(&history)[place]);
-    history.push(edit.entry(&format!("orlop imgtool rm-layer {n}"), None, false));
+    history.push(edit.entry(&format!("orlop imgtool rm-layer {}", place + 1), None, false));
     edit.parts.remove(place);
     finish(store, edit, name, history)
 }
@@ -224,8 +233,8 @@ const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 pub fn rebase(store: &Store, image: &str, onto: &str, old: Option<&str>, name: &str) -> Result<Digest> {
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
-    let old = base(store, &edit, old)?;
     let new = Edit::open(store, onto)?;
+    let old = base(store, &edit, old)?;
     for key in ["os", "architecture"] {
         if edit.config.get(key) != new.config.get(key) {
             return Err(Error::invalid(onto, format!("has not the {key} of {image}")));

@@ -8,8 +8,10 @@ pub mod left;
 pub mod tree;
 
 use super::layer::compress::Packing;
+use super::names::about;
+use super::output::{Output, made};
 use super::store::Store;
-use super::{cli, diff, tags};
+use super::{diff, help, tags};
 use crate::error::{Error, Result};
 use clap::{Subcommand, ValueEnum};
 use layers::Note;
@@ -17,8 +19,11 @@ use std::path::PathBuf;
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Compression {
+    /// As a plain tar stream
     None,
+    /// Taken by every tool
     Gzip,
+    /// Smaller and faster, for tools since 2020
     Zstd,
 }
 
@@ -34,7 +39,7 @@ impl From<Compression> for Packing {
 
 #[derive(clap::Args)]
 pub struct Layering {
-    /// What the history says of the new layer
+    /// What the history says of the new layer (default: nothing)
     #[arg(short, long, value_name = "TEXT")]
     message: Option<String>,
     /// How the new layer is packed
@@ -46,9 +51,11 @@ pub struct Layering {
 pub enum Command {
     /// Make an image of a bundle: what was changed in it becomes a layer on its image
     Commit {
+        /// Directory of the bundle
         bundle: PathBuf,
+        /// Name of the new image
         name: String,
-        /// Author of the image
+        /// Author of the image (default: as it was)
         #[arg(short, long, value_name = "NAME")]
         author: Option<String>,
         #[command(flatten)]
@@ -56,65 +63,87 @@ pub enum Command {
     },
     /// Make an image with another configuration
     Config {
+        /// Image: a name, or a digest or the start of one
         image: String,
+        /// Name of the new image
         name: String,
         #[command(flatten)]
         changes: Box<config::Changes>,
     },
     /// Make an image with one layer instead of several
     Squash {
+        /// Image: a name, or a digest or the start of one
         image: String,
+        /// Name of the new image
         name: String,
-        /// The lowest of the layers, counted from 1
-        #[arg(long, value_name = "N")]
-        from: Option<usize>,
-        /// The topmost of the layers
-        #[arg(long, value_name = "M")]
-        to: Option<usize>,
+        /// The lowest of the layers: its number, or a digest or the start of one (default: 1, the lowest of the image)
+        #[arg(long, value_name = "LAYER")]
+        from: Option<String>,
+        /// The topmost of the layers, in the same way (default: that of the image)
+        #[arg(long, value_name = "LAYER")]
+        to: Option<String>,
         #[command(flatten)]
         layering: Layering,
     },
-    /// Make an image without one of its layers, counted from 1, the lowest
-    RmLayer { image: String, layer: usize, name: String },
+    /// Make an image without one of its layers
+    RmLayer {
+        /// Image: a name, or a digest or the start of one
+        image: String,
+        /// The layer: its number, counted from 1, the lowest, or a digest or the start of one
+        layer: String,
+        /// Name of the new image
+        name: String,
+    },
     /// Make an image of the same layers on another base
     Rebase {
+        /// Image: a name, or a digest or the start of one
         image: String,
+        /// Name of the new image
         name: String,
         /// The new base
         #[arg(long, value_name = "IMAGE")]
         onto: String,
-        /// The base that it has (default: the one that the image names)
+        /// The base that it has (default: the one that the image names in its annotations)
         #[arg(long, value_name = "IMAGE")]
         base: Option<String>,
     },
     /// Make an image with a directory or an archive as a layer on top
     Append {
+        /// Image: a name, or a digest or the start of one
         image: String,
+        /// Directory, or archive, packed or not
         source: PathBuf,
+        /// Name of the new image
         name: String,
         #[command(flatten)]
         layering: Layering,
     },
     /// Show how an image came about, the newest step first
+    #[command(after_help = help::HISTORY)]
     History {
+        /// Image: a name, or a digest or the start of one
         image: String,
-        #[arg(short, long, value_enum, default_value = "table")]
-        format: cli::Format,
+        #[command(flatten)]
+        output: Output,
     },
     /// Show what each layer of an image adds, replaces and removes, and what of it is hidden by those above
+    #[command(after_help = help::TREE)]
     Tree {
+        /// Image: a name, or a digest or the start of one
         image: String,
-        /// Directories that paths are told down to
+        /// How many directories deep paths are told
         #[arg(long, value_name = "N", default_value_t = 1)]
         depth: usize,
-        #[arg(short, long, value_enum, default_value = "table")]
-        format: cli::Format,
+        #[command(flatten)]
+        output: Output,
     },
-    /// Show what the second of two images, or bundles, has that the first has not so; of a bundle alone, what was
-    /// changed in it
+    /// Show what the second of two images or bundles has that the first has not so, or what was changed in a bundle
+    #[command(after_help = help::DIFF)]
     Diff {
+        /// What it is compared with, or a bundle that is compared with its image
         #[arg(value_name = "IMAGE|BUNDLE")]
         a: String,
+        /// What is looked at (default: the bundle that is given alone)
         #[arg(value_name = "IMAGE|BUNDLE")]
         b: Option<String>,
         /// Show what each layer does that only one of them has
@@ -123,22 +152,34 @@ pub enum Command {
         /// Count files that differ only in their modification time
         #[arg(long)]
         times: bool,
-        #[arg(short, long, value_enum, default_value = "table")]
-        format: cli::Format,
+        #[command(flatten)]
+        output: Output,
     },
     /// Give an image another name
-    Tag { image: String, name: String },
-    /// Take a name away; what it named stays in its log
-    Untag { name: String },
-    /// Show what a name pointed to, the newest first
-    Log {
+    Tag {
+        /// Image: a name, or a digest or the start of one
+        image: String,
+        /// The other name
         name: String,
-        #[arg(short, long, value_enum, default_value = "table")]
-        format: cli::Format,
     },
-    /// Let a name point to the image that it named before, or N images before
-    Revert {
+    /// Take a name away; what it named stays in its log
+    Untag {
+        /// Name of an image
         name: String,
+    },
+    /// Show what a name pointed to, the newest first
+    #[command(after_help = help::LOG)]
+    Log {
+        /// Name that an image has or had
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let a name point to an image that it named before
+    Revert {
+        /// Name that an image has or had
+        name: String,
+        /// How many images back
         #[arg(default_value_t = 1)]
         n: usize,
     },
@@ -151,30 +192,31 @@ impl Layering {
 }
 
 /// Carries a command out.
-pub fn run(command: Command, store: &Store) -> Result<u8> {
-    let (name, digest) = match command {
+pub fn run(command: Command, store: &Store, quiet: bool) -> Result<u8> {
+    let image = match command {
         Command::Commit { bundle, name, author, layering } => {
             let digest = layers::commit(store, &bundle, &name, &layering.note(author.as_deref()))?;
             (name, digest)
         }
         Command::Config { image, name, changes } => {
-            let digest = config::config(store, &image, &name, &changes)?;
+            let digest = about(&image, config::config(store, &image, &name, &changes))?;
             (name, digest)
         }
         Command::Squash { image, name, from, to, layering } => {
-            let digest = layers::squash(store, &image, (from, to), &name, &layering.note(None))?;
+            let range = (from.as_deref(), to.as_deref());
+            let digest = about(&image, layers::squash(store, &image, range, &name, &layering.note(None)))?;
             (name, digest)
         }
         Command::RmLayer { image, layer, name } => {
-            let digest = layers::remove(store, &image, layer, &name)?;
+            let digest = about(&image, layers::remove(store, &image, &layer, &name))?;
             (name, digest)
         }
         Command::Rebase { image, name, onto, base } => {
-            let digest = layers::rebase(store, &image, &onto, base.as_deref(), &name)?;
+            let digest = about(&image, layers::rebase(store, &image, &onto, base.as_deref(), &name))?;
             (name, digest)
         }
         Command::Append { image, source, name, layering } => {
-            let digest = layers::append(store, &image, &source, &name, &layering.note(None))?;
+            let digest = about(&image, layers::append(store, &image, &source, &name, &layering.note(None)))?;
             (name, digest)
         }
         Command::Tag { image, name } => {
@@ -183,30 +225,43 @@ pub fn run(command: Command, store: &Store) -> Result<u8> {
         }
         Command::Untag { name } => tags::untag(store, &name)?,
         Command::Revert { name, n } => tags::revert(store, &name, n)?,
-        Command::History { image, format } => {
-            let steps = history::history(store, &image)?;
-            return shown(format, &steps, || history::table(&steps));
-        }
-        Command::Tree { image, depth, format } => {
-            let report = tree::report(store, &image, depth)?;
-            return shown(format, &report, || tree::table(&report));
-        }
-        Command::Diff { a, b, layers, times, format } => {
-            return show_diff(store, &a, b.as_deref(), layers, times, format);
-        }
-        Command::Log { name, format } => {
-            let entries = tags::log(store, &name)?.1;
-            return shown(format, &entries, || log_lines(&entries));
-        }
+        shown => return show(shown, store, quiet),
     };
-    cli::print(&format!("{name} {digest}\n"))?;
+    made(quiet, [image])?;
     Ok(0)
 }
 
-fn shown(format: cli::Format, value: &impl serde::Serialize, table: impl Fn() -> String) -> Result<u8> {
-    match format {
-        cli::Format::Json => cli::json(value)?,
-        cli::Format::Table => cli::print(&table())?,
+/// Carries out a command that only shows.
+fn show(command: Command, store: &Store, quiet: bool) -> Result<u8> {
+    match command {
+        Command::History { image, output } => {
+            let steps = about(&image, history::history(store, &image))?;
+            let ids = steps.iter().filter_map(|s| s.diff_id).map(|d| d.to_string());
+            output.show(quiet, &steps, || history::table(&steps), ids)?;
+        }
+        Command::Tree { image, depth, output } => {
+            let report = about(&image, tree::report(store, &image, depth))?;
+            let ids = report.layers.iter().map(|l| l.diff_id.to_string());
+            output.show(quiet, &report, || tree::table(&report), ids)?;
+        }
+        Command::Diff { a, b, layers, times, output } => {
+            let (a, b) = sides(store, &a, b.as_deref())?;
+            if layers {
+                let all = diff::by_layers(store, &a, &b, times)?;
+                let ids = all.a.iter().chain(&all.b).filter_map(|l| l.diff_id).map(|d| d.to_string());
+                output.show(quiet, &all, || layers_lines(&all), ids)?;
+            } else {
+                let all = diff::diff(store, &a, &b, times)?;
+                let paths = all.iter().map(|c| c.path.clone());
+                output.show(quiet, &all, || all.iter().map(|c| format!("{c}\n")).collect(), paths)?;
+            }
+        }
+        Command::Log { name, output } => {
+            let entries = tags::log(store, &name)?.1;
+            let ids = entries.iter().filter_map(|e| e.digest).map(|d| d.to_string());
+            output.show(quiet, &entries, || log_lines(&entries), ids)?;
+        }
+        _ => {}
     }
     Ok(0)
 }
@@ -220,43 +275,31 @@ fn log_lines(entries: &[tags::Entry]) -> String {
     entries.iter().map(line).collect()
 }
 
-fn show_diff(
-    store: &Store,
-    a: &str,
-    b: Option<&str>,
-    layers: bool,
-    times: bool,
-    format: cli::Format,
-) -> Result<u8> {
-    let (first, second) = match b {
-        Some(b) => (diff::Side::of(store, a)?, diff::Side::of(store, b)?),
+/// What is compared with what; of a bundle alone, with its image.
+fn sides(store: &Store, a: &str, b: Option<&str>) -> Result<(diff::Side, diff::Side)> {
+    let first = diff::Side::of(store, a)?;
+    match b {
+        Some(b) => Ok((first, diff::Side::of(store, b)?)),
+        None if first.upper.is_some() => Ok((diff::Side { ids: first.ids.clone(), upper: None }, first)),
         None => {
-            let bundle = diff::Side::of(store, a)?;
-            if bundle.upper.is_none() {
-                let what =
-                    "is an image, which is compared with a second one, or a bundle that nothing can change";
-                return Err(Error::invalid(a, what));
-            }
-            (diff::Side { ids: bundle.ids.clone(), upper: None }, bundle)
+            let what =
+                "is an image, which is compared with a second one, or a bundle that nothing can change";
+            Err(Error::invalid(a, what))
         }
-    };
-    if !layers {
-        let changes = diff::diff(store, &first, &second, times)?;
-        return shown(format, &changes, || changes.iter().map(|c| format!("{c}\n")).collect());
     }
-    let by_layers = diff::by_layers(store, &first, &second, times)?;
-    shown(format, &by_layers, || {
-        let common = by_layers.common.iter().enumerate().map(|(n, id)| format!("= layer {} {id}\n", n + 1));
-        let rest = |sign: char, all: &[diff::LayerDiff]| -> String {
-            let head = |l: &diff::LayerDiff| match l.diff_id {
-                Some(id) => format!("{sign} layer {} {id}\n", l.layer),
-                None => format!("{sign} upper directory\n"),
-            };
-            let text = |l: &diff::LayerDiff| {
-                head(l) + &l.changes.iter().map(|c| format!("    {c}\n")).collect::<String>()
-            };
-            all.iter().map(text).collect()
+}
+
+fn layers_lines(all: &diff::LayersDiff) -> String {
+    let common = all.common.iter().enumerate().map(|(n, id)| format!("= layer {} {id}\n", n + 1));
+    let rest = |sign: char, all: &[diff::LayerDiff]| -> String {
+        let head = |l: &diff::LayerDiff| match l.diff_id {
+            Some(id) => format!("{sign} layer {} {id}\n", l.layer),
+            None => format!("{sign} upper directory\n"),
         };
-        common.collect::<String>() + &rest('-', &by_layers.a) + &rest('+', &by_layers.b)
-    })
+        let text = |l: &diff::LayerDiff| {
+            head(l) + &l.changes.iter().map(|c| format!("    {c}\n")).collect::<String>()
+        };
+        all.iter().map(text).collect()
+    };
+    common.collect::<String>() + &rest('-', &all.a) + &rest('+', &all.b)
 }

@@ -1,6 +1,7 @@
 //! Archives of files that are known: ustar headers of one owner, mode and time.
 
 use crate::error::{Error, Result};
+use crate::image::archive::inside;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -66,7 +67,7 @@ pub fn to_file(dest: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) ->
     };
     let stream = |to: &mut dyn Write| {
         let mut out = BufWriter::with_capacity(256 << 10, to);
-        write(&mut out)?;
+        write(&mut out).map_err(|e| inside(&at, e))?;
         out.flush().map_err(io("write"))
     };
     if dest == Path::new("-") {

@@ -9,6 +9,7 @@ use crate::image::digest::Digest;
 use crate::image::import::is_as_said;
 use crate::image::layer::compress::through;
 use crate::image::manifest::Layer;
+use crate::image::progress;
 use crate::image::store::Store;
 use serde_json::{Map, Value, json};
 use std::io::{Read, Write};
@@ -103,9 +104,13 @@ fn plain(store: &Store, layer: &Layer, name: &str, archive: &mut Archive) -> Res
         Some(meta) => meta.diff_size,
         None => through(blob()?, layer.size, &limits, |_| Ok(()))?.0.diff_size,
     };
-    let (seen, ()) =
-        through(blob()?, layer.size, &limits, |stream| archive.file(name, size, stream.take(size)))?;
-    is_as_said(&seen, layer)
+    let task = progress::task("layer", &layer.digest, layer.size);
+    let (seen, ()) = through(task.read(blob()?), layer.size, &limits, |stream| {
+        archive.file(name, size, stream.take(size))
+    })?;
+    is_as_said(&seen, layer)?;
+    task.done("exported");
+    Ok(())
 }
 
 #[cfg(test)]

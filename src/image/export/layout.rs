@@ -6,6 +6,7 @@ use crate::image::blobs::Kept;
 use crate::image::digest::{Digest, HashRead};
 use crate::image::layer::dirs::open_dir;
 use crate::image::limits::Limits;
+use crate::image::progress::{self, Task};
 use crate::image::store::Store;
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -34,8 +35,12 @@ pub fn add(store: &Store, image: &Picked, dest: &Path) -> Result<()> {
     let blobs = layout.dir_in(&layout.dir, "blobs")?;
     let blobs = layout.dir_in(&blobs, "sha256")?;
     for (digest, size) in image.blobs() {
-        if !layout.has(&blobs, &digest, size)? {
-            layout.put(store, &blobs, &digest)?;
+        let task = progress::task("blob", &digest, size);
+        if layout.has(&blobs, &digest, size)? {
+            task.done("exists");
+        } else {
+            layout.put(store, &blobs, &digest, &task)?;
+            task.done("exported");
         }
     }
     layout.call("fsync", fs::fsync(&blobs))?;
@@ -174,7 +179,7 @@ impl Layout {
         Ok(hash.digest() == *digest)
     }
 
-    fn put(&self, store: &Store, blobs: &OwnedFd, digest: &Digest) -> Result<()> {
+    fn put(&self, store: &Store, blobs: &OwnedFd, digest: &Digest, task: &Task) -> Result<()> {
         let (part, file) = self.part()?;
         let copied = (|| {
             let sync = file.try_clone().map_err(|e| Error::io(self.name(&part), "dup", &e))?;
@@ -183,7 +188,7 @@ impl Layout {
                     .keep_in(file)
                     .map_err(|e| Error::io(self.name(&part), "clone", &e))?,
             );
-            io::copy(&mut hash, &mut io::sink())
+            io::copy(&mut task.read(&mut hash), &mut io::sink())
                 .map_err(|e| Error::io(format!("blob {digest}"), format!("copy to {}", self.at), &e))?;
             is_blob(digest, hash.digest())?;
             sync.sync_all().map_err(|e| Error::io(self.name(&part), "fsync", &e))?;

@@ -8,6 +8,7 @@ pub mod rootfs;
 
 use super::digest::Digest;
 use super::manifest::{self, Layer};
+use super::progress;
 use super::store::Store;
 use crate::error::{Error, Result};
 use archive::{Archive, to_file};
@@ -79,7 +80,7 @@ fn pick(store: &Store, order: &Order) -> Result<Picked> {
     let (_, ids) = manifest::config(&at("configuration"), &config)?;
     let layers = manifest::layers(&m, &ids)?;
     for (n, layer) in layers.iter().enumerate() {
-        let at = at(&format!("layer {n} ({})", layer.digest));
+        let at = at(&format!("layer {} ({})", n + 1, layer.digest));
         match store.open_blob(&layer.digest).map(|b| b.size()) {
             Ok(size) if size == layer.size => {}
             Ok(size) => {
@@ -148,9 +149,11 @@ fn write_layout(store: &Store, image: &Picked, out: &mut dyn Write) -> Result<()
     archive.dir("blobs/")?;
     archive.dir("blobs/sha256/")?;
     for (digest, size) in image.blobs() {
-        let mut hash = super::digest::HashRead::new(store.open_blob(&digest)?);
+        let task = progress::task("blob", &digest, size);
+        let mut hash = super::digest::HashRead::new(task.read(store.open_blob(&digest)?));
         archive.file(&manifest::blob_name(&digest), size, &mut hash)?;
         is_blob(&digest, hash.digest())?;
+        task.done("exported");
     }
     archive.end()
 }

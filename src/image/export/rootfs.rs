@@ -5,7 +5,7 @@ use crate::bundle::IMAGE;
 use crate::error::Result;
 use crate::image::layer::write::{Times, Tree, write};
 use crate::image::view::{Opened, View};
-use crate::image::{bundle, overlay};
+use crate::image::{bundle, overlay, progress};
 use std::path::{Path, PathBuf};
 
 pub fn export(bundle: &Path, dest: &Path) -> Result<()> {
@@ -23,5 +23,8 @@ pub fn export(bundle: &Path, dest: &Path) -> Result<()> {
     let times = Times::of_environment()?;
     let root = view.layers.first().map(|l| &**l);
     let tree = Tree { view: &view, root, opaque: false, below: Some(&below), times };
-    to_file(dest, |out| write(&tree, out).map(drop))
+    let task = progress::open_task("rootfs", None, None);
+    to_file(dest, |out| write(&tree, task.write(out)).map(drop))?;
+    task.done("exported");
+    Ok(())
 }

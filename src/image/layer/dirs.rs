@@ -50,10 +50,7 @@ impl<S: Sink> Tree<S> {
     pub fn remember(&mut self, bytes: usize) -> Result<()> {
         self.remembered += bytes + 128; // with what the maps need for it
         if self.remembered > REMEMBERED {
-            return Err(Error::invalid(
-                "layer",
-                "has too many directories, whiteouts or attributes of these",
-            ));
+            return Err(Error::invalid("", "has too many directories, whiteouts or attributes of these"));
         }
         Ok(())
     }
@@ -65,7 +62,7 @@ impl<S: Sink> Tree<S> {
         self.dirs.insert(path, meta);
         if self.dirs.len() as u64 > self.limits.entries.saturating_add(1) {
             let what = format!("has more than {} directories", self.limits.entries);
-            return Err(Error::invalid("layer", what).hint("raise --max-entries"));
+            return Err(Error::invalid("", what).hint("raise --max-entries"));
         }
         Ok(())
     }

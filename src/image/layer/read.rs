@@ -61,11 +61,8 @@ impl<R: BufRead> Reader<R> {
             };
             self.count += 1;
             if self.count > self.limits.entries {
-                return Err(Error::invalid(
-                    "layer",
-                    format!("has more than {} entries", self.limits.entries),
-                )
-                .hint("raise --max-entries"));
+                return Err(Error::invalid("", format!("has more than {} entries", self.limits.entries))
+                    .hint("raise --max-entries"));
             }
             let header = tar::Header::from_byte_slice(&block);
             let kind = block[156];
@@ -255,7 +252,7 @@ impl<R: BufRead> Reader<R> {
                 let want = octal(&block[148..156]);
                 if want != Some(u64::from(sum - field + 8 * u32::from(b' '))) {
                     return Err(Error::invalid(
-                        "layer",
+                        "",
                         "has a header with a wrong checksum or is no tar archive",
                     ));
                 }

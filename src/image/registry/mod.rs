@@ -15,8 +15,10 @@ pub mod reference;
 pub mod resolve;
 pub mod url;
 
+use super::digest::Digest;
 use super::driver::Form;
 use super::limits::Limits;
+use super::names::about;
 use super::platform::Platform;
 use super::store::Store;
 use crate::error::Result;
@@ -47,10 +49,11 @@ pub enum Command {
     },
     /// Push an image to a registry
     Push {
+        /// Image: a name, or a digest or the start of one
         image: String,
         /// [REGISTRY/]REPOSITORY[:TAG]
         target: String,
-        /// Send blobs in pieces of this size, for servers that take no large ones
+        /// Send blobs in pieces of so many bytes, for servers that take no large ones (default: in one)
         #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
         chunk_bytes: Option<u64>,
         #[command(flatten)]
@@ -58,21 +61,24 @@ pub enum Command {
     },
 }
 
-/// Carries out a command; what it has to say.
-pub fn run(command: Command, store: &Store) -> Result<String> {
+/// Carries out a command; the name and the digest of the image.
+pub fn run(command: Command, store: &Store) -> Result<(String, Digest)> {
+    // As skopeo has it.
+    let parse = |word: &str| Reference::parse(word.strip_prefix("docker://").unwrap_or(word));
     match command {
         Command::Pull { image, name, platform, no_blobs, wire, limits, layers: form } => {
             let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
-            let reference = Reference::parse(&image)?;
+            let reference = parse(&image)?;
             let name = name.unwrap_or_else(|| reference.familiar());
             let blobs = !no_blobs;
             let order = pull::Order { reference, name: &name, platform, wire, limits, blobs, form };
-            Ok(format!("{name} {}\n", pull::pull(store, &order)?))
+            let digest = pull::pull(store, &order)?;
+            Ok((name, digest))
         }
         Command::Push { image, target, chunk_bytes, wire } => {
-            let order = push::Order { image: &image, target: Reference::parse(&target)?, chunk_bytes, wire };
-            let digest = push::push(store, &order)?;
-            Ok(format!("{} {digest}\n", order.target))
+            let order = push::Order { image: &image, target: parse(&target)?, chunk_bytes, wire };
+            let digest = about(&image, push::push(store, &order))?;
+            Ok((order.target.to_string(), digest))
         }
     }
 }
