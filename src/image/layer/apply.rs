@@ -124,6 +124,9 @@ impl<S: Sink> Apply<S> {
     }
 
     fn hide(&mut self, path: &[u8], w: &Whiteout<'_>) -> Result<()> {
+        if self.tree.is_covered(path)? {
+            return Ok(());
+        }
         let place = self.tree.place(path)?;
         let dir = split(&place).0;
         self.tree.remember(path.len())?;
@@ -193,8 +196,11 @@ impl<S: Sink> Apply<S> {
         if target == path {
             return Err(refuse(path, "is a hard link to itself"));
         }
-        if self.tree.dirs.contains_key(&target) {
-            return Err(refuse(path, "is a hard link to a directory"));
+        match self.tree.dirs.get(&target) {
+            Some(Some(_)) => return Err(refuse(path, "is a hard link to a directory")),
+            // Without an entry it may be a link of the layers below, through which others lead.
+            Some(None) => return Ok(false),
+            None => {}
         }
         if self.tree.sink.look(&target)?.is_none() {
             return Ok(false);

@@ -26,6 +26,16 @@ pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
     Error::os(format!("entry {:?}", shown(path)), call, e.raw_os_error())
 }
 
+/// As [`failed`], of a call that gives a file to its owner.
+pub fn not_owned(path: &[u8], call: &str, meta: &Meta, e: Errno) -> Error {
+    let error = failed(path, call, e);
+    if e != Errno::INVAL {
+        return error;
+    }
+    let what = format!("{}:{} is not mapped in this user namespace; see /etc/subuid", meta.uid, meta.gid);
+    error.hint(what)
+}
+
 /// Links that a path may lead through, as in the kernel.
 const MAX_LINKS: usize = 40;
 /// Most bytes of names and attributes that are remembered until all entries were read: those of a million directories.
@@ -120,6 +130,13 @@ impl<S: Sink> Tree<S> {
     pub fn place(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let (dir, name) = split(path);
         Ok(join(&self.locate(dir, true)?.unwrap_or_default(), name))
+    }
+
+    /// Whether the layer has a file or link in place of a directory above `path`: what was there is hidden by it, and
+    /// where a link leads nothing is meant. Writers of layers name what went with such a directory, too.
+    pub fn is_covered(&mut self, path: &[u8]) -> Result<bool> {
+        let above = super::entry::ancestors(path).take_while(|a| !self.dirs.contains_key(*a)).last();
+        above.map_or(Ok(false), |a| self.sink.look(a).map(|seen| seen.is_some()))
     }
 
     /// Removes what is at `path`, a directory with all that is in it; whether it was one.

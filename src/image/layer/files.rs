@@ -1,7 +1,7 @@
 //! The directory form of a layer. Everything is made by the descriptor of its directory and exclusively, so that what
 //! an earlier entry left is replaced and never written through (CVE-2021-32760, CVE-2026-33056).
 
-use super::dirs::{failed, open_dir, remove_all};
+use super::dirs::{failed, not_owned, open_dir, remove_all};
 use super::entry::{Meta, shown, split};
 use super::read::read_error;
 use super::sink::{Node, Seen, Sink};
@@ -62,7 +62,7 @@ impl Files {
         }
         let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
         fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| failed(path, "fchownat", e))
+            .map_err(|e| not_owned(path, "fchownat", meta, e))
     }
 
     /// Owner, attributes and time of what cannot be opened: links and nodes.
@@ -82,7 +82,7 @@ impl Files {
         let fd = fd.as_fd();
         if self.rights.owners {
             fs::fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
-                .map_err(|e| failed(path, "fchown", e))?;
+                .map_err(|e| not_owned(path, "fchown", meta, e))?;
         }
         fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).map_err(|e| failed(path, "fchmod", e))?;
         self.xattrs(path, meta, |key, value| fs::fsetxattr(fd, key, value, XattrFlags::empty()))?;
@@ -181,11 +181,11 @@ impl Sink for Files {
         if made(path, "mknodat", fs::mknodat(&*dir, name, kind, Mode::empty(), dev))?.is_none() {
             return Ok(false);
         }
-        self.owner_at(path, &dir, name, meta)?;
-        // mknod(2) applies the umask. The name is the node just made, in a directory that is ours alone.
+        self.metadata_at(path, &dir, name, meta)?;
+        // Last: mknod(2) applies the umask, and chown(2) clears set-id bits. The name is the node just made, in a directory
+        // that is ours alone.
         let mode = Mode::from_raw_mode(meta.mode);
         fs::chmodat(&*dir, name, mode, AtFlags::empty()).map_err(|e| failed(path, "fchmodat", e))?;
-        self.metadata_at(path, &dir, name, meta)?;
         Ok(true)
     }
 
