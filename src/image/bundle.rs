@@ -4,10 +4,12 @@ use super::digest::Digest;
 use super::driver::{self, Driver};
 use super::fixup::copy_metadata;
 use super::import::fixups;
+use super::rights::Rights;
 use super::stack::{Stack, is_image};
 use super::store::{Store, remove_path};
+use super::upper::Elsewhere;
 use super::view::{Opened, View, at as look};
-use super::{copy, fuse, manifest, overlay, user, view};
+use super::{copy, fuse, manifest, overlay, upper, user, view};
 use crate::bundle::{
     IMAGE, MAX_LOWERS, NEEDS_APPENDING, NEEDS_DETACHED, Overlay, appends_lowers, takes_images,
 };
@@ -28,10 +30,21 @@ pub struct Order<'a> {
     pub readonly: bool,
     /// None chooses by what the machine can.
     pub driver: Option<Driver>,
+    /// Where what is written goes, when not to the bundle.
+    pub upper: Option<&'a Path>,
 }
 
 /// Makes a bundle at a path where there is nothing, or an empty directory.
 pub fn unpack(store: &Store, order: &Order) -> Result<()> {
+    if order.upper.is_some() && order.driver == Some(Driver::Copy) {
+        return Err(Error::unsupported("--upper", "is written to by no container whose rootfs is a copy"));
+    }
+    let elsewhere = order.upper.map(|dir| Elsewhere::make(store, dir)).transpose()?;
+    let done = unpack_with(store, order, elsewhere.as_ref());
+    done.inspect_err(|_| elsewhere.iter().for_each(Elsewhere::take_back))
+}
+
+fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> Result<()> {
     if !order.mount && !appends_lowers() {
         return Err(Error::unsupported("--no-mount", NEEDS_APPENDING).hint("leave it out"));
     }
@@ -58,8 +71,9 @@ pub fn unpack(store: &Store, order: &Order) -> Result<()> {
     let (path, made) = directory(store, order.bundle)?;
     let _lock = store.lock(&store.bundle_lock(&path))?;
     clear_unfinished(store, &path)?;
-    let done =
-        store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, &document, order, &mut opened));
+    let done = store
+        .add_bundle(&path, &digest)
+        .and_then(|()| fill(&path, &stack, &document, order, (elsewhere, &mut opened)));
     done.inspect_err(|_| {
         // The error is the one to tell; what stays here is seen by its user.
         let _ = if made { remove_path(&path) } else { empty(&path) };
@@ -134,16 +148,22 @@ const NEW_DOCUMENT: &str = ".config.json.new";
 /// What a rootfs is called until it is copied.
 const NEW_ROOTFS: &str = ".rootfs.new";
 
-fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order, opened: &mut Opened) -> Result<()> {
+fn fill(
+    path: &Path,
+    stack: &Stack,
+    document: &Config,
+    order: &Order,
+    (elsewhere, opened): (Option<&Elsewhere>, &mut Opened),
+) -> Result<()> {
     let make = |name: &str, mode: u32| -> Result<PathBuf> {
         let dir = path.join(name);
         let at = dir.display().to_string();
         std::fs::DirBuilder::new().mode(mode).create(&dir).map_err(|e| Error::io(&at, "make", &e))?;
         Ok(dir)
     };
-    let upper = make("upper", 0o755)?; // first: by it the sweep knows that the bundle is there
+    let own = make("upper", 0o755)?; // first: by it the sweep knows that the bundle is there
     make("rootfs", 0o755)?;
-    root_metadata(stack, &upper, opened)?;
+    root_metadata(stack, &own, opened)?;
     let text = |p: &Path| {
         p.to_str().map(str::to_string).ok_or_else(|| Error::invalid(p.display().to_string(), "is not UTF-8"))
     };
@@ -152,10 +172,13 @@ fn fill(path: &Path, stack: &Stack, document: &Config, order: &Order, opened: &m
         Overlay { lower: stack.lowers.iter().map(lower).collect::<Result<_>>()?, ..Overlay::default() };
     if order.readonly {
         // Two lower directories are the least without an upper one.
-        o.lower.insert(0, text(&upper)?);
+        o.lower.insert(0, text(&own)?);
     } else {
-        o.upper = Some(text(&upper)?);
-        o.work = Some(text(&make("work", 0o700)?)?);
+        let (upper, work) = match elsewhere {
+            Some(e) => upper::like(&own, &e.upper).map(|()| (e.upper.clone(), e.work.clone()))?,
+            None => (own, make("work", 0o700)?),
+        };
+        (o.upper, o.work) = (Some(text(&upper)?), Some(text(&work)?));
     }
     if o.lower.is_empty() {
         return Err(Error::invalid(order.image, "has no layers"));
@@ -192,6 +215,9 @@ fn rootfs(path: &Path, stack: &Stack, o: &mut Overlay, order: &Order, opened: &m
             Err(e) if order.driver.is_none() && rustix::process::geteuid().is_root() => {
                 let has_images = stack.lowers.iter().any(|l| is_image(l));
                 let fuses = !has_images && fuse::program().is_some();
+                if !fuses && order.upper.is_some() {
+                    return Err(e); // a copy has none
+                }
                 driver = if fuses { Driver::FuseOverlayfs } else { Driver::Copy };
                 tracing::warn!("{e}; the driver is {driver:?} instead");
             }
@@ -266,6 +292,7 @@ pub fn settled(bundle: &Path) -> Result<(PathBuf, Overlay)> {
 
 pub fn mount(bundle: &Path) -> Result<()> {
     let (rootfs, o) = description(bundle)?;
+    upper::restore(&o, rootfs.parent().unwrap_or(&rootfs))?;
     match &o.driver {
         Some(_) => fuse::mount(&o, &rootfs),
         None => overlay::mount(&o, &rootfs, &mut Opened::default()),
@@ -301,6 +328,11 @@ fn document(image: &ImageConfiguration, view: &View, order: &Order) -> Result<Co
     process.user = Some(user::resolve(view, from.user().as_deref().unwrap_or_default())?);
     if let Some(root) = &mut c.root {
         root.readonly = Some(order.readonly);
+    }
+    // Group tty is not mapped where there is one id.
+    if !Rights::ours().owners {
+        let options = c.mounts.iter_mut().flatten().filter_map(|m| m.options.as_mut());
+        options.for_each(|o| o.retain(|o| o != "gid=5"));
     }
     c.mounts.get_or_insert_default().extend(volumes(&words(from.volumes()))?);
     c.annotations = Some(annotations(image, from));

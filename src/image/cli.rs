@@ -6,6 +6,7 @@ use super::names::about;
 use super::output::{Output, OutputOfRemoval, json, lines, made, print};
 use super::platform::Platform;
 use super::registry::reference::Reference;
+use super::rights::Rights;
 use super::store::Store;
 use super::{bundle, change, collect, docker, help, import, info, inspect, progress, registry, rest, tags};
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 #[derive(Parser)]
 #[command(name = "orlop imgtool", after_long_help = help::MORE)]
 struct Line {
-    /// Directory of the store (default: $ORLOP_STORE, /var/lib/orlop for root, $XDG_DATA_HOME/orlop for others)
+    /// Directory of the store (default: $ORLOP_STORE, /var/lib/orlop for root of the machine, $XDG_DATA_HOME/orlop for others)
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
     /// How to tell on standard error how far commands are that move much
@@ -85,6 +86,9 @@ enum Command {
         /// How the layers become a rootfs (default: what the machine can)
         #[arg(long, value_enum)]
         driver: Option<Driver>,
+        /// Keep what is written there, a new directory, and not in the bundle: on a tmpfs, or on another disk
+        #[arg(long, value_name = "DIR", conflicts_with = "rootfs_readonly")]
+        upper: Option<PathBuf>,
     },
     /// Mount the rootfs of a bundle
     Mount {
@@ -176,10 +180,19 @@ fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
         Command::Inspect { image, format: docker::Form::Docker } => {
             json(&about(&image, docker::inspect(&store(false)?, &image))?)?;
         }
-        Command::Unpack { image, bundle: path, mount, no_mount, rootfs_readonly: readonly, driver } => {
+        Command::Unpack {
+            image,
+            bundle: path,
+            mount,
+            no_mount,
+            rootfs_readonly: readonly,
+            driver,
+            upper,
+        } => {
             // An ordinary user cannot mount, but in a user namespace: as its container does.
             let mount = mount || !no_mount && rustix::process::geteuid().is_root();
-            let order = bundle::Order { image: &image, bundle: &path, mount, readonly, driver };
+            let upper = upper.as_deref();
+            let order = bundle::Order { image: &image, bundle: &path, mount, readonly, driver, upper };
             about(&image, bundle::unpack(&store(false)?, &order))?;
         }
         Command::Mount { bundle: path } => bundle::mount(&path)?,
@@ -238,7 +251,8 @@ fn default_store() -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("ORLOP_STORE").filter(|d| !d.is_empty()) {
         return Ok(dir.into());
     }
-    if rustix::process::geteuid().is_root() {
+    // That of the machine is not for root of a user namespace, who is somebody else outside.
+    if Rights::ours().nodes {
         return Ok("/var/lib/orlop".into());
     }
     let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|h| h.join(".local/share")));

@@ -2,8 +2,8 @@
 //!
 //! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
 //! ([`layer`], [`erofs`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]);
-//! [`bundle`] stacks them ([`stack`]) by the means that fit ([`driver`]: [`overlay`], [`fuse`], [`copy`]) and writes
-//! config.json ([`user`]); [`change`] makes images of images, [`tags`] and [`names`] name them, [`diff`] compares them;
+//! [`bundle`] stacks them ([`stack`]) by the means that fit ([`driver`]: [`overlay`] with [`upper`], [`fuse`],
+//! [`copy`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`] and [`names`] name them, [`diff`] compares them;
 //! [`collect`] removes, [`inspect`], [`docker`] and [`info`] show, in the forms of [`output`]. Images come from and go
 //! to registries too ([`registry`]); [`progress`] tells how far that is. The store at rest ([`rest`]): [`export`] takes
 //! images out of it, [`verify`] and [`fsck`] look whether it is whole ([`found`]), [`df`] says what it takes.
@@ -46,6 +46,7 @@ pub mod stack;
 pub mod store;
 pub mod tags;
 pub mod tree;
+pub mod upper;
 pub mod user;
 pub mod verify;
 pub mod view;
