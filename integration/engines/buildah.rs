@@ -1,5 +1,7 @@
 //! buildah with `--isolation oci`: it calls the runtime itself, and asks `state` until the container has stopped.
 
+mod images;
+
 use crate::image::NAME;
 use crate::support::{Outcome, Scratch, finish_within, patience};
 use crate::world::{Engine, sh};
@@ -11,24 +13,27 @@ pub const SUITE: Suite = Suite {
     engine: "buildah",
     programs: &["buildah", "podman"],
     start,
-    checks: &[&[
-        check!(run_prints),
-        check!(exit_codes),
-        check!(run_options),
-        check!(run_mounts),
-        check!(run_with_a_terminal),
-        check!(run_reads_its_input),
-        check!(run_networks),
-        check!(run_capabilities_and_seccomp),
-        check!(run_in_a_user_namespace)
-            .cannot("buildah makes its mounts below a directory closed to mapped users"),
-        check!(copy_and_commit),
-        check!(bud_runs_steps),
-        check!(bud_layers_are_cached),
-        check!(bud_options),
-        check!(bud_that_fails),
-        check!(nothing_is_left).alone(),
-    ]],
+    checks: &[
+        &[
+            check!(run_prints),
+            check!(exit_codes),
+            check!(run_options),
+            check!(run_mounts),
+            check!(run_with_a_terminal),
+            check!(run_reads_its_input),
+            check!(run_networks),
+            check!(run_capabilities_and_seccomp),
+            check!(run_in_a_user_namespace)
+                .cannot("buildah makes its mounts below a directory closed to mapped users"),
+            check!(copy_and_commit),
+            check!(bud_runs_steps),
+            check!(bud_layers_are_cached),
+            check!(bud_options),
+            check!(bud_that_fails),
+        ],
+        images::CHECKS,
+        &[check!(nothing_is_left).alone()],
+    ],
     threads: 3,
 };
 

@@ -8,6 +8,7 @@ mod containerd;
 mod cri;
 mod docker;
 mod image;
+mod images;
 mod podman;
 mod report;
 #[path = "../support/mod.rs"]

@@ -1,6 +1,7 @@
 //! podman, with conmon and netavark, configured as a user would: by files in /etc/containers.
 
 mod build;
+mod images;
 mod life;
 mod limits;
 mod mounts;
@@ -31,6 +32,7 @@ pub const SUITE: Suite = Suite {
         network::CHECKS,
         pods::CHECKS,
         build::CHECKS,
+        images::CHECKS,
         rootless::CHECKS,
     ],
     threads: 3,

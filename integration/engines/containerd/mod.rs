@@ -1,6 +1,7 @@
 //! containerd through its own client: every option that reaches the runtime.
 
 mod crash;
+mod images;
 mod run;
 mod task;
 mod terminal;
@@ -24,7 +25,7 @@ pub const SUITE: Suite = Suite {
         Daemon::new(e, "ctr").launch("");
         Ctr(e).call(["image", "import", e.archive.to_str().expect("UTF-8")]).ok();
     },
-    checks: &[run::CHECKS, task::CHECKS, terminal::CHECKS, crash::CHECKS],
+    checks: &[run::CHECKS, task::CHECKS, terminal::CHECKS, images::CHECKS, crash::CHECKS],
     threads: 4,
 };
 

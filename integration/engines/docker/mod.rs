@@ -4,6 +4,7 @@ mod build;
 mod daemon;
 mod daemons;
 mod files;
+mod images;
 mod io;
 mod life;
 mod limits;
@@ -29,6 +30,7 @@ pub const SUITE: Suite = Suite {
         rights::CHECKS,
         net::CHECKS,
         build::CHECKS,
+        images::CHECKS,
         daemons::CHECKS,
         life::LAST,
     ],
