@@ -1,10 +1,11 @@
 // Times commands: interleaved rounds of series of steps, so that what the machine does meanwhile hits all alike.
 //   time [-n ROUNDS] [-w UNCOUNTED] [-g GAP_MS] <LINES      one line each: SERIES<TAB>STEP<TAB>PROGRAM<TAB>ARGUMENT...
 //   time -j JOBS <LINES                                     all lines once, JOBS at once; series and step say nothing
-// A step named `-` is run and not timed; so are `@wait FILE` (until the process of that pid file has ended) and
-// `@drop` (the page cache). GAP_MS passes before every timed step. Any command that fails ends it all.
+// A step named `-` is run and not timed; so are `@wait FILE` (until the process of that pid file has ended), `@drop`
+// (the page cache), and `@with FILE`: the next step's CPU time is also that of the daemon of that pid file. GAP_MS passes before every timed step. Any command that fails ends it all.
 // Prints a line for each timed step: series, step, count, then median, 95th percentile and least of the wall time in
-// ms, median of the CPU time in ms, greatest peak RSS in KiB, median of page faults, of voluntary context switches.
+// ms, median of the CPU time in ms, greatest peak RSS in KiB, median of page faults, of voluntary context switches, of
+// KiB written to disks.
 // With -j: count, wall ms, user ms, system ms.
 //
 // Small and static: until its exec a child shares our memory, and what we have is counted into its peak.
@@ -21,11 +22,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WALL, CPU, RSS, FAULTS, SWITCHES, KINDS };
+enum { WALL, CPU, RSS, FAULTS, SWITCHES, WRITTEN, KINDS };
 struct step { char *series, *name, **argv; double *of[KINDS]; };
 static struct step *steps;
 static size_t count;
 static int null_fd;
+static const char *daemon_file; // for the next step
 
 static void die(const char *what, const char *more) {
     fprintf(stderr, "time: %s %s\n", what, more);
@@ -101,24 +103,44 @@ static void drop_caches(void) {
     close(fd);
 }
 
+// Of the process of a pid file and its children that have ended.
+static double daemon_cpu(void) {
+    FILE *f = daemon_file ? fopen(daemon_file, "re") : NULL;
+    unsigned long ticks[4];
+    char proc[64], text[1024], *rest;
+    int pid;
+    if (!daemon_file) return 0;
+    if (!f || fscanf(f, "%d", &pid) != 1) die("no pid in", daemon_file);
+    fclose(f);
+    snprintf(proc, sizeof proc, "/proc/%d/stat", pid);
+    if (!(f = fopen(proc, "re")) || !fgets(text, sizeof text, f) || !(rest = strrchr(text, ')'))) die("no", proc);
+    fclose(f);
+    if (sscanf(rest + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %lu %lu",
+            ticks, ticks + 1, ticks + 2, ticks + 3) != 4) die("no times in", proc);
+    return (ticks[0] + ticks[1] + ticks[2] + ticks[3]) * 1e3 / sysconf(_SC_CLK_TCK);
+}
+
 static void perform(struct step *s, int round, long gap) {
     if (strcmp(s->argv[0], "@wait") == 0) return await_end(s->argv[1]);
     if (strcmp(s->argv[0], "@drop") == 0) return drop_caches();
+    if (strcmp(s->argv[0], "@with") == 0) { daemon_file = s->argv[1]; return; }
     int timed = *s->name != '-', status;
     if (timed) rest(gap);
     struct rusage use;
-    double begin = now();
+    double before = daemon_cpu(), begin = now();
     pid_t pid = launch(s);
     while (wait4(pid, &status, 0, &use) < 0)
         if (errno != EINTR) die("wait4:", strerror(errno));
-    double wall = now() - begin;
+    double wall = now() - begin, of_daemon = daemon_cpu() - before;
+    daemon_file = NULL;
     if (status) fail(s, status);
     if (!timed || round < 0) return;
     s->of[WALL][round] = wall;
-    s->of[CPU][round] = ms(use.ru_utime) + ms(use.ru_stime);
+    s->of[CPU][round] = ms(use.ru_utime) + ms(use.ru_stime) + of_daemon;
     s->of[RSS][round] = use.ru_maxrss;
     s->of[FAULTS][round] = use.ru_minflt + use.ru_majflt;
     s->of[SWITCHES][round] = use.ru_nvcsw;
+    s->of[WRITTEN][round] = use.ru_oublock / 2; // blocks of 512 bytes
 }
 
 static int ascending(const void *a, const void *b) {
@@ -135,8 +157,9 @@ static void report(int rounds) {
             qsort(s->of[k], rounds, sizeof(double), ascending);
             middle[k] = (s->of[k][(rounds - 1) / 2] + s->of[k][rounds / 2]) / 2;
         }
-        printf("%s\t%s\t%d\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t%.0f\t%.0f\n", s->series, s->name, rounds, middle[WALL],
-            s->of[WALL][p95], s->of[WALL][0], middle[CPU], s->of[RSS][rounds - 1], middle[FAULTS], middle[SWITCHES]);
+        printf("%s\t%s\t%d\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t%.0f\t%.0f\t%.0f\n", s->series, s->name, rounds, middle[WALL],
+            s->of[WALL][p95], s->of[WALL][0], middle[CPU], s->of[RSS][rounds - 1], middle[FAULTS], middle[SWITCHES],
+            middle[WRITTEN]);
     }
 }
 
