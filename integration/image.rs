@@ -479,9 +479,15 @@ fn a_tall_image_runs_and_a_taller_one_is_refused() {
     assert_eq!(p.run(&bundle).ok().stdout, "299300\n");
     let bundle = p.unpack("tall", &["--no-mount"]);
     assert_eq!(p.run(&bundle).ok().stdout, "299300\n");
+    p.imgtool(&["import", tall(499).path(), "tallest"]).ok();
+    let bundle = p.unpack("tallest", &[]);
+    assert_eq!(p.run(&bundle).ok().stdout, "498499\n");
+    let more = p.path().join("t");
+    p.imgtool(&["unpack", "--rootfs-readonly", "tallest", more.to_str().unwrap()])
+        .fails("overlayfs stacks 500");
     p.imgtool(&["import", tall(600).path(), "taller"]).ok();
     assert_eq!(fs::read_dir(p.store().join("fixups")).unwrap().count(), 0, "they are in vain");
-    p.imgtool(&["unpack", "taller", p.path().join("t").to_str().unwrap()]).fails("overlayfs stacks 500");
+    p.imgtool(&["unpack", "taller", more.to_str().unwrap()]).fails("overlayfs stacks 500");
 }
 
 /// More directories to settle than there are descriptors.

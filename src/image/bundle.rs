@@ -62,7 +62,8 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
     if !order.mount && order.driver != Some(Driver::Copy) && has_images && !takes_images() {
         return Err(Error::unsupported("--no-mount", NEEDS_DETACHED).hint("leave it out"));
     }
-    if stack.lowers.len() >= MAX_LOWERS {
+    // The upper directory is not counted, but that of a read-only bundle is a lower one.
+    if stack.lowers.len() + usize::from(order.readonly) > MAX_LOWERS {
         let what = format!("has {} layers, overlayfs stacks {}", stack.lowers.len(), MAX_LOWERS);
         return Err(Error::unsupported(order.image, what));
     }
