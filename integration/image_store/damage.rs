@@ -146,11 +146,11 @@ const MENDED_IMAGES: &[Damage] = &[
     (
         "the end of an image",
         |w| fs::File::options().write(true).open(w.image(0)).unwrap().set_len(8192).unwrap(),
-        "layer 0 (sha256:",
+        "layer 1 (sha256:",
     ),
     ("an empty image", |w| fs::write(w.image(1), "").unwrap(), "mount erofs"),
     ("another image", |w| assert!(fs::copy(w.image(0), w.image(1)).is_ok()), "bin: does not belong there"),
-    ("no image", |w| fs::remove_file(w.image(1)).unwrap(), "layer 1 (sha256:"),
+    ("no image", |w| fs::remove_file(w.image(1)).unwrap(), "layer 2 (sha256:"),
     ("a layer's meta", |w| fs::write(w.layer(0).join("meta"), "{").unwrap(), "meta: is damaged"),
     ("half a layer", |w| fs::remove_file(w.layer(1).join("meta")).unwrap(), "is missing, or half of it is"),
     ("a layer", |w| fs::remove_dir_all(w.layer(1)).unwrap(), "is missing, or half of it is"),

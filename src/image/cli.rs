@@ -86,7 +86,7 @@ enum Command {
         /// How the layers become a rootfs (default: what the machine can)
         #[arg(long, value_enum)]
         driver: Option<Driver>,
-        /// Keep what is written there, a new directory, and not in the bundle: on a tmpfs, or on another disk
+        /// Keep what is written there, a new directory, on a tmpfs or on another disk (default: in the bundle)
         #[arg(long, value_name = "DIR", conflicts_with = "rootfs_readonly")]
         upper: Option<PathBuf>,
     },

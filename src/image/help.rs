@@ -35,7 +35,7 @@ digest is that of the manifest, layers is their number, size is that of the unpa
 
 pub const INSPECT: &str = "\
 JSON, oci: {names, digest, manifest, configDigest, config, history, layers: [{diffID, chainID,
-digest, mediaType, size, uncompressedSize, fileBytes, entries, compression}]}
+digest, mediaType, size, uncompressedSize, fileBytes, entries, form, compression}]}
 manifest, config and history are the documents of the image. docker: as docker inspect answers.";
 
 pub const RM: &str = "\
