@@ -64,6 +64,7 @@ pub fn apply<R: BufRead, S: Sink>(stream: R, sink: S, limits: &Limits) -> Result
     };
     while let Some(entry) = reader.next_entry()? {
         a.out.entries += 1;
+        a.tree.allow();
         a.put(entry, &mut reader)?;
     }
     a.finish()

@@ -38,28 +38,35 @@ pub fn not_owned(path: &[u8], call: &str, meta: &Meta, e: Errno) -> Error {
 
 /// Links that a path may lead through, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// Most bytes of names and attributes that are remembered until all entries were read: those of a million directories.
-/// A short archive can name many more, each entry at the end of a long path of its own.
-const REMEMBERED: usize = 256 << 20;
+/// Bytes of names and attributes that may be remembered until all entries were read, and how many more with each entry: a
+/// short archive can name very many directories, each entry at the end of a long path of its own.
+const REMEMBERED: usize = 32 << 20;
+const BY_ENTRY: usize = 512;
 
 pub struct Tree<S> {
     pub sink: S,
     /// Every directory by its path without links; `None` when no entry has told its metadata.
     pub dirs: BTreeMap<Vec<u8>, Option<Meta>>,
     remembered: usize,
+    allowed: usize,
     limits: Limits,
 }
 
 impl<S: Sink> Tree<S> {
     pub fn new(sink: S, limits: Limits) -> Self {
         let dirs = BTreeMap::from([(Vec::new(), None)]);
-        Self { sink, dirs, remembered: 0, limits }
+        Self { sink, dirs, remembered: 0, allowed: REMEMBERED, limits }
+    }
+
+    /// One more entry was read.
+    pub fn allow(&mut self) {
+        self.allowed += BY_ENTRY;
     }
 
     /// Accounts for something of `bytes` bytes that is remembered to the end.
     pub fn remember(&mut self, bytes: usize) -> Result<()> {
         self.remembered += bytes + 128; // with what the maps need for it
-        if self.remembered > REMEMBERED {
+        if self.remembered > self.allowed {
             return Err(Error::invalid("", "has too many directories, whiteouts or attributes of these"));
         }
         Ok(())

@@ -80,10 +80,12 @@ pub fn clean(raw: &[u8], limits: &Limits) -> Result<Vec<u8>> {
         }
     }
     if depth > limits.depth + 1 {
-        return Err(refuse(raw, format!("is more than {} directories deep", limits.depth)));
+        let what = format!("is more than {} directories deep", limits.depth);
+        return Err(refuse(raw, what).hint("raise --max-depth"));
     }
     if out.len() > limits.path {
-        return Err(refuse(raw, format!("has more than {} bytes", limits.path)));
+        let what = format!("has a path of more than {} bytes", limits.path);
+        return Err(refuse(raw, what).hint("raise --max-path"));
     }
     Ok(out)
 }

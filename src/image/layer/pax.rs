@@ -2,6 +2,7 @@
 
 use super::entry::refuse;
 use crate::error::Result;
+use std::collections::BTreeMap;
 
 /// What the records said; each overrides the header.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -12,7 +13,8 @@ pub struct Pax {
     pub uid: Option<u64>,
     pub gid: Option<u64>,
     pub mtime: Option<(i64, u32)>,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The last of a repeated one counts; an archive may repeat a million.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub sparse: SparseHead,
 }
 
@@ -63,8 +65,7 @@ impl Pax {
             }
             _ => {
                 let Some(name) = key.strip_prefix(b"SCHILY.xattr.") else { return Ok(()) };
-                self.xattrs.retain(|(n, _)| n != name);
-                self.xattrs.push((name.to_vec(), value.to_vec()));
+                self.xattrs.insert(name.to_vec(), value.to_vec());
             }
         }
         Ok(())
@@ -130,7 +131,7 @@ mod tests {
         .concat();
         p.add(&data).unwrap();
         assert_eq!(p.path.as_deref(), Some(&b"a/b"[..]));
-        assert_eq!(p.xattrs, [(b"security.capability".to_vec(), b"\x01\n\0=\n".to_vec())]);
+        assert_eq!(p.xattrs, [(b"security.capability".to_vec(), b"\x01\n\0=\n".to_vec())].into());
         assert_eq!((p.size, p.mtime), (Some(8_589_934_592), Some((-2, 750_000_000))));
     }
 

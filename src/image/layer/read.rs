@@ -50,6 +50,7 @@ impl<R: BufRead> Reader<R> {
     /// the stream may go on.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut pending = Pending::default();
+        let mut room = EXTENSION;
         loop {
             self.skip_rest()?;
             let Some(block) = self.header()? else {
@@ -67,12 +68,12 @@ impl<R: BufRead> Reader<R> {
             let header = tar::Header::from_byte_slice(&block);
             let kind = block[156];
             match kind {
-                b'x' | b'X' => pending.pax.add(&self.extension(header)?)?,
-                b'L' => pending.name = Some(c_bytes(self.extension(header)?)),
-                b'K' => pending.link = Some(c_bytes(self.extension(header)?)),
+                b'x' | b'X' => pending.pax.add(&self.extension(header, &mut room)?)?,
+                b'L' => pending.name = Some(c_bytes(self.extension(header, &mut room)?)),
+                b'K' => pending.link = Some(c_bytes(self.extension(header, &mut room)?)),
                 // Global headers and volume labels say nothing of a layer; a path or size in them is never applied.
                 b'g' | b'V' => {
-                    self.extension(header)?;
+                    self.extension(header, &mut room)?;
                     continue;
                 }
                 _ => return self.entry(header, pending).map(Some),
@@ -114,7 +115,7 @@ impl<R: BufRead> Reader<R> {
             uid: id(pax.uid, UID)?,
             gid: id(pax.gid, GID)?,
             mtime: pax.mtime.unwrap_or_else(|| (mtime(), 0)),
-            xattrs: pax.xattrs,
+            xattrs: pax.xattrs.into_iter().collect(),
         };
         Ok(Entry { path, kind, meta })
     }
@@ -220,15 +221,15 @@ impl<R: BufRead> Reader<R> {
         Ok(numbers)
     }
 
-    /// Reads an extension's data, which is bounded: it is held in memory.
-    fn extension(&mut self, header: &tar::Header) -> Result<Vec<u8>> {
+    /// Reads an extension's data, which is held in memory: there is `room` for what stands before one entry.
+    fn extension(&mut self, header: &tar::Header, room: &mut u64) -> Result<Vec<u8>> {
         let size = number(header, b"", SIZE)?;
-        if size > EXTENSION {
-            return Err(refuse(
-                b"",
-                format!("has an extended header of {size} bytes, at most {EXTENSION} are read"),
-            ));
-        }
+        let Some(left) = room.checked_sub(size) else {
+            let all = (EXTENSION - *room).saturating_add(size);
+            let what = format!("has extended headers of {all} bytes, at most {EXTENSION} are read");
+            return Err(refuse(b"", what));
+        };
+        *room = left;
         (self.left, self.pad) = (size, padding(size));
         let mut out = vec![0; size as usize];
         self.data().read_exact(&mut out).map_err(|e| read_error(&e))?;
@@ -338,9 +339,9 @@ fn number(header: &tar::Header, raw: &[u8], (name, from, to): Field) -> Result<u
 /// A number field, zero when it is empty: octal digits between spaces and NULs, or GNU's base-256.
 fn octal(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
-        let (high, low) = field.split_at(field.len() - 8);
-        let empty = high[0] == 0x80 && high[1..].iter().all(|b| *b == 0);
-        return empty.then(|| low.iter().fold(0, |n, b| n << 8 | u64::from(*b)));
+        let first = u64::from(field[0] & 0x7f);
+        let number = field[1..].iter().try_fold(first, |n, b| Some(n.checked_mul(256)? | u64::from(*b)));
+        return number.filter(|_| first & 0x40 == 0); // the sign
     }
     let text = field.split(|b| *b == 0).next()?.trim_ascii();
     if text.is_empty() {
