@@ -1,6 +1,6 @@
 //! Where an image comes from: a directory, or an archive of one, as files by name.
 
-use super::layer::compress::{Packing, inflate};
+use super::layer::compress::{Packing, inflate, inflate_error};
 use super::layer::entry::{Kind, join, split};
 use super::layer::read::Reader;
 use super::limits::{FREE_OUTPUT, Limits};
@@ -13,10 +13,13 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Most bytes that the names in an archive take, with what the table needs for each: those of a hundred thousand blobs.
+const NAMES: usize = 32 << 20;
 
 /// The files of a source.
 pub enum Files {
@@ -72,10 +75,17 @@ impl Piece {
         }
     }
 
-    /// All of it, when it has at most `max` bytes.
-    pub fn all(mut self, name: &str, max: u64) -> Result<Vec<u8>> {
+    /// Where its bytes are: device, inode and offset, the same for all names of a file.
+    pub fn place(&self) -> Option<(u64, u64, u64)> {
+        let Piece::Part(Part { file, at, .. }) = self else { return None };
+        file.metadata().ok().map(|m| (m.dev(), m.ino(), *at))
+    }
+
+    /// All of it, when it has at most `max` bytes, which `flag` sets.
+    pub fn all(mut self, name: &str, max: u64, flag: &str) -> Result<Vec<u8>> {
         if self.size() > max {
-            return Err(Error::invalid(name, format!("has {} bytes, at most {max} are read", self.size())));
+            let what = format!("has {} bytes, at most {max} are read", self.size());
+            return Err(Error::invalid(name, what).hint(format!("raise {flag}")));
         }
         let mut out = Vec::new();
         self.read_to_end(&mut out).map_err(|e| Error::io(name, "read", &e))?;
@@ -148,13 +158,13 @@ impl Files {
     }
 
     fn spool(packed: impl Read + Send, store: &Store, limits: &Limits) -> Result<Self> {
-        let failed = |e: io::Error| Error::io("", "inflate", &e);
+        let failed = |e: io::Error| inflate_error(&e);
         let work = store.work()?;
         let path = work.path.join("archive");
         let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
         let taken = AtomicU64::new(0);
         let packed = BufReader::with_capacity(256 << 10, Taken { inner: packed, count: &taken });
-        let (_, mut plain) = inflate(packed).map_err(failed)?;
+        let (_, mut plain) = inflate(packed, limits.window).map_err(failed)?;
         let max = limits.bytes.saturating_mul(2); // an image has several layers
         let mut inflated = 0;
         loop {
@@ -181,7 +191,7 @@ impl Files {
         let limits = Limits { bytes: u64::MAX, ..limits.clone() };
         let mut reader =
             Reader::new(Count { inner: BufReader::with_capacity(64 << 10, whole), at: 0 }, limits);
-        let mut index = HashMap::new();
+        let (mut index, mut held) = (HashMap::new(), 0);
         while let Some(entry) = reader.next_entry()? {
             let place = match entry.kind {
                 Kind::File { size, sparse: None } => Place::At(reader.stream().at, size),
@@ -192,6 +202,10 @@ impl Files {
                 },
                 _ => continue,
             };
+            held += entry.path.len() + if let Place::Link(target) = &place { target.len() } else { 0 } + 128;
+            if held > NAMES {
+                return Err(Error::invalid("", "has too many files for an image"));
+            }
             index.insert(entry.path, place);
         }
         Ok(Files::Tar { file, index, _work: work })

@@ -53,7 +53,17 @@ impl Read for Kept {
 pub fn no_limits() -> Limits {
     let all = u64::MAX;
     let long = 1 << 20;
-    Limits { bytes: all, entries: all, ratio: all, depth: long, path: long, manifest: all, config: all }
+    let window = 1 << 31;
+    Limits {
+        bytes: all,
+        entries: all,
+        ratio: all,
+        window,
+        depth: long,
+        path: long,
+        manifest: all,
+        config: all,
+    }
 }
 
 impl Store {

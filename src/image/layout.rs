@@ -4,12 +4,12 @@ use super::archive::{Files, inside};
 use super::digest::{Digest, HashRead};
 use super::layer::compress::Packing;
 use super::limits::Limits;
-use super::manifest::{self, Document, Layer};
+use super::manifest::{self, CONFIG_FLAG, Document, Layer, MANIFEST_FLAG};
 use super::platform::Platform;
 use crate::error::{Error, Result};
 use oci_spec::image::Descriptor;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// An image that was found and checked, but for its layers.
 pub struct Image {
@@ -27,20 +27,59 @@ const MAX_DEPTH: usize = 8;
 /// Most layers of an image.
 const MAX_LAYERS: usize = 10_000;
 
+/// Most bytes of manifests and configurations, each as often as an image names it: all are held until the last one is
+/// known, and many names of a few bytes each may lead to the same large one.
+const MAX_KEPT: u64 = 32 << 20;
+/// Most bytes of indexes, each as often as it is read.
+const MAX_READ: u64 = 1 << 30;
+
+/// What may still be read of documents.
+struct Budget {
+    kept: u64,
+    read: u64,
+}
+
+impl Budget {
+    fn new(limits: &Limits) -> Self {
+        let one = limits.manifest.saturating_add(limits.config);
+        Self { kept: MAX_KEPT.max(one.saturating_mul(2)), read: MAX_READ }
+    }
+
+    fn take(left: &mut u64, bytes: &[u8], what: &str) -> Result<()> {
+        let after = left.checked_sub(bytes.len() as u64);
+        *left = after.ok_or_else(|| Error::invalid("", format!("has too many bytes of {what}")))?;
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<()> {
+        Self::take(&mut self.kept, bytes, "manifests and configurations")
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<()> {
+        Self::take(&mut self.read, bytes, "indexes")
+    }
+}
+
 /// All images of the source for a platform.
 pub fn images(files: &Files, platform: &Platform, limits: &Limits) -> Result<Vec<Image>> {
+    let budget = &mut Budget::new(limits);
     let out = if files.get("index.json")?.is_some() {
-        oci(files, platform, limits)
+        oci(files, platform, limits, budget)
     } else if files.get("manifest.json")?.is_some() {
-        docker(files, limits)
+        docker(files, limits, budget)
     } else {
         let what = "has neither index.json of an OCI layout nor manifest.json of docker save";
         Err(Error::invalid("", what))
     }?;
-    match out.iter().find(|i| i.layers.len() > MAX_LAYERS) {
-        Some(i) => Err(Error::invalid("manifest", format!("has {} layers", i.layers.len()))),
-        None => Ok(out),
+    out.iter().try_for_each(|i| count("manifest", i.layers.len()))?;
+    Ok(out)
+}
+
+fn count(at: &str, layers: usize) -> Result<()> {
+    if layers > MAX_LAYERS {
+        return Err(Error::invalid(at, format!("has {layers} layers, at most {MAX_LAYERS} are taken")));
     }
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -49,15 +88,15 @@ struct OciLayout {
     image_layout_version: String,
 }
 
-fn oci(files: &Files, platform: &Platform, limits: &Limits) -> Result<Vec<Image>> {
-    let text = files.need("oci-layout")?.all("oci-layout", 4096)?;
+fn oci(files: &Files, platform: &Platform, limits: &Limits, budget: &mut Budget) -> Result<Vec<Image>> {
+    let text = files.need("oci-layout")?.all("oci-layout", 4096, MANIFEST_FLAG)?;
     let layout: OciLayout =
         serde_json::from_slice(&text).map_err(|e| Error::invalid("oci-layout", e.to_string()))?;
     if layout.image_layout_version != "1.0.0" {
         let what = format!("imageLayoutVersion {:?} is not 1.0.0", layout.image_layout_version);
         return Err(Error::unsupported("oci-layout", what));
     }
-    let text = files.need("index.json")?.all("index.json", limits.manifest)?;
+    let text = files.need("index.json")?.all("index.json", limits.manifest, MANIFEST_FLAG)?;
     let Document::Index(index) = manifest::parse("index.json", &text, None)? else {
         return Err(Error::invalid("index.json", "is no index"));
     };
@@ -68,7 +107,7 @@ fn oci(files: &Files, platform: &Platform, limits: &Limits) -> Result<Vec<Image>
     let mut out: Vec<(Digest, Image)> = Vec::new();
     for (name, descriptors) in by_name {
         let shown = name.as_deref().unwrap_or("index.json");
-        let mut leaves = Leaves { files, limits, seen: HashSet::new(), found: Vec::new() };
+        let mut leaves = Leaves { files, limits, budget, seen: HashSet::new(), found: Vec::new() };
         leaves.collect(&descriptors, 0)?;
         let chosen = choose(shown, &leaves.found, platform)?;
         let digest = manifest::digest(chosen)?;
@@ -76,12 +115,14 @@ fn oci(files: &Files, platform: &Platform, limits: &Limits) -> Result<Vec<Image>
             image.names.extend(name);
             continue;
         }
-        let bytes = manifest::fetch(files, chosen, limits.manifest)?;
+        let bytes = manifest::fetch(files, chosen, limits.manifest, MANIFEST_FLAG)?;
+        budget.keep(&bytes)?;
         let kind: &str = chosen.media_type().as_ref();
         let Document::Manifest(m) = manifest::parse(&digest.to_string(), &bytes, Some(kind))? else {
             return Err(Error::invalid(digest.to_string(), "is no manifest"));
         };
         let config = manifest::fetch_config(files, &m, limits)?;
+        budget.keep(&config)?;
         let (_, diff_ids) = manifest::config(m.config().digest().as_ref(), &config)?;
         let layers = manifest::layers(&m, &diff_ids).map_err(|e| inside(&digest.to_string(), e))?;
         out.push((digest, Image { names: name.into_iter().collect(), manifest: bytes, config, layers }));
@@ -99,6 +140,7 @@ fn name_of(d: &Descriptor) -> Option<String> {
 struct Leaves<'a> {
     files: &'a Files,
     limits: &'a Limits,
+    budget: &'a mut Budget,
     seen: HashSet<Digest>,
     found: Vec<Descriptor>,
 }
@@ -127,7 +169,8 @@ impl Leaves<'_> {
                     format!("lies below {MAX_DEPTH} other indexes"),
                 ));
             }
-            let bytes = manifest::fetch(self.files, d, self.limits.manifest)?;
+            let bytes = manifest::fetch(self.files, d, self.limits.manifest, MANIFEST_FLAG)?;
+            self.budget.read(&bytes)?;
             if let Document::Index(index) = manifest::parse(&digest.to_string(), &bytes, Some(kind))? {
                 self.collect(index.manifests(), depth + 1)?;
             }
@@ -173,13 +216,14 @@ struct Saved {
 }
 
 /// `docker save` has no manifest of the image: one is made.
-fn docker(files: &Files, limits: &Limits) -> Result<Vec<Image>> {
-    let text = files.need("manifest.json")?.all("manifest.json", limits.manifest)?;
+fn docker(files: &Files, limits: &Limits, budget: &mut Budget) -> Result<Vec<Image>> {
+    let text = files.need("manifest.json")?.all("manifest.json", limits.manifest, MANIFEST_FLAG)?;
     let saved: Vec<Saved> =
         serde_json::from_slice(&text).map_err(|e| Error::invalid("manifest.json", e.to_string()))?;
-    let mut out = Vec::new();
+    let (mut out, mut known) = (Vec::new(), HashMap::new());
     for s in saved {
-        let config = files.need(&s.config)?.all(&s.config, limits.config)?;
+        let config = files.need(&s.config)?.all(&s.config, limits.config, CONFIG_FLAG)?;
+        budget.keep(&config)?;
         let digest = Digest::of(&config);
         // Its file is named by its digest.
         let stem = s.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
@@ -191,27 +235,32 @@ fn docker(files: &Files, limits: &Limits) -> Result<Vec<Image>> {
             let what = format!("has {} layers, {} has {} diff_ids", s.layers.len(), s.config, diff_ids.len());
             return Err(Error::invalid("manifest.json", what));
         }
-        let layers: Vec<Layer> = s
-            .layers
-            .iter()
-            .zip(&diff_ids)
-            .map(|(name, id)| docker_layer(files, name, id))
-            .collect::<Result<_>>()?;
+        count("manifest.json", diff_ids.len())?;
+        let layers =
+            s.layers.iter().zip(&diff_ids).map(|(name, id)| docker_layer(files, name, id, &mut known));
+        let layers: Vec<Layer> = layers.collect::<Result<_>>()?;
         let manifest = synthesize(&digest, config.len(), &layers);
+        budget.keep(&manifest)?;
         out.push(Image { names: s.repo_tags.unwrap_or_default(), manifest, config, layers });
     }
     Ok(out)
 }
 
-fn docker_layer(files: &Files, name: &str, diff_id: &Digest) -> Result<Layer> {
+/// Digests of packed layers by their place.
+type Known = HashMap<Option<(u64, u64, u64)>, Digest>;
+
+fn docker_layer(files: &Files, name: &str, diff_id: &Digest, known: &mut Known) -> Result<Layer> {
     let piece = files.need(name)?;
-    let (size, packing) = (piece.size(), piece.packing().map_err(|e| inside(name, e))?);
-    let digest = match packing {
-        Packing::Plain => *diff_id,
+    let (size, place) = (piece.size(), piece.place());
+    let packing = piece.packing().map_err(|e| inside(name, e))?;
+    let digest = match (packing, known.get(&place).filter(|_| place.is_some())) {
+        (Packing::Plain, _) => *diff_id,
+        // Thousands of names may be links to one large file.
+        (_, Some(digest)) => *digest,
         _ => {
             let mut hash = HashRead::new(piece);
             std::io::copy(&mut hash, &mut std::io::sink()).map_err(|e| Error::io(name, "read", &e))?;
-            hash.digest()
+            *known.entry(place).insert_entry(hash.digest()).get()
         }
     };
     Ok(Layer { name: name.to_string(), digest, size, diff_id: *diff_id, packing: Some(packing) })

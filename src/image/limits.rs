@@ -1,4 +1,4 @@
-//! What an image may cost; each has a flag of `import`.
+//! What an image may cost; each has a flag of the commands that take layers in.
 
 /// Bounds on what is taken from an image (CVE-2023-25153).
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -12,6 +12,14 @@ pub struct Limits {
     /// Most bytes that one compressed byte may become, in what follows the first 256 MiB of a layer
     #[arg(long = "max-ratio", value_name = "FACTOR", default_value_t = 500)]
     pub ratio: u64,
+    /// Largest window of a zstd stream, which is held in memory; rounded down to a power of two
+    #[arg(
+        long = "max-zstd-window",
+        value_name = "BYTES",
+        default_value_t = 8 << 20,
+        value_parser = clap::value_parser!(u64).range(1 << 10..=1 << 31)
+    )]
+    pub window: u64,
     /// Most directories above an entry
     #[arg(long = "max-depth", value_name = "COUNT", default_value_t = 256)]
     pub depth: usize,
@@ -28,7 +36,7 @@ pub struct Limits {
 
 /// Output below this size is never held against the ratio: a small file of zeros is no bomb.
 pub const FREE_OUTPUT: u64 = 256 << 20;
-/// Longest extension record (PAX header, long name) of an entry in bytes.
+/// Most bytes of the extended headers (PAX, long names) in front of one entry.
 pub const EXTENSION: u64 = 1 << 20;
 
 impl Default for Limits {
@@ -37,6 +45,7 @@ impl Default for Limits {
             bytes: 64 << 30,
             entries: 4_000_000,
             ratio: 500,
+            window: 8 << 20,
             depth: 256,
             path: 4095,
             manifest: 4 << 20,

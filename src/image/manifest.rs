@@ -8,7 +8,12 @@ use super::limits::Limits;
 use crate::error::{Error, Result};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+
+/// Flags of the limits of documents.
+pub const MANIFEST_FLAG: &str = "--max-manifest-bytes";
+pub const CONFIG_FLAG: &str = "--max-config-bytes";
 
 pub const MANIFESTS: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
@@ -38,6 +43,7 @@ struct Outline {
 /// Parses what a descriptor calls a `media_type`; `None` for `index.json`, which has no descriptor.
 pub fn parse(at: &str, bytes: &[u8], media_type: Option<&str>) -> Result<Document> {
     let json = |e: serde_json::Error| Error::invalid(at, e.to_string());
+    plain(bytes).map_err(json)?;
     let o: Outline = serde_json::from_slice(bytes).map_err(json)?;
     if o.schema_version != Some(2) {
         return Err(Error::invalid(at, format!("schemaVersion {:?} is not 2", o.schema_version)));
@@ -65,6 +71,108 @@ pub fn parse(at: &str, bytes: &[u8], media_type: Option<&str>) -> Result<Documen
     Err(Error::unsupported(at, format!("media type {kind:?} is not that of an image or its content is not")))
 }
 
+/// Keys, in lower case, by which an image is read. Readers in Go do not mind the case: of two spellings they take the
+/// last, where others take the one they know.
+const KEYS: [&str; 20] = [
+    "schemaversion",
+    "mediatype",
+    "manifests",
+    "config",
+    "layers",
+    "fslayers",
+    "digest",
+    "size",
+    "platform",
+    "rootfs",
+    "type",
+    "diff_ids",
+    "architecture",
+    "os",
+    "variant",
+    "history",
+    "entrypoint",
+    "cmd",
+    "env",
+    "user",
+];
+/// Keys of these that are objects: to some readers a list of their values in order is the same.
+const OBJECTS: [&str; 3] = ["config", "platform", "rootfs"];
+
+/// Whether all readers take a document for the same.
+fn plain(bytes: &[u8]) -> serde_json::Result<()> {
+    let mut d = serde_json::Deserializer::from_slice(bytes);
+    Plain { list: false }.deserialize(&mut d).and_then(|()| d.end())
+}
+
+/// Any value; `list` says whether it may be a list. No list of an image's documents has lists in it.
+struct Plain {
+    list: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Plain {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> std::result::Result<(), D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Plain {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.list { "a value" } else { "an object" })
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> std::result::Result<(), A::Error> {
+        if !self.list {
+            return Err(A::Error::custom("has a list in the place of an object"));
+        }
+        while all.next_element_seed(Plain { list: false })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> std::result::Result<(), A::Error> {
+        let mut seen = Vec::new();
+        while let Some(key) = all.next_key::<String>()? {
+            let lower = key.to_ascii_lowercase();
+            let list = !OBJECTS.contains(&lower.as_str());
+            if KEYS.contains(&lower.as_str()) {
+                if seen.contains(&lower) {
+                    return Err(A::Error::custom(format!("has {key:?} twice, in one spelling or two")));
+                }
+                seen.push(lower);
+            }
+            all.next_value_seed(Plain { list })?;
+        }
+        Ok(())
+    }
+}
+
 /// Whether a descriptor's media type is one of an index or a manifest of an image.
 pub fn is_known(media_type: &str) -> bool {
     INDEXES.contains(&media_type) || MANIFESTS.contains(&media_type)
@@ -85,10 +193,10 @@ pub fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// Reads a blob that is held in memory, and checks it against its descriptor.
-pub fn fetch(files: &Files, d: &Descriptor, max: u64) -> Result<Vec<u8>> {
+/// Reads a blob that is held in memory, of at most `max` bytes, which `flag` sets, and checks it against its descriptor.
+pub fn fetch(files: &Files, d: &Descriptor, max: u64, flag: &str) -> Result<Vec<u8>> {
     let want = digest(d)?;
-    let bytes = files.need(&blob_name(&want))?.all(&want.to_string(), max)?;
+    let bytes = files.need(&blob_name(&want))?.all(&want.to_string(), max, flag)?;
     if bytes.len() as u64 != d.size() {
         let what = format!("has {} bytes, its descriptor says {}", bytes.len(), d.size());
         return Err(Error::invalid(want.to_string(), what));
@@ -132,7 +240,8 @@ pub fn packing(media_type: &str) -> Result<Packing> {
 
 /// A configuration, and the diffIDs of its layers.
 pub fn config(at: &str, bytes: &[u8]) -> Result<(ImageConfiguration, Vec<Digest>)> {
-    let c: ImageConfiguration = serde_json::from_slice(bytes)
+    let c: ImageConfiguration = plain(bytes)
+        .and_then(|()| serde_json::from_slice(bytes))
         .map_err(|e| Error::invalid(at, format!("is no image configuration: {e}")))?;
     if c.os().to_string() != "linux" {
         return Err(Error::unsupported(at, format!("os {:?} is not linux", c.os().to_string())));
@@ -167,5 +276,42 @@ pub fn fetch_config(files: &Files, m: &ImageManifest, limits: &Limits) -> Result
     if !CONFIGS.contains(&kind) {
         return Err(Error::unsupported("config", format!("media type {kind:?} is not that of an image")));
     }
-    fetch(files, m.config(), limits.config)
+    fetch(files, m.config(), limits.config, CONFIG_FLAG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_readers_take_for_two_things_is_refused() {
+        let manifest = |more: &str| {
+            let d = format!("\"digest\":\"{}\",\"size\":1,\"mediaType\":\"x\"", Digest::of(b""));
+            format!(
+                "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"config\":{{{d}}},\"layers\":[]{more}}}",
+                MANIFESTS[0]
+            )
+        };
+        assert!(parse("m", manifest(",\"x\":{\"A\":1,\"a\":2}").as_bytes(), None).is_ok());
+        for more in
+            [",\"layers\":[]", ",\"Layers\":[]", ",\"x\":{\"size\":1,\"SIZE\":2}", ",\"x\":[[1]]", "} {"]
+        {
+            assert!(parse("m", manifest(more).as_bytes(), None).is_err(), "{more}");
+        }
+        let deep = format!(",\"x\":{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
+        assert!(parse("m", manifest(&deep).as_bytes(), None).is_err());
+        let list = format!("[2,\"{}\",null,{{}},[]]", MANIFESTS[0]);
+        assert!(parse("m", list.as_bytes(), None).is_err());
+        let config = |more: &str| {
+            format!(
+                "{{\"os\":\"linux\",\"architecture\":\"amd64\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[]}}{more}}}"
+            )
+        };
+        super::config("c", config("").as_bytes()).unwrap();
+        for more in
+            [",\"history\":[[null,null,null,null,null]]", ",\"config\":[\"root\"]", ",\"OS\":\"linux\""]
+        {
+            assert!(super::config("c", config(more).as_bytes()).is_err(), "{more}");
+        }
+    }
 }

@@ -36,8 +36,11 @@ impl Packing {
     }
 }
 
-/// Inflates `r` by its first bytes.
-pub fn inflate<'a>(r: impl BufRead + Send + 'a) -> io::Result<(Packing, Box<dyn Read + Send + 'a>)> {
+/// Inflates `r` by its first bytes; a zstd stream may have a window of `window` bytes.
+pub fn inflate<'a>(
+    r: impl BufRead + Send + 'a,
+    window: u64,
+) -> io::Result<(Packing, Box<dyn Read + Send + 'a>)> {
     let mut r = r;
     let packing = Packing::sniff(r.fill_buf()?);
     Ok((
@@ -47,8 +50,7 @@ pub fn inflate<'a>(r: impl BufRead + Send + 'a) -> io::Result<(Packing, Box<dyn 
             Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(r)),
             Packing::Zstd => {
                 let mut d = zstd::stream::read::Decoder::with_buffer(r)?;
-                // 128 MiB of window: what `zstd -d` takes without being told.
-                d.window_log_max(27)?;
+                d.window_log_max(window.max(1).ilog2())?;
                 Box::new(d)
             }
         },
@@ -63,6 +65,15 @@ pub struct Seen {
     pub size: u64,
     pub diff_id: Digest,
     pub diff_size: u64,
+}
+
+/// An error of [`inflate`] and of what it reads.
+pub fn inflate_error(e: &io::Error) -> Error {
+    let own = Error::io("", "inflate", e);
+    match own.what.contains("requires too much memory") {
+        true => own.hint("raise --max-zstd-window"), // libzstd's words
+        false => own,
+    }
 }
 
 const CHUNK: usize = 256 << 10;
@@ -105,9 +116,9 @@ fn produce(
     limits: &Limits,
     send: &SyncSender<Vec<u8>>,
 ) -> Result<Option<Seen>> {
-    let at = |e: io::Error| Error::io("", "inflate", &e);
+    let at = |e: io::Error| inflate_error(&e);
     let mut packed = BufReader::with_capacity(CHUNK, HashRead::new(blob.take(size.saturating_add(1))));
-    let (packing, plain) = inflate(&mut packed).map_err(at)?;
+    let (packing, plain) = inflate(&mut packed, limits.window).map_err(at)?;
     let mut plain = HashRead::new(plain);
     let allowed = FREE_OUTPUT.max(size.saturating_mul(limits.ratio));
     loop {
@@ -226,6 +237,22 @@ mod tests {
         assert!(read(&packed[..len - 9], &Limits::default()).is_err());
         packed[len / 2] ^= 0x55;
         assert!(read(&packed, &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn a_window_larger_than_allowed_is_refused() {
+        let plain: Vec<u8> = (0..4_000_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
+        let pack = |log| {
+            let mut e = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            e.window_log(log).unwrap();
+            e.write_all(&plain).unwrap();
+            e.finish().unwrap()
+        };
+        read(&pack(23), &Limits::default()).unwrap();
+        let wide = pack(24);
+        let e = read(&wide, &Limits::default()).unwrap_err().to_string();
+        assert!(e.contains("raise --max-zstd-window"), "{e}");
+        read(&wide, &Limits { window: 16 << 20, ..Limits::default() }).unwrap();
     }
 
     #[test]
