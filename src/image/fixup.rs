@@ -4,7 +4,7 @@
 use super::copy;
 use super::layer::apply::Needs;
 use super::layer::dirs::{open_dir, remove_all};
-use super::layer::entry::{is_below, join, split};
+use super::layer::entry::{ancestors, is_below, join, split};
 use super::rights::Rights;
 use super::view::{View, at, failed, is_opaque, proc_path, read_dir};
 use crate::error::{Error, Result};
@@ -89,7 +89,7 @@ impl Fix<'_> {
     /// A directory without an entry is that of the layers below; where they have a link, the layer's files belong
     /// behind it.
     fn implicit_dir(&mut self, path: &[u8]) -> Result<()> {
-        if self.moved.keys().any(|m| is_below(path, m)) {
+        if self.behind(path).is_some() {
             return Ok(());
         }
         let Some(found) = self.below.lookup(path)? else { return Ok(()) };
@@ -109,9 +109,14 @@ impl Fix<'_> {
         }
     }
 
+    /// The directory above `path` that is a link below, and where that leads.
+    fn behind(&self, path: &[u8]) -> Option<(&Vec<u8>, &Vec<u8>)> {
+        ancestors(path).find_map(|a| self.moved.get_key_value(a))
+    }
+
     /// Where nothing lies below a directory with whiteouts, an empty one here makes overlayfs merge, and so hide them.
     fn merged_dir(&mut self, path: &[u8]) -> Result<()> {
-        if self.moved.keys().any(|m| path == m.as_slice() || is_below(path, m)) {
+        if self.moved.contains_key(path) || self.behind(path).is_some() {
             return Ok(());
         }
         match self.below.lookup(path)? {
@@ -128,8 +133,7 @@ impl Fix<'_> {
             let place = format!("hard link {:?}", String::from_utf8_lossy(path));
             Error::invalid(place, format!("{:?} {what}", String::from_utf8_lossy(&target)))
         };
-        let moved = self.moved.iter().find(|(m, _)| is_below(path, m));
-        let place = match moved {
+        let place = match self.behind(path) {
             Some((from, to)) => join(to, &path[from.len() + 1..]),
             None => path.to_vec(),
         };
