@@ -1,5 +1,6 @@
 //! The commands on the store at rest, and the way out of it.
 
+use super::limits::Limits;
 use super::names::about;
 use super::output::{Output, made};
 use super::store::Store;
@@ -26,6 +27,12 @@ pub enum Command {
         /// Write the tree of a bundle to an archive, with what its container has changed
         #[arg(long, conflicts_with_all = ["format", "name"])]
         rootfs: bool,
+        /// Most bytes of the files of a tree
+        #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes, requires = "rootfs")]
+        max_layer_bytes: u64,
+        /// Most entries of a tree
+        #[arg(long, value_name = "COUNT", default_value_t = Limits::default().entries, requires = "rootfs")]
+        max_entries: u64,
     },
     /// Compare the store with what it says of itself
     #[command(after_help = help::VERIFY)]
@@ -56,8 +63,9 @@ pub enum Command {
 /// Carries a command out on the store at `dir`.
 pub fn run(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
     match command {
-        Command::Export { image: bundle, dest, rootfs: true, .. } => {
-            export::rootfs::export(bundle.as_ref(), &dest)?;
+        Command::Export { image: bundle, dest, rootfs: true, max_layer_bytes, max_entries, .. } => {
+            let limits = Limits { bytes: max_layer_bytes, entries: max_entries, ..Limits::default() };
+            export::rootfs::export(bundle.as_ref(), &dest, &limits)?;
         }
         Command::Export { image, dest, format, name, .. } => {
             let image = image.to_string_lossy(); // no name has other bytes

@@ -40,7 +40,11 @@ pub struct Note<'a> {
     pub message: Option<&'a str>,
     pub author: Option<&'a str>,
     pub packing: Packing,
+    pub limits: &'a Limits,
 }
+
+/// How a new layer is packed, what form it gets in the store, and what it may cost.
+type How<'a> = (Packing, Form, &'a Limits);
 
 /// The upper directory of a bundle as a layer on its image.
 pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<Digest> {
@@ -53,11 +57,12 @@ pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<D
     let edit = Edit::of(store, at.clone(), record.manifest)?;
     let root = Rc::new(view::open(Path::new(&upper))?);
     let view = View { layers: vec![root.clone()] };
-    let tree = Tree { view: &view, root: Some(&*root), opaque: false, below: None, times: edit.times };
-    let kind = (note.packing, edit.form(store));
+    let (times, limits) = (edit.times, note.limits);
+    let tree = Tree { view: &view, root: Some(&*root), opaque: false, below: None, times, limits };
+    let how = (note.packing, edit.form(store), limits);
     let task = progress::open_task("commit", Some(edit.digest), None);
     let part =
-        new_layer(store, kind, &task, |out| write(&tree, out).map(drop)).map_err(|e| inside(&at, e))?;
+        new_layer(store, how, &task, |out| write(&tree, out).map(drop)).map_err(|e| inside(&at, e))?;
     let mut edit = edit;
     let mut history = edit.history();
     let mut entry = edit.entry("orlop imgtool commit", note.message, true);
@@ -75,15 +80,16 @@ pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
     let at = source.display().to_string();
-    let kind = (note.packing, edit.form(store));
+    let how = (note.packing, edit.form(store), note.limits);
     let part = if source.is_dir() {
         let view = View { layers: vec![Rc::new(view::open(source)?)] };
         // The image's root keeps its metadata: the directory only holds what is to be added.
-        let tree = Tree { view: &view, root: None, opaque: false, below: None, times: edit.times };
+        let (below, times, limits) = (None, edit.times, note.limits);
+        let tree = Tree { view: &view, root: None, opaque: false, below, times, limits };
         let task = progress::open_task("append", Some(edit.digest), None);
-        new_layer(store, kind, &task, |out| write(&tree, out).map(drop))
+        new_layer(store, how, &task, |out| write(&tree, out).map(drop))
     } else {
-        archive(store, source, kind, &edit.digest)
+        archive(store, source, how, &edit.digest)
     };
     let mut history = edit.history();
     history.push(edit.entry("orlop imgtool append", note.message, true));
@@ -92,9 +98,8 @@ pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note
 }
 
 /// An archive stays what it is; a plain one is packed.
-fn archive(store: &Store, source: &Path, (packing, form): (Packing, Form), image: &Digest) -> Result<Part> {
+fn archive(store: &Store, source: &Path, (packing, form, limits): How, image: &Digest) -> Result<Part> {
     let io = |what: &'static str| move |e: std::io::Error| Error::io("", what, &e);
-    let limits = Limits::default();
     if !std::fs::metadata(source).map_err(io("stat"))?.is_file() {
         return Err(Error::invalid("", "is neither a directory nor a regular file"));
     }
@@ -103,22 +108,22 @@ fn archive(store: &Store, source: &Path, (packing, form): (Packing, Form), image
     let mut copy = File::create_new(work.path.join("blob")).map_err(io("copy"))?;
     let size = std::io::copy(&mut file, &mut copy).map_err(io("copy"))?;
     let open = || File::open(work.path.join("blob")).map_err(io("open"));
-    let (seen, ()) = through(open()?, size, &limits, |_| Ok(()))?;
+    let (seen, ()) = through(open()?, size, limits, |_| Ok(()))?;
     if seen.packing == Packing::Plain && packing != Packing::Plain {
         let mut plain = open()?;
         let task = progress::task("append", image, size);
         let copy = |out: &mut dyn Write| std::io::copy(&mut plain, out).map(drop).map_err(io("pack"));
-        return new_layer(store, (packing, form), &task, copy);
+        return new_layer(store, (packing, form, limits), &task, copy);
     }
     let (digest, diff_id) = (seen.digest, seen.diff_id);
     let packed = Packed { packing: seen.packing, digest, size, diff_id, diff_size: seen.diff_size };
-    add(store, &work, &packed, form)
+    add(store, &work, &packed, (form, limits))
 }
 
 /// Makes a layer of a tar stream, and puts it into the store as an import would.
 fn new_layer(
     store: &Store,
-    (packing, form): (Packing, Form),
+    (packing, form, limits): How,
     task: &Task,
     fill: impl FnOnce(&mut dyn Write) -> Result<()>,
 ) -> Result<Part> {
@@ -129,13 +134,13 @@ fn new_layer(
     fill(&mut task.write(&mut pack))?;
     let (_, packed) = pack.finish()?;
     task.done("made");
-    add(store, &work, &packed, form)
+    add(store, &work, &packed, (form, limits))
 }
 
 /// Takes `blob` of the work directory in by the same way as a layer of a foreign image, and under the same limits: others
 /// are to take it too. But it may be packed well.
-fn add(store: &Store, work: &Work, packed: &Packed, form: Form) -> Result<Part> {
-    let limits = Limits { ratio: u64::MAX, ..Limits::default() };
+fn add(store: &Store, work: &Work, packed: &Packed, (form, limits): (Form, &Limits)) -> Result<Part> {
+    let limits = Limits { ratio: u64::MAX, ..limits.clone() };
     let layer = Layer {
         name: "blob".into(),
         digest: packed.digest,
@@ -169,7 +174,7 @@ pub fn squash(
     if first > last {
         return Err(Error::invalid("--from", format!("{} is above --to {}", first + 1, last + 1)));
     }
-    let part = squashed(store, &edit, first, last, note.packing)?;
+    let part = squashed(store, &edit, first, last, note)?;
     let mut history = edit.history();
     let entries = Edit::entries(&history);
     // What the layers were is still told, as of docker build --squash.
@@ -180,7 +185,7 @@ pub fn squash(
     finish(store, edit, name, history)
 }
 
-fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, packing: Packing) -> Result<Part> {
+fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, note: &Note) -> Result<Part> {
     let ids = edit.ids();
     fixups(store, &ids[..=last])?;
     let (mut stack, mut opened) = (Stack::of(store, &ids[..first])?, Opened::default());
@@ -203,12 +208,14 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, packing: Pack
     }
     let view = opened.view(&stack.lowers)?;
     let root = stack.root.as_deref().map(|root| opened.layer(root)).transpose()?;
-    let tree = Tree { view: &view, root: root.as_deref(), opaque, below: Some(&below), times: edit.times };
     let at_fixups = |l: &PathBuf| l.starts_with(store.dir().join("fixups"));
     let fixups: Vec<usize> = (0..stack.lowers.len()).filter(|n| at_fixups(&stack.lowers[*n])).collect();
     let left = left::to_below(&view, &below, &fixups, &links)?;
+    let (root, below, limits) = (root.as_deref(), Some(&below), note.limits);
+    let tree = Tree { view: &view, root, opaque, below, times: edit.times, limits };
     let task = progress::open_task("squash", Some(edit.digest), Some(size));
-    new_layer(store, (packing, edit.form(store)), &task, |out| write_linked(&tree, &left, out).map(drop))
+    let how = (note.packing, edit.form(store), limits);
+    new_layer(store, how, &task, |out| write_linked(&tree, &left, out).map(drop))
 }
 
 /// The image without one of its layers.

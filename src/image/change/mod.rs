@@ -8,6 +8,7 @@ pub mod left;
 pub mod tree;
 
 use super::layer::compress::Packing;
+use super::limits::Limits;
 use super::names::about;
 use super::output::{Output, made};
 use super::store::Store;
@@ -45,6 +46,8 @@ pub struct Layering {
     /// How the new layer is packed
     #[arg(long, value_enum, default_value = "gzip")]
     compression: Compression,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 #[derive(Subcommand)]
@@ -59,7 +62,7 @@ pub enum Command {
         #[arg(short, long, value_name = "NAME")]
         author: Option<String>,
         #[command(flatten)]
-        layering: Layering,
+        layering: Box<Layering>,
     },
     /// Make an image with another configuration
     Config {
@@ -83,7 +86,7 @@ pub enum Command {
         #[arg(long, value_name = "LAYER")]
         to: Option<String>,
         #[command(flatten)]
-        layering: Layering,
+        layering: Box<Layering>,
     },
     /// Make an image without one of its layers
     RmLayer {
@@ -116,7 +119,7 @@ pub enum Command {
         /// Name of the new image
         name: String,
         #[command(flatten)]
-        layering: Layering,
+        layering: Box<Layering>,
     },
     /// Show how an image came about, the newest step first
     #[command(after_help = help::HISTORY)]
@@ -187,7 +190,8 @@ pub enum Command {
 
 impl Layering {
     fn note<'a>(&'a self, author: Option<&'a str>) -> Note<'a> {
-        Note { message: self.message.as_deref(), author, packing: self.compression.into() }
+        let packing = self.compression.into();
+        Note { message: self.message.as_deref(), author, packing, limits: &self.limits }
     }
 }
 

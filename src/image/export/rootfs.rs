@@ -4,11 +4,12 @@ use super::archive::to_file;
 use crate::bundle::IMAGE;
 use crate::error::Result;
 use crate::image::layer::write::{Times, Tree, write};
+use crate::image::limits::Limits;
 use crate::image::view::{Opened, View};
 use crate::image::{bundle, overlay, progress};
 use std::path::{Path, PathBuf};
 
-pub fn export(bundle: &Path, dest: &Path) -> Result<()> {
+pub fn export(bundle: &Path, dest: &Path, limits: &Limits) -> Result<()> {
     let rootfs = bundle.join("rootfs");
     let is_copy = !bundle.join("overlay.json").exists() && bundle.join("config.json").exists();
     let dirs: Vec<PathBuf> = if is_copy || overlay::is_mounted(&rootfs).unwrap_or(false) {
@@ -22,7 +23,7 @@ pub fn export(bundle: &Path, dest: &Path) -> Result<()> {
     let below = View::default();
     let times = Times::of_environment()?;
     let root = view.layers.first().map(|l| &**l);
-    let tree = Tree { view: &view, root, opaque: false, below: Some(&below), times };
+    let tree = Tree { view: &view, root, opaque: false, below: Some(&below), times, limits };
     let task = progress::open_task("rootfs", None, None);
     to_file(dest, |out| write(&tree, task.write(out)).map(drop))?;
     task.done("exported");

@@ -5,6 +5,7 @@ use super::dirs::failed;
 use super::entry::{Meta, join, overlay_name, refuse};
 use super::merge::{Node, proc_path, walk};
 use crate::error::{Error, Result};
+use crate::image::limits::Limits;
 use crate::image::rights::Rights;
 use crate::image::view::View;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
@@ -29,6 +30,8 @@ pub struct Tree<'a> {
     /// whole rootfs, these are all; `None` keeps all.
     pub below: Option<&'a View>,
     pub times: Times,
+    /// Most bytes and entries; who reads the layer has the same.
+    pub limits: &'a Limits,
 }
 
 /// How times are written.
@@ -185,6 +188,12 @@ impl<W: Write> Writer<'_, W> {
     fn file(&mut self, node: &Node, meta: &Meta) -> Result<()> {
         let fd = open_regular(node.path, node.dir, node.name, &node.stat)?;
         let size = node.stat.st_size as u64;
+        // A container makes a file of any size without writing a byte of it.
+        let most = self.tree.limits.bytes;
+        if self.done.bytes.saturating_add(size) > most {
+            let what = format!("takes the layer beyond {most} bytes");
+            return Err(refuse(node.path, what).hint("raise --max-layer-bytes"));
+        }
         self.entry(&Head { size, ..Head::new(node.path, b'0', meta) })?;
         let mut data = fd.take(size);
         loop {
@@ -223,6 +232,11 @@ impl<W: Write> Writer<'_, W> {
             self.pad(size)?;
         }
         self.done.entries += 1;
+        let most = self.tree.limits.entries;
+        if self.done.entries > most {
+            let what = format!("has more than {most} entries");
+            return Err(Error::invalid("layer", what).hint("raise --max-entries"));
+        }
         self.put(&head.block())
     }
 
@@ -412,7 +426,8 @@ mod tests {
         let root = open(layers[0])?;
         let view = View::open(&dirs)?;
         let mut out = Vec::new();
-        write(&Tree { view: &view, root: Some(&root), opaque: false, below, times }, &mut out)?;
+        let (root, limits) = (Some(&root), &Limits::default());
+        write(&Tree { view: &view, root, opaque: false, below, times, limits }, &mut out)?;
         Ok(out)
     }
 
