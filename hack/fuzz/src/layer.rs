@@ -37,12 +37,12 @@ pub fn run(data: &[u8]) {
 
 /// As files below a directory.
 pub fn as_dir(tar: &[u8], dir: &Path) -> Result<Applied> {
-    apply(tar, Files::new(open(dir)?), &limits())
+    Ok(apply(tar, Files::new(open(dir)?), &limits())?.0)
 }
 
 /// As an image in a directory.
 pub fn as_image(tar: &[u8], dir: &Path) -> Result<(Applied, PathBuf)> {
     let path = dir.join("erofs");
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-    Ok((apply(tar, Image::new(file, [7; 16]), &limits())?, path))
+    Ok((apply(tar, Image::new(file, [7; 16]), &limits())?.0, path))
 }
