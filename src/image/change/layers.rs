@@ -61,8 +61,7 @@ pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<D
     let tree = Tree { view: &view, root: Some(&*root), opaque: false, below: None, times, limits };
     let how = (note.packing, edit.form(store), limits);
     let task = progress::open_task("commit", Some(edit.digest), None);
-    let part =
-        new_layer(store, how, &task, |out| write(&tree, out).map(drop)).map_err(|e| inside(&at, e))?;
+    let part = new_layer(store, how, &task, |out| write(&tree, out).map(drop)).map_err(|e| inside(&at, e))?;
     let mut edit = edit;
     let mut history = edit.history();
     let mut entry = edit.entry("orlop imgtool commit", note.message, true);
