@@ -29,15 +29,21 @@ pub fn run(data: &[u8]) {
         let paths = names.each_ref().map(|n| place.make(n));
         made.extend(names);
         let (Ok(a), Ok((_, file))) = (as_dir(tar, &paths[0]), as_image(tar, &paths[2])) else { break };
-        let Ok(mounted) = erofs::mount::open(&file) else { break };
         let settled = dirs.push(open(&paths[0]).unwrap(), &a, &paths[1]);
-        let other = images.push(mounted, &a, &paths[3]);
-        assert_eq!(settled.is_ok(), other.is_ok(), "{settled:?} {other:?}");
+        // Some kernels and file systems mount no image.
+        let mounted = erofs::mount::open(&file).ok();
+        let is_mounted = mounted.is_some();
+        if let Some(mounted) = mounted {
+            let other = images.push(mounted, &a, &paths[3]);
+            assert_eq!(settled.is_ok(), other.is_ok(), "{settled:?} {other:?}");
+        }
         if settled.is_err() {
             break;
         }
         let shown = of_view(&dirs.view());
-        same(&shown, &of_view(&images.view()), "directories and images");
+        if is_mounted {
+            same(&shown, &of_view(&images.view()), "directories and images");
+        }
         if let Some(merged) = overlay(&dirs.lowers, &empty) {
             same(&shown, &of_dir(Path::new(&proc_path(&merged))), "view and overlayfs");
         }
