@@ -472,6 +472,9 @@ impl Child {
         let middle = std::mem::replace(&mut self.process, process);
         self.pidfd = pidfd;
         let _ = clone::wait(middle.pid, true); // it exits at once; only its zombie is collected
+        if self.interrupts.is_some() {
+            signal::forget(libc::SIGCHLD); // else it wakes the wait for the program, which has four calls to find nothing
+        }
         Ok(())
     }
 

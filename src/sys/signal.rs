@@ -59,6 +59,13 @@ pub fn set_mask(mask: u64) -> Sys {
     .map(drop)
 }
 
+/// rt_sigtimedwait(2) without waiting: a signal that is blocked and has come is forgotten.
+pub fn forget(signal: i32) {
+    let (mask, none, at_once) = (bit(signal), std::ptr::null_mut::<libc::siginfo_t>(), [0i64; 2]);
+    // SAFETY: the set, whose size is passed, and the time outlive the call; nothing is written.
+    unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &mask, none, at_once.as_ptr(), size_of::<u64>()) };
+}
+
 /// signalfd4(2) of these signals, which must be blocked; close-on-exec, and it never blocks.
 pub fn descriptor(mask: u64) -> Sys<OwnedFd> {
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
