@@ -12,7 +12,7 @@ pub struct Limits {
     /// Most bytes that one compressed byte may become, in what follows the first 256 MiB of a layer
     #[arg(long = "max-ratio", value_name = "FACTOR", default_value_t = 500)]
     pub ratio: u64,
-    /// Largest window of a zstd stream, which is held in memory; rounded down to a power of two
+    /// Most bytes of a zstd window, which is held in memory; rounded down to a power of two
     #[arg(
         long = "max-zstd-window",
         value_name = "BYTES",
