@@ -198,6 +198,8 @@ fn links() -> Vec<Vec<Item>> {
         vec![file("d/b", "another file"), hard("f2", "f")],
         // What is hidden is linked to first, as if it were renamed.
         vec![hard("f3", "f"), gone("f")],
+        // One leads to another of the layer, the name of which is another file below, or none.
+        vec![hard("f2", "own"), hard("a", "f2"), hard("own4", "a"), hard("z", "own"), hard("b", "z")],
     ]
 }
 

@@ -34,8 +34,16 @@ pub fn build(out: OwnedFd, layer: Rc<OwnedFd>, below: &View, needs: &Needs) -> R
     for dir in &needs.whiteouts {
         f.merged_dir(dir.bytes())?;
     }
-    for (path, target) in &needs.links {
-        f.link(path.bytes(), target.bytes())?;
+    let mut late = Vec::new();
+    for (path, target) in needs.links.iter().map(|(p, t)| (p.bytes(), t.bytes())) {
+        if !f.link(path, target)? {
+            late.push((path, target));
+        }
+    }
+    for (path, target) in late {
+        if !f.link(path, target)? {
+            return Err(not_linked(path, target, "is in no layer"));
+        }
     }
     f.again()?;
     f.finish()
@@ -125,28 +133,24 @@ impl Fix<'_> {
         }
     }
 
-    /// A hard link to a file below.
-    fn link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+    /// A hard link to a file below, or to another such link, which stood behind it; false when that is not here yet.
+    fn link(&mut self, path: &[u8], target: &[u8]) -> Result<bool> {
         let (dir, name) = split(target);
         let target = join(&self.below.resolve(dir, true)?, name);
-        let wrong = |what: &str| {
-            let place = format!("hard link {:?}", String::from_utf8_lossy(path));
-            Error::invalid(place, format!("{:?} {what}", String::from_utf8_lossy(&target)))
-        };
         let place = match self.behind(path) {
             Some((from, to)) => join(to, &path[from.len() + 1..]),
             None => path.to_vec(),
         };
-        // A link before it may have made the target.
-        if at(&self.out, &target)?.is_some() {
-            let out = at(&self.out, b"")?.ok_or_else(|| wrong("is gone"))?;
-            return self.put(&Rc::new(out), &target, &place);
-        }
-        let found = self.below.lookup(&target)?.ok_or_else(|| wrong("is in no layer"))?;
-        if found.kind() == FileType::Directory {
-            return Err(wrong("is a directory"));
-        }
-        self.put(&found.layer, &target, &place)
+        let layer = match self.below.lookup(&target)? {
+            Some(found) if found.kind() == FileType::Directory => {
+                return Err(not_linked(path, &target, "is a directory"));
+            }
+            Some(found) => found.layer,
+            None if at(&self.out, &target)?.is_none() => return Ok(false),
+            None => Rc::new(at(&self.out, b"")?.ok_or_else(|| failed(b"", "open", Errno::NOENT))?),
+        };
+        self.put(&layer, &target, &place)?;
+        Ok(true)
     }
 
     /// A copy is one file with the other names of what it is a copy of only when these are here again: all that show.
@@ -330,6 +334,11 @@ impl Fix<'_> {
             .all(|e| e.is_ok_and(|e| matches!(e.file_name().to_bytes(), b"." | b"..")));
         Ok(!empty)
     }
+}
+
+fn not_linked(path: &[u8], target: &[u8], what: &str) -> Error {
+    let place = format!("hard link {:?}", String::from_utf8_lossy(path));
+    Error::invalid(place, format!("{:?} {what}", String::from_utf8_lossy(target)))
 }
 
 /// The inodes of an image that are `wanted`, with their names.

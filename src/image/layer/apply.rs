@@ -18,7 +18,7 @@ pub struct Needs {
     /// Directories that have no entry: their metadata is that of the layers below, where they may even be links.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dirs: Vec<Name>,
-    /// Hard links to files that are not in the layer.
+    /// Hard links to files that are not in the layer, each to a name that these have there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<(Name, Name)>,
     /// Directories with whiteouts: overlayfs shows these as names where nothing is merged below.
@@ -183,10 +183,18 @@ impl<S: Sink> Apply<S> {
             if self.tree.dirs.contains_key(&path) || self.tree.sink.look(&path)?.is_some() {
                 self.clear(&path)?;
             }
+            let target = self.first(target)?;
             self.tree.remember(path.len() + target.len())?;
             self.links.insert(path, target);
         }
         Ok(())
+    }
+
+    /// What a hard link leads to that is itself one to a file below: there its name may be another file, or nothing.
+    fn first(&mut self, target: Vec<u8>) -> Result<Vec<u8>> {
+        let (parent, last) = split(&target);
+        let Some(parent) = self.tree.locate(parent, false)? else { return Ok(target) };
+        Ok(self.links.get(&join(&parent, last)).cloned().unwrap_or(target))
     }
 
     /// Links to a file of this layer; false when there is none.
