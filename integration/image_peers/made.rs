@@ -168,6 +168,8 @@ fn hidden_directories() -> Vec<Vec<Item>> {
         vec![dir("d", 0o755), file("d/only", "o"), dir("o", 0o777), dir("o/in", 0o711), file("o/in/4", "4")],
         vec![opaque("e"), gone("o"), file("o", "a file now")],
         vec![gone("d/only"), dir("d/sub", 0o755), file("d/sub/new", "")],
+        // What lies in a hidden directory is hidden once more.
+        vec![gone("d/sub/new"), opaque("d"), gone("l"), file("d/last", ""), gone("e/new"), gone("e")],
     ]
 }
 

@@ -95,7 +95,7 @@ impl<S: Sink> Apply<S> {
         if let Some(w) = whiteout(&path)? {
             return self.hide(&path, &w);
         }
-        let path = self.tree.place(&path)?; // without links from here on
+        let path = self.tree.hold(&path)?; // without links from here on
         self.links.remove(&path);
         let node = match kind {
             Kind::Dir => return self.directory(path, meta),
@@ -231,6 +231,7 @@ impl<S: Sink> Apply<S> {
     /// What can only be done when all entries are known.
     fn finish(mut self) -> Result<(Applied, S)> {
         self.late_links()?;
+        self.clear_bare()?;
         let replaced = self.place_whiteouts()?;
         self.out.opaque = self.opaque.contains(&b""[..]);
         let hidden = |dir: &[u8]| {
@@ -256,6 +257,18 @@ impl<S: Sink> Apply<S> {
         for (path, target) in self.links.clone() {
             if self.try_link(&path, &target)? {
                 self.links.remove(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// A whiteout in a directory that the same layer hides means nothing, and no directory either.
+    fn clear_bare(&mut self) -> Result<()> {
+        for dir in self.tree.take_bare() {
+            let is_hidden = |d: &[u8]| self.whiteouts.contains(d) || self.opaque.contains(d);
+            let is_gone = self.whiteouts.contains(&dir) || ancestors(&dir).any(is_hidden);
+            if is_gone && self.tree.dirs.contains_key(&dir) {
+                self.clear(&dir)?;
             }
         }
         Ok(())

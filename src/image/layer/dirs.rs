@@ -1,13 +1,13 @@
 //! The directories of a layer in the making. Links are never followed by the kernel here: where the path of an entry
 //! leads through a link of the same layer, it is read and resolved as if the layer were `/`.
 
-use super::entry::{Meta, join, refuse, shown, split};
+use super::entry::{Meta, ancestors, join, refuse, shown, split};
 use super::sink::{Seen, Sink};
 use crate::error::{Error, Result};
 use crate::image::limits::Limits;
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 /// A directory descriptor below `dir`, without following a link or entering a mount.
@@ -47,6 +47,8 @@ pub struct Tree<S> {
     pub sink: S,
     /// Every directory by its path without links; `None` when no entry has told its metadata.
     pub dirs: BTreeMap<Vec<u8>, Option<Meta>>,
+    /// Those that were made on the way and have nothing in them but whiteouts.
+    bare: BTreeSet<Vec<u8>>,
     remembered: usize,
     allowed: usize,
     limits: Limits,
@@ -55,7 +57,7 @@ pub struct Tree<S> {
 impl<S: Sink> Tree<S> {
     pub fn new(sink: S, limits: Limits) -> Self {
         let dirs = BTreeMap::from([(Vec::new(), None)]);
-        Self { sink, dirs, remembered: 0, allowed: REMEMBERED, limits }
+        Self { sink, dirs, bare: BTreeSet::new(), remembered: 0, allowed: REMEMBERED, limits }
     }
 
     /// One more entry was read.
@@ -125,6 +127,7 @@ impl<S: Sink> Tree<S> {
                     }
                     self.sink.dir(&next)?;
                     self.add(next.clone(), None)?;
+                    self.bare.insert(next.clone());
                     at = next;
                 }
                 Some(Seen::Other) | None => return Ok(None),
@@ -139,10 +142,25 @@ impl<S: Sink> Tree<S> {
         Ok(join(&self.locate(dir, true)?.unwrap_or_default(), name))
     }
 
+    /// As [`Tree::place`], of an entry: no directory above it is bare.
+    pub fn hold(&mut self, path: &[u8]) -> Result<Vec<u8>> {
+        let place = self.place(path)?;
+        if !self.bare.is_empty() {
+            self.bare.remove(&place);
+            ancestors(&place).for_each(|a| drop(self.bare.remove(a)));
+        }
+        Ok(place)
+    }
+
+    /// The bare directories, topmost first.
+    pub fn take_bare(&mut self) -> BTreeSet<Vec<u8>> {
+        std::mem::take(&mut self.bare)
+    }
+
     /// Whether the layer has a file or link in place of a directory above `path`: what was there is hidden by it, and
     /// where a link leads nothing is meant. Writers of layers name what went with such a directory, too.
     pub fn is_covered(&mut self, path: &[u8]) -> Result<bool> {
-        let above = super::entry::ancestors(path).take_while(|a| !self.dirs.contains_key(*a)).last();
+        let above = ancestors(path).take_while(|a| !self.dirs.contains_key(*a)).last();
         above.map_or(Ok(false), |a| self.sink.look(a).map(|seen| seen.is_some()))
     }
 
