@@ -147,7 +147,9 @@ impl<S: Sink> Tree<S> {
         let place = self.place(path)?;
         if !self.bare.is_empty() {
             self.bare.remove(&place);
-            ancestors(&place).for_each(|a| drop(self.bare.remove(a)));
+            for a in ancestors(&place) {
+                self.bare.remove(a);
+            }
         }
         Ok(place)
     }
