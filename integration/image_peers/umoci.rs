@@ -86,7 +86,8 @@ fn umoci_and_orlop_unpack_the_same() {
     let random = seeds.map(|seed| (format!("seed {seed}"), random::stack(seed)));
     let forms = forms();
     let mut told = Vec::new();
-    for (what, layers) in made::made().into_iter().map(|(w, l)| (w.to_string(), l)).chain(random) {
+    let all = made::made().into_iter().map(|(w, l)| (w.to_string(), l)).chain(random);
+    for (n, (what, layers)) in all.enumerate() {
         let theirs = match unpacked(&layers) {
             Ok(tree) => tree,
             Err(words) => {
@@ -94,16 +95,16 @@ fn umoci_and_orlop_unpack_the_same() {
                 continue;
             }
         };
-        for form in &forms {
-            if let Err(words) = form.import(&layers, Packing::Gzip) {
-                told.push(format!("{what}: {words}"));
-                continue;
-            }
-            let odd = unexplained(&layers, &mounted(&form.p, "x"), &theirs);
-            form.p.imgtool(&["rm", "x"]).ok();
-            if !odd.is_empty() {
-                told.push(format!("{what} {:?}:\n{}", form.options, odd.join("\n")));
-            }
+        // In turn: the model is held against all of them.
+        let form = &forms[n % forms.len()];
+        if let Err(words) = form.import(&layers, Packing::Gzip) {
+            told.push(format!("{what}: {words}"));
+            continue;
+        }
+        let odd = unexplained(&layers, &mounted(&form.p, "x"), &theirs);
+        form.p.imgtool(&["rm", "x"]).ok();
+        if !odd.is_empty() {
+            told.push(format!("{what} {:?}:\n{}", form.options, odd.join("\n")));
         }
     }
     assert!(told.is_empty(), "{}", told.join("\n"));
