@@ -45,8 +45,13 @@ fn bundle(args: &[&str]) -> Bundle {
 fn calls(command: &Command) -> (usize, usize) {
     let scratch = Scratch::new("strace");
     let log = scratch.path.join("log");
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-o"]).arg(&log).arg(command.get_program()).args(command.get_args());
+    // Each signal that our caller ignores, as those in the background do, would cost a call more.
+    let mut strace = Command::new("env");
+    strace
+        .args(["--default-signal", "strace", "-f", "-qq", "-o"])
+        .arg(&log)
+        .arg(command.get_program())
+        .args(command.get_args());
     if let Some(dir) = command.get_current_dir() {
         strace.current_dir(dir);
     }
