@@ -5,7 +5,7 @@
 mod changed;
 
 use crate::support::ORLOP;
-use crate::world::Engine;
+use crate::world::{Engine, note};
 pub use changed::{Changed, Changes, TELL};
 use std::fs;
 use std::sync::OnceLock;
@@ -26,7 +26,11 @@ pub fn changes(e: &Engine) -> Option<&'static (Changes, Vec<Changed>)> {
         }
         (c, all)
     };
-    (e.program.as_os_str() == ORLOP).then(|| MADE.get_or_init(make))
+    if e.program.as_os_str() != ORLOP {
+        note("not run: done in orlop's column".into());
+        return None;
+    }
+    Some(MADE.get_or_init(make))
 }
 
 /// What a container does to its files before an engine makes an image of it.
