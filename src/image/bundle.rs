@@ -56,8 +56,7 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
     }
     let (_, digest) = store.find(order.image)?;
     let (config, diff_ids) = load(store, &digest)?;
-    fixups(store, &diff_ids)?; // an import that was killed may have left some out
-    let stack = Stack::of(store, &diff_ids)?;
+    let stack = fixups(store, &diff_ids)?; // an import that was killed may have left some out
     let has_images = stack.lowers.iter().any(|l| is_image(l));
     if !order.mount && order.driver != Some(Driver::Copy) && has_images && !takes_images() {
         return Err(Error::unsupported("--no-mount", NEEDS_DETACHED).hint("leave it out"));

@@ -129,7 +129,7 @@ fn add(store: &Store, files: &Files, image: &Image, how: &How) -> Result<()> {
         add_layer(store, files, layer, how, &ready).map_err(|e| inside(&format!("layer {}", layer.digest), e))
     })?;
     let ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id).collect();
-    fixups(store, &ids)
+    fixups(store, &ids).map(drop)
 }
 
 /// Runs `job` on all, on as many threads as there are processors, `least` on a small machine; the first error stops the
@@ -298,8 +298,8 @@ pub fn tree_of(work: &Work, is_image: bool) -> PathBuf {
     work.path.join(if is_image { "layer/erofs" } else { "layer/fs" })
 }
 
-/// Makes the missing fixups of a stack, bottom first: each is part of what the next one looks at.
-pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
+/// Makes the missing fixups of a stack, bottom first: each is part of what the next one looks at. The whole stack.
+pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<Stack> {
     let (mut stack, mut opened) = (Stack::default(), Opened::default());
     for id in diff_ids {
         let meta = stack.meta(store, id)?;
@@ -317,7 +317,7 @@ pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<()> {
         }
         stack.push(store, id, &meta);
     }
-    Ok(())
+    Ok(stack)
 }
 
 /// Makes `fixup/` of a layer in a work directory; without `fs` when there is nothing to settle.

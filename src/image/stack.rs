@@ -3,6 +3,7 @@
 use super::digest::Digest;
 use super::store::{LayerMeta, Store};
 use crate::error::{Error, Kind, Result};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Whether a layer of a stack is an EROFS image and no directory.
@@ -17,6 +18,8 @@ pub struct Stack {
     pub chain: Option<Digest>,
     /// The layer whose root entry is that of the image.
     pub root: Option<PathBuf>,
+    /// The layers that were put on it.
+    seen: HashSet<Digest>,
 }
 
 impl Stack {
@@ -50,7 +53,9 @@ impl Stack {
             self.root = Some(fs.clone());
         }
         // overlayfs takes no directory twice, and what is here again was hidden by itself.
-        self.lowers.retain(|l| *l != fs);
+        if !self.seen.insert(*id) {
+            self.lowers.retain(|l| *l != fs);
+        }
         self.lowers.insert(0, fs);
         let fixup = store.fixup(&chain).join("fs");
         if !meta.applied.needs.is_empty() && fixup.exists() {

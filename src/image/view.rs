@@ -131,8 +131,11 @@ impl View {
     /// Reads a regular file of at most `max` bytes, links followed inside the tree; `None` when there is none. Nothing
     /// else is ever opened: a FIFO would block, a device do worse (CVE-2024-9676).
     pub fn read(&self, path: &[u8], max: u64) -> Result<Option<Vec<u8>>> {
-        let real = self.resolve(path, true)?;
-        let Some(found) = self.lookup(&real)? else { return Ok(None) };
+        let found = match self.lookup(path)?.filter(|f| f.kind() != FileType::Symlink) {
+            None => self.lookup(&self.resolve(path, true)?)?, // there may be links on the way
+            found => found,
+        };
+        let Some(found) = found else { return Ok(None) };
         let name = String::from_utf8_lossy(path).into_owned();
         if found.kind() != FileType::RegularFile {
             return Err(Error::invalid(format!("/{name} of the image"), "is not a regular file"));

@@ -89,6 +89,12 @@ impl Run {
                 self.start = at;
             }
         }
+        if bytes.len() >= KEPT / 4 {
+            self.flush(file)?;
+            file.write_all_at(bytes, at)?;
+            self.start = at + bytes.len() as u64;
+            return Ok(());
+        }
         self.bytes.extend_from_slice(bytes);
         if self.bytes.len() >= KEPT { self.flush(file) } else { Ok(()) }
     }

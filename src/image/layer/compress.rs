@@ -77,6 +77,8 @@ pub fn inflate_error(e: &io::Error) -> Error {
 }
 
 const CHUNK: usize = 256 << 10;
+/// Chunks on their way. They go round: memory that is new costs a page fault for each page.
+const CHUNKS: usize = 4;
 
 /// Runs `sink` on the tar stream of `blob`, which must be at most `size` bytes long; afterwards all of the blob was
 /// read and hashed, whatever stands behind the archive.
@@ -86,10 +88,10 @@ pub fn through<T>(
     limits: &Limits,
     sink: impl FnOnce(&mut Stream) -> Result<T>,
 ) -> Result<(Seen, T)> {
-    let (send, receive) = sync_channel(4);
+    let ((send, receive), (give_back, used)) = (sync_channel(CHUNKS), sync_channel(CHUNKS));
     std::thread::scope(|scope| {
-        let inflating = scope.spawn(move || produce(blob, size, limits, &send));
-        let mut stream = Stream { receive, chunk: Vec::new(), at: 0 };
+        let inflating = scope.spawn(move || produce(blob, size, limits, &send, &used));
+        let mut stream = Stream { receive, give_back, chunk: Vec::new(), at: 0 };
         let out = sink(&mut stream);
         if out.is_ok() {
             // Blocks behind the archive are part of both digests.
@@ -115,6 +117,7 @@ fn produce(
     size: u64,
     limits: &Limits,
     send: &SyncSender<Vec<u8>>,
+    used: &Receiver<Vec<u8>>,
 ) -> Result<Option<Seen>> {
     let at = |e: io::Error| inflate_error(&e);
     let mut packed = BufReader::with_capacity(CHUNK, HashRead::new(blob.take(size.saturating_add(1))));
@@ -122,7 +125,8 @@ fn produce(
     let mut plain = HashRead::new(plain);
     let allowed = FREE_OUTPUT.max(size.saturating_mul(limits.ratio));
     loop {
-        let mut chunk = vec![0; CHUNK];
+        let mut chunk = used.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
         let mut len = 0;
         while len < CHUNK {
             match plain.read(&mut chunk[len..]) {
@@ -159,6 +163,7 @@ fn produce(
 /// The tar stream, in chunks from the inflating thread.
 pub struct Stream {
     receive: Receiver<Vec<u8>>,
+    give_back: SyncSender<Vec<u8>>,
     chunk: Vec<u8>,
     at: usize,
 }
@@ -175,7 +180,8 @@ impl BufRead for Stream {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.chunk.len() {
             // A closed channel is the end, or an error that the sender returns.
-            self.chunk = self.receive.recv().unwrap_or_default();
+            let used = std::mem::replace(&mut self.chunk, self.receive.recv().unwrap_or_default());
+            let _ = self.give_back.try_send(used); // one too many is freed
             self.at = 0;
         }
         Ok(&self.chunk[self.at..])
