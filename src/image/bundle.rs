@@ -66,14 +66,10 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
         let what = format!("has {} layers, overlayfs stacks {}", stack.lowers.len(), MAX_LOWERS);
         return Err(Error::unsupported(order.image, what));
     }
-    let mut opened = Opened::default();
-    let document = document(&config, &opened.view(&stack.lowers)?, order)?;
     let (path, made) = directory(store, order.bundle)?;
     let _lock = store.lock(&store.bundle_lock(&path))?;
     clear_unfinished(store, &path)?;
-    let done = store
-        .add_bundle(&path, &digest)
-        .and_then(|()| fill(&path, &stack, &document, order, (elsewhere, &mut opened)));
+    let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, &config, order, elsewhere));
     done.inspect_err(|_| {
         // The error is the one to tell; what stays here is seen by its user.
         let _ = if made { remove_path(&path) } else { empty(&path) };
@@ -151,10 +147,11 @@ const NEW_ROOTFS: &str = ".rootfs.new";
 fn fill(
     path: &Path,
     stack: &Stack,
-    document: &Config,
+    config: &ImageConfiguration,
     order: &Order,
-    (elsewhere, opened): (Option<&Elsewhere>, &mut Opened),
+    elsewhere: Option<&Elsewhere>,
 ) -> Result<()> {
+    let opened = &mut Opened::default();
     let make = |name: &str, mode: u32| -> Result<PathBuf> {
         let dir = path.join(name);
         let at = dir.display().to_string();
@@ -195,8 +192,14 @@ fn fill(
             .map_err(|e| Error::invalid("overlay.json", e.to_string()))
             .and_then(|text| write(&path.join("overlay.json"), &text)),
     };
+    // What is mounted is one directory to look into, and not hundreds.
+    let mut view = || match order.mount || used == Driver::Copy {
+        true => View::open(&[path.join("rootfs")]),
+        false => opened.view(&stack.lowers),
+    };
     let written = described()
-        .and_then(|()| spec::to_json(document))
+        .and_then(|()| document(config, &view()?, order))
+        .and_then(|document| spec::to_json(&document))
         .and_then(|json| write(&new, &json))
         .and_then(|()| named());
     if written.is_err() && order.mount && used != Driver::Copy {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// Bring images in, unpack and mount them, look into them, change them, send them on
 #[derive(Parser)]
 #[command(name = "orlop imgtool", after_long_help = help::MORE)]
-struct Line {
+struct Line<C: Subcommand> {
     /// Directory of the store (default: $ORLOP_STORE, /var/lib/orlop for root of the machine, $XDG_DATA_HOME/orlop for others)
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -28,7 +28,46 @@ struct Line {
     #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]
-    command: Command,
+    command: C,
+}
+
+/// The commands that the start of a container waits for. The command line of all takes as long to make as a mount, so
+/// these are looked for alone first.
+#[derive(Subcommand)]
+enum Bundles {
+    /// Make a bundle of an image
+    Unpack {
+        /// Image: a name, or a digest or the start of one
+        image: String,
+        /// Directory of the bundle: empty, or made where nothing is
+        bundle: PathBuf,
+        /// Mount the rootfs (the default for root)
+        #[arg(long, overrides_with = "no_mount")]
+        mount: bool,
+        /// Leave the mount to the runtime, which makes it for as long as the container lives
+        #[arg(long)]
+        no_mount: bool,
+        /// Make the rootfs read-only
+        #[arg(long)]
+        rootfs_readonly: bool,
+        /// How the layers become a rootfs (default: what the machine can)
+        #[arg(long, value_enum)]
+        driver: Option<Driver>,
+        /// Keep what is written there, a new directory, on a tmpfs or on another disk (default: in the bundle)
+        #[arg(long, value_name = "DIR", conflicts_with = "rootfs_readonly")]
+        upper: Option<PathBuf>,
+    },
+    /// Mount the rootfs of a bundle
+    Mount {
+        /// Directory of the bundle
+        bundle: PathBuf,
+    },
+    /// Unmount the rootfs of a bundle
+    #[command(visible_alias = "unmount")]
+    Umount {
+        /// Directory of the bundle
+        bundle: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -68,39 +107,8 @@ enum Command {
         #[arg(short, long, value_enum, value_name = "FORM", default_value = "oci")]
         format: docker::Form,
     },
-    /// Make a bundle of an image
-    Unpack {
-        /// Image: a name, or a digest or the start of one
-        image: String,
-        /// Directory of the bundle: empty, or made where nothing is
-        bundle: PathBuf,
-        /// Mount the rootfs (the default for root)
-        #[arg(long, overrides_with = "no_mount")]
-        mount: bool,
-        /// Leave the mount to the runtime, which makes it for as long as the container lives
-        #[arg(long)]
-        no_mount: bool,
-        /// Make the rootfs read-only
-        #[arg(long)]
-        rootfs_readonly: bool,
-        /// How the layers become a rootfs (default: what the machine can)
-        #[arg(long, value_enum)]
-        driver: Option<Driver>,
-        /// Keep what is written there, a new directory, on a tmpfs or on another disk (default: in the bundle)
-        #[arg(long, value_name = "DIR", conflicts_with = "rootfs_readonly")]
-        upper: Option<PathBuf>,
-    },
-    /// Mount the rootfs of a bundle
-    Mount {
-        /// Directory of the bundle
-        bundle: PathBuf,
-    },
-    /// Unmount the rootfs of a bundle
-    #[command(visible_alias = "unmount")]
-    Umount {
-        /// Directory of the bundle
-        bundle: PathBuf,
-    },
+    #[command(flatten)]
+    Bundles(Bundles),
     /// Remove images, and what no other image and no bundle uses
     #[command(visible_alias = "rmi", after_help = help::RM)]
     Rm {
@@ -129,13 +137,19 @@ enum Command {
 
 /// The command line, for those who describe it.
 pub fn command() -> clap::Command {
-    Line::command()
+    Line::<Command>::command()
 }
 
 /// Carries out `imgtool` with these arguments.
 pub fn run(args: Vec<OsString>) -> Result<u8> {
     let words = [OsString::from("orlop imgtool")].into_iter().chain(args.clone());
-    let line = match Line::try_parse_from(words) {
+    let of_bundles = Line::<Bundles>::try_parse_from(words.clone()).map(|l| Line {
+        store: l.store,
+        progress: l.progress,
+        quiet: l.quiet,
+        command: Command::Bundles(l.command),
+    });
+    let line = match of_bundles.or_else(|_| Line::<Command>::try_parse_from(words)) {
         Ok(line) => line,
         Err(e) if !e.use_stderr() => {
             print(&e.to_string())?;
@@ -180,23 +194,7 @@ fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
         Command::Inspect { image, format: docker::Form::Docker } => {
             json(&about(&image, docker::inspect(&store(false)?, &image))?)?;
         }
-        Command::Unpack {
-            image,
-            bundle: path,
-            mount,
-            no_mount,
-            rootfs_readonly: readonly,
-            driver,
-            upper,
-        } => {
-            // An ordinary user cannot mount, but in a user namespace: as its container does.
-            let mount = mount || !no_mount && rustix::process::geteuid().is_root();
-            let upper = upper.as_deref();
-            let order = bundle::Order { image: &image, bundle: &path, mount, readonly, driver, upper };
-            about(&image, bundle::unpack(&store(false)?, &order))?;
-        }
-        Command::Mount { bundle: path } => bundle::mount(&path)?,
-        Command::Umount { bundle: path } => bundle::unmount(&path)?,
+        Command::Bundles(command) => return carry_out_of_bundles(command, dir),
         Command::Rm { images, output } => {
             let removed = collect::remove(&store(true)?, &images)?;
             Output::from(output).show(quiet, &removed, || removed.line(), removed.names.clone())?;
@@ -209,6 +207,29 @@ fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
         Command::Info(command) => info::run(&command, &store(false)?, quiet)?,
         Command::Rest(command) => return rest::run(command, dir, quiet),
         Command::Change(command) => return change::run(command, &store(false)?, quiet),
+    }
+    Ok(0)
+}
+
+fn carry_out_of_bundles(command: Bundles, dir: &Path) -> Result<u8> {
+    match command {
+        Bundles::Unpack {
+            image,
+            bundle: path,
+            mount,
+            no_mount,
+            rootfs_readonly: readonly,
+            driver,
+            upper,
+        } => {
+            // An ordinary user cannot mount, but in a user namespace: as its container does.
+            let mount = mount || !no_mount && rustix::process::geteuid().is_root();
+            let upper = upper.as_deref();
+            let order = bundle::Order { image: &image, bundle: &path, mount, readonly, driver, upper };
+            about(&image, bundle::unpack(&Store::open(dir, false)?, &order))?;
+        }
+        Bundles::Mount { bundle: path } => bundle::mount(&path)?,
+        Bundles::Umount { bundle: path } => bundle::unmount(&path)?,
     }
     Ok(0)
 }

@@ -49,7 +49,16 @@ pub fn assemble(o: &Overlay, target: &Path, opened: &mut Opened) -> Result<Owned
     let lowers: Vec<Lower> =
         o.lower.iter().map(String::as_str).zip(images.iter().map(Option::as_deref)).map(lower).collect();
     let has_images = images.iter().any(Option::is_some);
-    let made = apart(CloneFlags::CLONE_FS, || create(o, &lowers, target));
+    let dirs = lowers.iter().filter_map(|l| match l {
+        Lower::Dir(dir) => Some(*dir),
+        Lower::Image(_) => None,
+    });
+    let own = [&o.upper, &o.work].into_iter().flatten().map(String::as_str);
+    let made = match dirs.chain(own).all(|dir| is_plain(dir.as_bytes())) {
+        true => create(o, &lowers, target),
+        // The others are named by going there.
+        false => apart(CloneFlags::CLONE_FS, || create(o, &lowers, target)),
+    };
     // Before Linux 6.15 a layer must be a mount that has a place, before 6.13 it must have a path.
     if has_images && made.as_ref().is_err_and(|e| e.errno() == Some(libc::EINVAL)) {
         return apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, || {

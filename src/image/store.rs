@@ -179,17 +179,26 @@ impl Store {
 
     /// A directory of our own below `tmp/`.
     pub fn work(&self) -> Result<Work> {
+        self.claim(|path| {
+            std::fs::create_dir(path)?;
+            Ok(fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+        })
+    }
+
+    /// What `make` makes at a free path below `tmp/`, which it opens.
+    fn claim(&self, make: impl Fn(&Path) -> std::io::Result<OwnedFd>) -> Result<Work> {
         let tmp = self.dir.join("tmp");
         loop {
             let path = tmp.join(format!("{}-{:016x}", std::process::id(), random()?));
-            std::fs::create_dir(&path).map_err(|e| error(&path, "make", &e))?;
-            let Ok(fd) = fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            else {
-                continue;
+            // Between two calls a sweep may take it for litter.
+            let fd = match make(&path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && tmp.exists() => continue,
+                made => made.map_err(|e| error(&path, "make", &e))?,
             };
-            // Between the two calls a sweep may have taken it for litter.
-            if fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
-                return Ok(Work { path, fd });
+            match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if path.exists() => return Ok(Work { path, fd }),
+                Ok(()) | Err(Errno::WOULDBLOCK) => {}
+                Err(e) => return Err(os(&path, "flock", e)),
             }
         }
     }
@@ -248,14 +257,11 @@ impl Store {
 
     /// Replaces a file of the store.
     pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let work = self.work()?;
-        let new = work.path.join("file");
-        let written = File::create_new(&new).and_then(|mut f| {
-            f.write_all(bytes)?;
-            f.sync_all()
-        });
-        written.map_err(|e| error(&new, "write", &e))?;
-        std::fs::rename(&new, path).map_err(|e| error(path, "rename", &e))?;
+        let new = self.claim(|path| File::create_new(path).map(OwnedFd::from))?;
+        let mut file = new.fd.try_clone().map(File::from).map_err(|e| error(&new.path, "write", &e))?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        written.map_err(|e| error(&new.path, "write", &e))?;
+        std::fs::rename(&new.path, path).map_err(|e| error(path, "rename", &e))?;
         sync_parent(path)
     }
 
