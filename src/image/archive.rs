@@ -1,9 +1,9 @@
 //! Where an image comes from: a directory, or an archive of one, as files by name.
 
-use super::layer::compress::{Packing, inflate, inflate_error};
+use super::layer::compress::{Packing, Taken, inflate, inflate_error, within};
 use super::layer::entry::{Kind, join, split};
 use super::layer::read::Reader;
-use super::limits::{FREE_OUTPUT, Limits};
+use super::limits::Limits;
 use super::registry::pull::Remote;
 use super::store::{Store, Work};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 /// Most bytes that the names in an archive take, with what the table needs for each: those of a hundred thousand blobs.
 const NAMES: usize = 32 << 20;
@@ -173,15 +173,7 @@ impl Files {
             if n == 0 {
                 return Self::index(file, Some(work), limits);
             }
-            if inflated > max {
-                return Err(Error::invalid("", format!("inflates to more than {max} bytes"))
-                    .hint("raise --max-layer-bytes"));
-            }
-            let taken = taken.load(Ordering::Relaxed);
-            if inflated > FREE_OUTPUT.max(taken.saturating_mul(limits.ratio)) {
-                let what = format!("inflates to more than {} times its {taken} bytes", limits.ratio);
-                return Err(Error::invalid("", what).hint("raise --max-ratio"));
-            }
+            within(limits, max, inflated, &taken)?;
         }
     }
 
@@ -271,20 +263,6 @@ fn resolve(dir: &[u8], target: &[u8]) -> Option<Vec<u8>> {
 pub fn inside(outer: &str, mut e: Error) -> Error {
     e.at = if e.at.is_empty() { outer.to_string() } else { format!("{outer}: {}", e.at) };
     e
-}
-
-/// Counts what is read, for who cannot reach it any more.
-struct Taken<'a, R> {
-    inner: R,
-    count: &'a AtomicU64,
-}
-
-impl<R: Read> Read for Taken<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.count.fetch_add(n as u64, Ordering::Relaxed);
-        Ok(n)
-    }
 }
 
 /// Counts what was taken from a buffered reader.

@@ -2,9 +2,10 @@
 //! own, so that the files are made meanwhile.
 
 use crate::error::{Error, Result};
-use crate::image::digest::{Digest, HashRead};
+use crate::image::digest::{Digest, HashRead, HashWrite};
 use crate::image::limits::{FREE_OUTPUT, Limits};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// How a layer is packed.
@@ -76,6 +77,35 @@ pub fn inflate_error(e: &io::Error) -> Error {
     }
 }
 
+/// Counts what is read through it while others read what becomes of it.
+pub struct Taken<'a, R> {
+    pub inner: R,
+    pub count: &'a AtomicU64,
+}
+
+impl<R: Read> Read for Taken<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.count.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+/// Whether what was taken may become so much, at most `max` bytes.
+pub fn within(limits: &Limits, max: u64, inflated: u64, taken: &AtomicU64) -> Result<()> {
+    if inflated > max {
+        let what = format!("inflates to more than {max} bytes");
+        return Err(Error::invalid("", what).hint("raise --max-layer-bytes"));
+    }
+    // Of what was read, and not of what the image says of itself.
+    let taken = taken.load(Ordering::Relaxed);
+    if inflated > FREE_OUTPUT.max(taken.saturating_mul(limits.ratio)) {
+        let what = format!("inflates to more than {} times its first {taken} bytes", limits.ratio);
+        return Err(Error::invalid("", what).hint("raise --max-ratio"));
+    }
+    Ok(())
+}
+
 const CHUNK: usize = 256 << 10;
 /// Chunks on their way. They go round: memory that is new costs a page fault for each page.
 const CHUNKS: usize = 4;
@@ -120,10 +150,12 @@ fn produce(
     used: &Receiver<Vec<u8>>,
 ) -> Result<Option<Seen>> {
     let at = |e: io::Error| inflate_error(&e);
-    let mut packed = BufReader::with_capacity(CHUNK, HashRead::new(blob.take(size.saturating_add(1))));
-    let (packing, plain) = inflate(&mut packed, limits.window).map_err(at)?;
-    let mut plain = HashRead::new(plain);
-    let allowed = FREE_OUTPUT.max(size.saturating_mul(limits.ratio));
+    let taken = AtomicU64::new(0);
+    let blob = Taken { inner: HashRead::new(blob.take(size.saturating_add(1))), count: &taken };
+    let mut packed = BufReader::with_capacity(CHUNK, blob);
+    let (packing, mut plain) = inflate(&mut packed, limits.window).map_err(at)?;
+    let mut hash = HashWrite::new(io::sink());
+    let mut diff_size = 0;
     loop {
         let mut chunk = used.try_recv().unwrap_or_default();
         chunk.resize(CHUNK, 0);
@@ -139,25 +171,24 @@ fn produce(
         if len == 0 {
             break;
         }
-        if plain.count > limits.bytes {
-            return Err(Error::invalid("", format!("inflates to more than {} bytes", limits.bytes))
-                .hint("raise --max-layer-bytes"));
-        }
-        if plain.count > allowed {
-            let what = format!("inflates to more than {} times its {size} bytes", limits.ratio);
-            return Err(Error::invalid("", what).hint("raise --max-ratio"));
-        }
+        diff_size += len as u64;
+        within(limits, limits.bytes, diff_size, &taken)?;
         chunk.truncate(len);
+        if packing != Packing::Plain {
+            hash.write_all(&chunk).map_err(at)?;
+        }
         if send.send(chunk).is_err() {
             return Ok(None);
         }
     }
-    let diff_size = plain.count;
-    let diff_id = plain.digest();
+    drop(plain);
     // Bytes behind the last frame belong to the blob's digest.
     io::copy(&mut packed, &mut io::sink()).map_err(at)?;
-    let packed = packed.into_inner();
-    Ok(Some(Seen { packing, size: packed.count, digest: packed.digest(), diff_id, diff_size }))
+    let packed = packed.into_inner().inner;
+    let (size, digest) = (packed.count, packed.digest());
+    // A plain layer is its blob.
+    let diff_id = if packing == Packing::Plain { digest } else { hash.finish().1 };
+    Ok(Some(Seen { packing, size, digest, diff_id, diff_size }))
 }
 
 /// The tar stream, in chunks from the inflating thread.
@@ -195,7 +226,6 @@ impl BufRead for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     fn gzip(data: &[u8]) -> Vec<u8> {
         let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
