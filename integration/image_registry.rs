@@ -2,8 +2,13 @@
 
 mod support;
 
+#[path = "image_registry/crash.rs"]
+mod crash;
 #[path = "image_registry/hostile.rs"]
 mod hostile;
+#[allow(dead_code)] // `image_store` uses the rest
+#[path = "image/kill.rs"]
+mod kill;
 #[allow(dead_code)] // `image` uses the rest
 #[path = "image/make.rs"]
 mod make;
@@ -62,6 +67,15 @@ impl Registry {
 
     pub fn image(&self, name: &str) -> String {
         format!("127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Removes all that it has, also what a push that was killed has still on its way.
+    fn clear(&self) {
+        let data = self.scratch.path.join("data");
+        support::until("the registry is empty", || {
+            let _ = fs::remove_dir_all(&data); // it may be writing
+            !data.exists()
+        });
     }
 
     /// Removes all that it has but this.

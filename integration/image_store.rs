@@ -8,12 +8,15 @@ mod crash;
 mod damage;
 #[path = "image_store/export.rs"]
 mod export;
+#[path = "image/kill.rs"]
+mod kill;
 #[allow(dead_code)] // of it each test program uses its part
 #[path = "image/make.rs"]
 mod make;
 #[path = "image_store/peers.rs"]
 mod peers;
 
+use kill::{names, snapshot};
 use make::{Entry, Image, Packing, Place, base, dir, file, hard, in_both_forms, layer, link, owned, script};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,16 +57,6 @@ fn says(p: &Place, name: &str) -> String {
     out
 }
 
-/// The sorted names of a directory.
-fn names(dir: &Path) -> Vec<String> {
-    let mut out: Vec<String> = fs::read_dir(dir)
-        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
-    out.sort();
-    out
-}
-
 fn json(path: impl AsRef<Path>) -> serde_json::Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
@@ -89,27 +82,6 @@ fn has_all_of(have: &Path, want: &Path) {
         let read = |layout: &Path| fs::read(layout.join("blobs/sha256").join(&name));
         assert!(read(have).unwrap_or_else(|e| panic!("{name}: {e}")) == read(want).unwrap(), "{name}");
     }
-}
-
-/// Every name below a directory with all that stat(2) says of it, but for the times of reading and of its last link.
-fn snapshot(dir: &Path) -> Vec<String> {
-    use std::os::unix::fs::MetadataExt;
-    let mut out = Vec::new();
-    let mut todo = vec![dir.to_path_buf()];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
-            let m = fs::symlink_metadata(&path).unwrap();
-            let times = (m.mtime(), m.mtime_nsec());
-            let owner = (m.uid(), m.gid(), m.nlink(), m.rdev());
-            out.push(format!("{path:?} {} {:o} {} {owner:?} {times:?}", m.ino(), m.mode(), m.size()));
-            if m.is_dir() {
-                todo.push(path);
-            }
-        }
-    }
-    out.sort();
-    out
 }
 
 #[track_caller]

@@ -158,16 +158,30 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Requ
     let mut headers = HashMap::new();
     loop {
         let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
+        let Ok(1..) = reader.read_line(&mut line) else { return }; // the client was killed
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         headers.insert(name.to_ascii_lowercase(), value.to_string());
     }
     let length = headers.get("content-length").map_or(0, |l| l.parse().unwrap());
-    std::io::copy(&mut reader.take(length), &mut std::io::sink()).unwrap();
+    if std::io::copy(&mut reader.take(length), &mut std::io::sink()).is_err() {
+        return;
+    }
     let request = Request { method, path, headers };
     log.lock().unwrap().push(request.clone());
     // Whom it serves may have seen enough.
     let _ = answer(&request).send(&mut stream, request.method == "HEAD");
+}
+
+/// A registry that has nothing and takes everything, but for what `special` says.
+pub fn taking(special: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static) -> Server {
+    Server::new(move |q| {
+        special(q).unwrap_or_else(|| match &q.method[..] {
+            "HEAD" => Reply::new(404),
+            "POST" => Reply::new(202).header("Location", "/v2/x/blobs/uploads/1?state=a"),
+            "PUT" => Reply::new(201),
+            _ => Reply::new(405),
+        })
+    })
 }
 
 /// The files of a layout as a repository `x` whose every tag is its first image.

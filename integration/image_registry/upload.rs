@@ -1,22 +1,10 @@
 //! Pushes to servers that break, forget and ask for more rights.
 
 use crate::make::Place;
-use crate::server::{Reply, Request, Server};
+use crate::server::{Reply, Server, taking};
 use crate::{image, import, needs_root};
 use serde_json::json;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// A registry that has nothing and takes everything, but for what `special` says.
-fn empty(special: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static) -> Server {
-    Server::new(move |q| {
-        special(q).unwrap_or_else(|| match &q.method[..] {
-            "HEAD" => Reply::new(404),
-            "POST" => Reply::new(202).header("Location", "/v2/x/blobs/uploads/1?state=a"),
-            "PUT" => Reply::new(201),
-            _ => Reply::new(405),
-        })
-    })
-}
 
 #[test]
 fn an_upload_goes_on_where_it_broke() {
@@ -28,7 +16,7 @@ fn an_upload_goes_on_where_it_broke() {
     let (digest, size) =
         (largest["digest"].as_str().unwrap().replace(':', "%3A"), largest["size"].as_u64().unwrap());
     let (wanted, puts) = (digest.clone(), AtomicUsize::new(0));
-    let server = empty(move |q| match &q.method[..] {
+    let server = taking(move |q| match &q.method[..] {
         "PUT" if q.path.contains(&wanted) && puts.fetch_add(1, Ordering::Relaxed) == 0 => {
             Some(Reply::new(503))
         }
@@ -58,18 +46,18 @@ fn an_upload_that_was_forgotten_begins_again() {
     let p = Place::new();
     import(&p, &image().write(), "mine");
     let puts = AtomicUsize::new(0);
-    let server = empty(move |q| match &q.method[..] {
+    let server = taking(move |q| match &q.method[..] {
         "PUT" if puts.fetch_add(1, Ordering::Relaxed) == 0 => Some(Reply::new(500)),
         "GET" => Some(Reply::new(404)),
         _ => None,
     });
     p.imgtool(&["push", "mine", &format!("{}/x:1", server.address)]).ok();
     assert_eq!(server.count("POST", "/uploads/"), 4);
-    let server = empty(|q| q.is("PUT", "/blobs/").then(|| Reply::new(503)));
+    let server = taking(|q| q.is("PUT", "/blobs/").then(|| Reply::new(503)));
     p.imgtool(&["push", "mine", &format!("{}/x:1", server.address)]).fails("503 service unavailable");
     assert_eq!(server.count("PUT", "/manifests/"), 0, "a tag for what is not there");
     let said = json!({"errors": [{"code": "DENIED", "message": "not \u{1b}[31myours"}]}).to_string();
-    let server = empty(move |q| (q.method == "POST").then(|| Reply::new(403).body(said.clone())));
+    let server = taking(move |q| (q.method == "POST").then(|| Reply::new(403).body(said.clone())));
     let out = p
         .imgtool(&["push", "mine", &format!("{}/x:1", server.address)])
         .fails("403 forbidden: DENIED: not \\u{1b}");
@@ -82,7 +70,7 @@ fn a_manifest_that_is_stored_as_another_is_an_error() {
     let p = Place::new();
     import(&p, &image().write(), "mine");
     let other = format!("sha256:{}", "0".repeat(64));
-    let server = empty(move |q| {
+    let server = taking(move |q| {
         q.is("PUT", "/manifests/").then(|| Reply::new(201).header("Docker-Content-Digest", other.clone()))
     });
     p.imgtool(&["push", "mine", &format!("{}/x:1", server.address)]).fails("was stored as");
@@ -98,7 +86,7 @@ fn a_mount_asks_for_rights_to_both_repositories() {
         Reply::new(200).body(json!({"token": if both { "both" } else { "one" }}).to_string())
     });
     let realm = format!("http://{}/token", tokens.address);
-    let server = empty(move |q| {
+    let server = taking(move |q| {
         let given = q.header("authorization");
         if given.is_none() || q.method == "POST" && given != Some("Bearer both") {
             return Some(Reply::new(401).header("WWW-Authenticate", format!("Bearer realm={realm:?}")));

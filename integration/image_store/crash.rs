@@ -1,121 +1,12 @@
 //! Killed before any of its calls that change a file system, a command loses nothing that was reported done, and leaves
 //! nothing but litter.
 
-use crate::make::{self, Image, Packing, Place, dir, file, layer};
-use crate::support::{self, Outcome, finish, rounds};
+use crate::kill::Crash;
+use crate::make::{self, Place};
+use crate::support::rounds;
 use crate::{has_all_of, index, names, needs_program, needs_root};
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-/// Calls that change a file system or order its changes; in a thread of its own each is counted apart.
-const CALLS: &str = "openat,openat2,write,pwrite64,copy_file_range,ioctl,mkdir,mkdirat,mknodat,symlinkat,linkat,unlink,\
-                     unlinkat,rmdir,rename,renameat,renameat2,fsync,fdatasync,syncfs,fchmod,fchownat,utimensat,flock";
-
-/// The subdirectories of a store that must not have anything unknown.
-const SUBS: [&str; 7] = ["layers", "blobs/sha256", "fixups", "refs", "bundles", "tmp", "locks"];
-
-struct Crash {
-    p: Place,
-    first: crate::make::Layout,
-    second: crate::make::Layout,
-}
-
-impl Crash {
-    /// A store with one image, and another image to do things with, which shares a layer with it.
-    fn new() -> Self {
-        Self::in_place(Place::new())
-    }
-
-    fn in_place(p: Place) -> Self {
-        let base = layer(&[dir("d", 0o750), file("d/base", "base"), file("gone", "")]);
-        let top = |name: &str| layer(&[file(&format!("d/{name}"), name), file(".wh.gone", "")]);
-        let image =
-            |name: &str| Image::new(vec![base.clone(), top(name)]).packing(Packing::Gzip).name(name).write();
-        let (first, second) = (image("first"), image("second"));
-        p.imgtool(&["import", first.path()]).ok();
-        Self { p, first, second }
-    }
-
-    fn log(&self) -> PathBuf {
-        self.p.path().join("log")
-    }
-
-    fn traced(&self, what: &str, args: &[&str]) -> Command {
-        let mut c = Command::new("strace");
-        c.args(["-f", "-qq", "-e", what, "-o"]).arg(self.log()).arg(support::ORLOP);
-        c.args(["imgtool", "--store"]).arg(self.p.store()).args(args).stdin(Stdio::null());
-        c
-    }
-
-    /// Runs the command with each of its calls refused by death, every time after `before`, and `after` looks.
-    fn at_every_call(&self, args: &[&str], before: impl Fn(), after: impl Fn(&Outcome)) {
-        before();
-        finish(&mut self.traced(&format!("trace={CALLS}"), args)).ok();
-        let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for line in fs::read_to_string(self.log()).unwrap().lines() {
-            // PID CALL(ARGUMENTS) = RESULT; a call that was interrupted by another thread has two lines.
-            let mut words = line.split_whitespace();
-            let thread = words.next().unwrap_or_default().to_string();
-            if let Some((call, _)) = words.next().and_then(|w| w.split_once('(')) {
-                *counts.entry((call.to_string(), thread)).or_default() += 1;
-            }
-        }
-        let mut most: BTreeMap<String, usize> = BTreeMap::new();
-        for ((call, _), n) in counts {
-            let m = most.entry(call).or_default();
-            *m = n.max(*m);
-        }
-        let points: Vec<(String, usize)> =
-            most.into_iter().flat_map(|(call, n)| (1..=n).map(move |n| (call.clone(), n))).collect();
-        let few = rounds(8, points.len()).min(points.len());
-        let (step, start) = (points.len() / few, std::process::id() as usize);
-        let mut killed = 0;
-        for (call, n) in points.iter().skip(start % step).step_by(step) {
-            before();
-            let out = finish(&mut self.traced(&format!("inject={call}:signal=KILL:when={n}"), args));
-            killed += usize::from(!out.status.success());
-            if !self.p.store().exists() {
-                after(&out); // killed before it made its store
-                continue;
-            }
-            let found = self.p.imgtool(&["fsck"]);
-            let place = format!("{args:?} killed at {call} {n}: {}", found.stdout);
-            assert!(found.status.success(), "{place}{}", found.stderr);
-            assert!(found.stdout.lines().all(|l| l.starts_with("litter: ")), "{place}");
-            after(&out);
-            assert_eq!(self.p.imgtool(&["verify"]).ok().stdout, "", "{place}");
-        }
-        assert!(killed > 0, "{args:?}");
-    }
-
-    /// After a collection the store has what its names need, and nothing else.
-    fn is_clean(&self) {
-        // What only a log names is kept otherwise: an import may end between its log and its name.
-        self.p.imgtool(&["gc", "--log", "0"]).ok();
-        assert!(names(&self.p.store().join("refs")).contains(&"first".to_string()));
-        let q = Place::new();
-        for name in names(&self.p.store().join("refs")) {
-            let source = if name == "first" { &self.first } else { &self.second };
-            q.imgtool(&["import", source.path()]).ok();
-        }
-        for sub in SUBS {
-            assert_eq!(names(&self.p.store().join(sub)), names(&q.store().join(sub)), "{sub}");
-        }
-        assert_eq!(names(&self.p.store()).iter().filter(|n| n.starts_with("format")).count(), 1);
-    }
-
-    fn has_second(&self) -> bool {
-        self.p.store().join("refs/second").exists()
-    }
-
-    fn remove_second(&self) {
-        if self.has_second() {
-            self.p.imgtool(&["rm", "second"]).ok();
-        }
-    }
-}
+use std::path::Path;
 
 #[test]
 fn an_import_that_is_killed_leaves_litter_only() {
@@ -236,7 +127,7 @@ fn repairs_are_killed(c: &Crash) {
     for n in 1..=points {
         for call in ["renameat2", "rename", "unlinkat", "syncfs", "fsync", "mkdirat", "flock"] {
             damage();
-            finish(&mut c.traced(&format!("inject={call}:signal=KILL:when={n}"), &args));
+            c.killed_at(call, n, &args);
             mend();
             assert_eq!(c.p.imgtool(&["verify"]).ok().stdout, "");
         }
