@@ -9,11 +9,16 @@ mod answers;
 mod described;
 #[path = "image_use/failures.rs"]
 mod failures;
+#[path = "image_use/made.rs"]
+mod made;
 #[allow(dead_code)] // of it each test program uses its part
 #[path = "image/make.rs"]
 mod make;
 #[path = "image_use/progress.rs"]
 mod progress;
+#[allow(dead_code)] // `image_registry` uses the rest
+#[path = "image_registry/server.rs"]
+mod server;
 #[path = "image_use/words.rs"]
 mod words;
 

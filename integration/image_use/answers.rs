@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 /// The keys that the help of a command names: the words between braces.
-fn documented(command: &str) -> BTreeSet<String> {
+pub fn documented(command: &str) -> BTreeSet<String> {
     let (mut out, mut depth) = (BTreeSet::new(), 0);
     for word in after_help(command).split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
         let (name, end) = word.split_at(word.len() - 1);

@@ -14,7 +14,7 @@ fn whole() -> Command {
 }
 
 /// Every command with the words that lead to it.
-fn commands() -> Vec<(Vec<String>, Command)> {
+pub fn commands() -> Vec<(Vec<String>, Command)> {
     let mut out = vec![(vec![], whole())];
     let mut at = 0;
     while at < out.len() {

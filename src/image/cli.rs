@@ -2,8 +2,9 @@
 
 use super::driver::{Driver, Form};
 use super::limits::Limits;
+use super::made::Made;
 use super::names::about;
-use super::output::{Output, OutputOfRemoval, json, lines, made, print};
+use super::output::{Output, OutputOfRemoval, json, lines, print};
 use super::platform::Platform;
 use super::registry::reference::Reference;
 use super::rights::Rights;
@@ -73,6 +74,7 @@ enum Bundles {
 #[derive(Subcommand)]
 enum Command {
     /// Import the images of an OCI layout or of docker save
+    #[command(after_help = help::IMPORT)]
     Import {
         /// Directory of a layout, an archive, packed or not, or - for one from standard input
         source: PathBuf,
@@ -89,6 +91,8 @@ enum Command {
         /// Form of new layers in the store
         #[arg(long, value_enum, default_value = "auto")]
         layers: Form,
+        #[command(flatten)]
+        output: Output,
     },
     #[command(flatten)]
     Registry(registry::Command),
@@ -175,14 +179,16 @@ fn refused(args: &[OsString]) -> String {
 fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
     let store = |exclusive| Store::open(dir, exclusive);
     match command {
-        Command::Import { source, name, platform, no_blobs, limits, layers: form } => {
+        Command::Import { source, name, platform, no_blobs, limits, layers: form, output } => {
             let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
             let (name, blobs) = (name.as_deref(), !no_blobs);
             let order = import::Order { source: &source, name, platform, limits, blobs, form };
-            let all = import::import(&store(false)?, &order).map_err(|e| source_hint(e, &source))?;
-            made(quiet, all)?;
+            let store = store(false)?;
+            let all = import::import(&store, &order).map_err(|e| source_hint(e, &source))?;
+            let made = |(name, digest)| Made::of(&store, name, digest);
+            Made::show_all(&all.into_iter().map(made).collect::<Vec<_>>(), output, quiet)?;
         }
-        Command::Registry(command) => made(quiet, [registry::run(command, &store(false)?)?])?,
+        Command::Registry(command) => registry::run(command, &store(false)?, quiet)?,
         Command::List { output } => {
             let rows = inspect::rows(&store(false)?)?;
             output.show(quiet, &rows, || inspect::table(&rows), rows.iter().map(|r| r.name.clone()))?;

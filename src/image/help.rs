@@ -29,6 +29,19 @@ SSL_CERT_DIR have the certificates of authorities.
 The exit code is 0, or 1 with the error on standard error. verify and fsck end with 1 too when
 damage is left.";
 
+pub const IMPORT: &str = "\
+JSON: [{name, digest, configDigest}]
+digest is that of the manifest, configDigest that of the configuration, the id that Docker shows.";
+
+pub const MADE: &str = "\
+JSON: {name, digest, configDigest}
+digest is that of the manifest, configDigest that of the configuration, the id that Docker shows.";
+
+pub const CHANGED: &str = "\
+JSON: {name, digest, configDigest, layersAdded, layersRemoved}
+configDigest is that of the configuration, the id that Docker shows. The last two are the diffIDs of
+layers that only the new image has, and of those that only the one it was made of has.";
+
 pub const LIST: &str = "\
 JSON: [{name, digest, platform, layers, size, created}]
 digest is that of the manifest, layers is their number, size is that of the unpacked tar streams.";

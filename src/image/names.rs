@@ -59,7 +59,7 @@ impl Store {
     }
 
     /// `None` where the manifest is damaged: then the image has no such digest.
-    fn config_of(&self, manifest: &Digest) -> Option<Digest> {
+    pub(super) fn config_of(&self, manifest: &Digest) -> Option<Digest> {
         let m: ImageManifest = serde_json::from_slice(&self.blob(manifest).ok()?).ok()?;
         manifest::digest(m.config()).ok()
     }

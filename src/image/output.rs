@@ -6,16 +6,17 @@ use clap::ValueEnum;
 use serde::Serialize;
 use std::borrow::Cow;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Lines for people
+    #[default]
     Table,
     /// One array or object for programs
     Json,
 }
 
-/// The choice of a command that lists.
-#[derive(Clone, Copy, Debug, clap::Args)]
+/// The choice of a command that lists, or makes an image.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Output {
     /// Form of the answer
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "table")]
@@ -54,14 +55,6 @@ impl Output {
             Format::Table => print(&table()),
         }
     }
-}
-
-/// Prints what was made: a name and its digest, or with `--quiet` the digest alone.
-pub fn made<D: std::fmt::Display>(quiet: bool, all: impl IntoIterator<Item = (String, D)>) -> Result<()> {
-    lines(
-        all.into_iter()
-            .map(|(name, digest)| if quiet { digest.to_string() } else { format!("{name} {digest}") }),
-    )
 }
 
 /// Prints each on a line of its own.

@@ -1,8 +1,9 @@
 //! The commands on the store at rest, and the way out of it.
 
 use super::limits::Limits;
+use super::made::Made;
 use super::names::about;
-use super::output::{Output, made};
+use super::output::Output;
 use super::store::Store;
 use super::{df, export, found, fsck, help, verify};
 use crate::error::{Error, Result};
@@ -71,9 +72,9 @@ pub fn run(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
             let image = image.to_string_lossy(); // no name has other bytes
             let order = export::Order { image: &image, dest: &dest, format, name: name.as_deref() };
             let store = Store::open(dir, false)?;
-            let exported = about(&image, export::export(&store, &order))?;
+            let (name, digest) = about(&image, export::export(&store, &order))?;
             if dest != Path::new("-") {
-                made(quiet, [exported])?;
+                Made::of(&store, name, digest).show(Output::default(), quiet)?;
             }
         }
         Command::Verify { images, output } => {

@@ -2,7 +2,7 @@
 
 use super::edit::Edit;
 use crate::error::{Error, Result};
-use crate::image::digest::Digest;
+use crate::image::made::Made;
 use crate::image::store::Store;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +48,7 @@ pub struct Changes {
 }
 
 /// Makes an image that differs in its configuration only: all layers are shared.
-pub fn config(store: &Store, image: &str, name: &str, changes: &Changes) -> Result<Digest> {
+pub fn config(store: &Store, image: &str, name: &str, changes: &Changes) -> Result<Made> {
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
     let mut history = edit.history();

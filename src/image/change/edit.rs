@@ -5,6 +5,7 @@ use crate::image::digest::Digest;
 use crate::image::driver::Form;
 use crate::image::layer::pack::Packed;
 use crate::image::layer::write::Times;
+use crate::image::made::{Layers, Made};
 use crate::image::manifest;
 use crate::image::stack::is_image;
 use crate::image::store::Store;
@@ -44,6 +45,8 @@ pub struct Edit {
     pub annotations: Option<Value>,
     /// Bottom first.
     pub parts: Vec<Part>,
+    /// The layers that it had.
+    was: Vec<Digest>,
     pub times: Times,
 }
 
@@ -70,6 +73,7 @@ impl Edit {
             let what = format!("has {} layers and {} diff_ids", descriptors.len(), ids.len());
             return Err(Error::invalid(digest.to_string(), what));
         }
+        let was = ids.clone();
         let part = |(mut descriptor, diff_id): (Value, Digest)| {
             if let Some(kind) = descriptor["mediaType"].as_str() {
                 descriptor["mediaType"] = oci_type(kind).into();
@@ -78,7 +82,7 @@ impl Edit {
         };
         let parts = descriptors.into_iter().zip(ids).map(part).collect();
         let annotations = manifest.get("annotations").cloned();
-        Ok(Self { name, digest, config, annotations, parts, times: Times::of_environment()? })
+        Ok(Self { name, digest, config, annotations, parts, was, times: Times::of_environment()? })
     }
 
     pub fn ids(&self) -> Vec<Digest> {
@@ -165,10 +169,11 @@ impl Edit {
     }
 
     /// Stores the image under `name`: what it needs is in the store by now.
-    pub fn save(mut self, store: &Store, name: &str, history: Vec<Value>) -> Result<Digest> {
+    pub fn save(mut self, store: &Store, name: &str, history: Vec<Value>) -> Result<Made> {
         self.config.insert("created".into(), self.now().into());
         self.config.insert("history".into(), history.into());
-        let ids: Vec<String> = self.parts.iter().map(|p| p.diff_id.to_string()).collect();
+        let ids = self.ids();
+        let changes = Layers::between(&self.was, &ids);
         self.config.insert("rootfs".into(), json!({ "type": "layers", "diff_ids": ids }));
         // What docker says of the container that an image was made of is not true of this one.
         for stale in ["container", "container_config", "id", "parent"] {
@@ -176,13 +181,14 @@ impl Edit {
         }
         let text = |v: &Value| serde_json::to_vec(v).map_err(|e| Error::invalid(name, e.to_string()));
         let config = text(&Value::Object(self.config))?;
-        let digest = store.put_blob(&config)?;
+        let config_digest = store.put_blob(&config)?;
         let layers: Vec<Value> = self.parts.into_iter().map(|p| p.descriptor).collect();
         let mut document = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": config.len(),
+                "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest,
+                "size": config.len(),
             },
             "layers": layers,
         });
@@ -191,7 +197,7 @@ impl Edit {
         }
         let digest = store.put_blob(&text(&document)?)?;
         store.set_ref(name, &digest)?;
-        Ok(digest)
+        Ok(Made { name: name.into(), digest, config_digest: Some(config_digest), layers: Some(changes) })
     }
 }
 

@@ -13,6 +13,7 @@ use crate::image::layer::compress::{Packing, through};
 use crate::image::layer::pack::{Pack, Packed};
 use crate::image::layer::write::{Tree, write, write_linked};
 use crate::image::limits::Limits;
+use crate::image::made::Made;
 use crate::image::manifest::Layer;
 use crate::image::progress::{self, Task};
 use crate::image::rights::Rights;
@@ -47,7 +48,7 @@ pub struct Note<'a> {
 type How<'a> = (Packing, Form, &'a Limits);
 
 /// The upper directory of a bundle as a layer on its image.
-pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<Digest> {
+pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<Made> {
     store.ref_path(name)?;
     let at = bundle.display().to_string();
     let (record, overlay) = record_of(store, bundle)?;
@@ -75,7 +76,7 @@ pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<D
 }
 
 /// A directory or an archive as a layer on the image.
-pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note) -> Result<Digest> {
+pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note) -> Result<Made> {
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
     let at = source.display().to_string();
@@ -153,7 +154,7 @@ fn add(store: &Store, work: &Work, packed: &Packed, (form, limits): (Form, &Limi
 }
 
 /// Settles what the layers leave to each other in their new order, and names the image.
-fn finish(store: &Store, edit: Edit, name: &str, history: Vec<serde_json::Value>) -> Result<Digest> {
+fn finish(store: &Store, edit: Edit, name: &str, history: Vec<serde_json::Value>) -> Result<Made> {
     fixups(store, &edit.ids())?;
     edit.save(store, name, history)
 }
@@ -165,7 +166,7 @@ pub fn squash(
     (from, to): (Option<&str>, Option<&str>),
     name: &str,
     note: &Note,
-) -> Result<Digest> {
+) -> Result<Made> {
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
     let first = edit.place(from.unwrap_or("1"))?;
@@ -218,7 +219,7 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, note: &Note) 
 }
 
 /// The image without one of its layers.
-pub fn remove(store: &Store, image: &str, layer: &str, name: &str) -> Result<Digest> {
+pub fn remove(store: &Store, image: &str, layer: &str, name: &str) -> Result<Made> {
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
     let place = edit.place(layer)?;
@@ -236,7 +237,7 @@ const BASE_NAME: &str = "org.opencontainers.image.base.name";
 const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// The layers above the base `old` of the image, on the image `onto`.
-pub fn rebase(store: &Store, image: &str, onto: &str, old: Option<&str>, name: &str) -> Result<Digest> {
+pub fn rebase(store: &Store, image: &str, onto: &str, old: Option<&str>, name: &str) -> Result<Made> {
     store.ref_path(name)?;
     let mut edit = Edit::open(store, image)?;
     let new = Edit::open(store, onto)?;

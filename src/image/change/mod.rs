@@ -9,8 +9,9 @@ pub mod tree;
 
 use super::layer::compress::Packing;
 use super::limits::Limits;
+use super::made::Made;
 use super::names::about;
-use super::output::{Output, made};
+use super::output::Output;
 use super::store::Store;
 use super::{diff, help, tags};
 use crate::error::{Error, Result};
@@ -53,6 +54,7 @@ pub struct Layering {
 #[derive(Subcommand)]
 pub enum Command {
     /// Make an image of a bundle: what was changed in it becomes a layer on its image
+    #[command(after_help = help::CHANGED)]
     Commit {
         /// Directory of the bundle
         bundle: PathBuf,
@@ -63,8 +65,11 @@ pub enum Command {
         author: Option<String>,
         #[command(flatten)]
         layering: Box<Layering>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Make an image with another configuration
+    #[command(after_help = help::CHANGED)]
     Config {
         /// Image: a name, or a digest or the start of one
         image: String,
@@ -72,8 +77,11 @@ pub enum Command {
         name: String,
         #[command(flatten)]
         changes: Box<config::Changes>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Make an image with one layer instead of several
+    #[command(after_help = help::CHANGED)]
     Squash {
         /// Image: a name, or a digest or the start of one
         image: String,
@@ -87,8 +95,11 @@ pub enum Command {
         to: Option<String>,
         #[command(flatten)]
         layering: Box<Layering>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Make an image without one of its layers
+    #[command(after_help = help::CHANGED)]
     RmLayer {
         /// Image: a name, or a digest or the start of one
         image: String,
@@ -96,8 +107,11 @@ pub enum Command {
         layer: String,
         /// Name of the new image
         name: String,
+        #[command(flatten)]
+        output: Output,
     },
     /// Make an image of the same layers on another base
+    #[command(after_help = help::CHANGED)]
     Rebase {
         /// Image: a name, or a digest or the start of one
         image: String,
@@ -109,8 +123,11 @@ pub enum Command {
         /// The base that it has (default: the one that the image names in its annotations)
         #[arg(long, value_name = "IMAGE")]
         base: Option<String>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Make an image with a directory or an archive as a layer on top
+    #[command(after_help = help::CHANGED)]
     Append {
         /// Image: a name, or a digest or the start of one
         image: String,
@@ -120,6 +137,8 @@ pub enum Command {
         name: String,
         #[command(flatten)]
         layering: Box<Layering>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Show how an image came about, the newest step first
     #[command(after_help = help::HISTORY)]
@@ -159,16 +178,22 @@ pub enum Command {
         output: Output,
     },
     /// Give an image another name
+    #[command(after_help = help::MADE)]
     Tag {
         /// Image: a name, or a digest or the start of one
         image: String,
         /// The other name
         name: String,
+        #[command(flatten)]
+        output: Output,
     },
     /// Take a name away; what it named stays in its log
+    #[command(after_help = help::MADE)]
     Untag {
         /// Name of an image
         name: String,
+        #[command(flatten)]
+        output: Output,
     },
     /// Show what a name pointed to, the newest first
     #[command(after_help = help::LOG)]
@@ -179,12 +204,15 @@ pub enum Command {
         output: Output,
     },
     /// Let a name point to an image that it named before
+    #[command(after_help = help::MADE)]
     Revert {
         /// Name that an image has or had
         name: String,
         /// How many images back
         #[arg(default_value_t = 1)]
         n: usize,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -197,41 +225,42 @@ impl Layering {
 
 /// Carries a command out.
 pub fn run(command: Command, store: &Store, quiet: bool) -> Result<u8> {
-    let image = match command {
-        Command::Commit { bundle, name, author, layering } => {
-            let digest = layers::commit(store, &bundle, &name, &layering.note(author.as_deref()))?;
-            (name, digest)
+    let of = |name, digest| Made::of(store, name, digest);
+    let (made, output) = match command {
+        Command::Commit { bundle, name, author, layering, output } => {
+            (layers::commit(store, &bundle, &name, &layering.note(author.as_deref()))?, output)
         }
-        Command::Config { image, name, changes } => {
-            let digest = about(&image, config::config(store, &image, &name, &changes))?;
-            (name, digest)
+        Command::Config { image, name, changes, output } => {
+            (about(&image, config::config(store, &image, &name, &changes))?, output)
         }
-        Command::Squash { image, name, from, to, layering } => {
+        Command::Squash { image, name, from, to, layering, output } => {
             let range = (from.as_deref(), to.as_deref());
-            let digest = about(&image, layers::squash(store, &image, range, &name, &layering.note(None)))?;
-            (name, digest)
+            (about(&image, layers::squash(store, &image, range, &name, &layering.note(None)))?, output)
         }
-        Command::RmLayer { image, layer, name } => {
-            let digest = about(&image, layers::remove(store, &image, &layer, &name))?;
-            (name, digest)
+        Command::RmLayer { image, layer, name, output } => {
+            (about(&image, layers::remove(store, &image, &layer, &name))?, output)
         }
-        Command::Rebase { image, name, onto, base } => {
-            let digest = about(&image, layers::rebase(store, &image, &onto, base.as_deref(), &name))?;
-            (name, digest)
+        Command::Rebase { image, name, onto, base, output } => {
+            (about(&image, layers::rebase(store, &image, &onto, base.as_deref(), &name))?, output)
         }
-        Command::Append { image, source, name, layering } => {
-            let digest = about(&image, layers::append(store, &image, &source, &name, &layering.note(None)))?;
-            (name, digest)
+        Command::Append { image, source, name, layering, output } => {
+            (about(&image, layers::append(store, &image, &source, &name, &layering.note(None)))?, output)
         }
-        Command::Tag { image, name } => {
+        Command::Tag { image, name, output } => {
             let digest = tags::tag(store, &image, &name)?;
-            (name, digest)
+            (of(name, digest), output)
         }
-        Command::Untag { name } => tags::untag(store, &name)?,
-        Command::Revert { name, n } => tags::revert(store, &name, n)?,
+        Command::Untag { name, output } => {
+            let (name, digest) = tags::untag(store, &name)?;
+            (of(name, digest), output)
+        }
+        Command::Revert { name, n, output } => {
+            let (name, digest) = tags::revert(store, &name, n)?;
+            (of(name, digest), output)
+        }
         shown => return show(shown, store, quiet),
     };
-    made(quiet, [image])?;
+    made.show(output, quiet)?;
     Ok(0)
 }
 

@@ -15,10 +15,12 @@ pub mod reference;
 pub mod resolve;
 pub mod url;
 
-use super::digest::Digest;
 use super::driver::Form;
+use super::help;
 use super::limits::Limits;
+use super::made::Made;
 use super::names::about;
+use super::output::Output;
 use super::platform::Platform;
 use super::store::Store;
 use crate::error::Result;
@@ -28,6 +30,7 @@ use reference::Reference;
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// Pull an image from a registry
+    #[command(after_help = help::MADE)]
     Pull {
         /// [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
         image: String,
@@ -46,8 +49,11 @@ pub enum Command {
         /// Form of new layers in the store
         #[arg(long, value_enum, default_value = "auto")]
         layers: Form,
+        #[command(flatten)]
+        output: Output,
     },
     /// Push an image to a registry
+    #[command(after_help = help::MADE)]
     Push {
         /// Image: a name, or a digest or the start of one
         image: String,
@@ -58,27 +64,29 @@ pub enum Command {
         chunk_bytes: Option<u64>,
         #[command(flatten)]
         wire: Wire,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
-/// Carries out a command; the name and the digest of the image.
-pub fn run(command: Command, store: &Store) -> Result<(String, Digest)> {
+/// Carries out a command.
+pub fn run(command: Command, store: &Store, quiet: bool) -> Result<()> {
     // As skopeo has it.
     let parse = |word: &str| Reference::parse(word.strip_prefix("docker://").unwrap_or(word));
     match command {
-        Command::Pull { image, name, platform, no_blobs, wire, limits, layers: form } => {
+        Command::Pull { image, name, platform, no_blobs, wire, limits, layers: form, output } => {
             let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
             let reference = parse(&image)?;
             let name = name.unwrap_or_else(|| reference.familiar());
             let blobs = !no_blobs;
             let order = pull::Order { reference, name: &name, platform, wire, limits, blobs, form };
             let digest = pull::pull(store, &order)?;
-            Ok((name, digest))
+            Made::of(store, name, digest).show(output, quiet)
         }
-        Command::Push { image, target, chunk_bytes, wire } => {
+        Command::Push { image, target, chunk_bytes, wire, output } => {
             let order = push::Order { image: &image, target: parse(&target)?, chunk_bytes, wire };
             let digest = about(&image, push::push(store, &order))?;
-            Ok((order.target.to_string(), digest))
+            Made::of(store, order.target.to_string(), digest).show(output, quiet)
         }
     }
 }
