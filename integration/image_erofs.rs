@@ -2,8 +2,13 @@
 
 mod support;
 
+#[path = "image_erofs/convert.rs"]
+mod convert;
 #[path = "image/forms.rs"]
 mod forms;
+#[allow(dead_code)] // each program of images uses its part
+#[path = "image/kill.rs"]
+mod kill;
 #[allow(dead_code)] // each program of images uses its part
 #[path = "image/make.rs"]
 mod make;

@@ -94,6 +94,7 @@ fn every_answer_has_the_keys_of_its_help() {
     check("diff", &[&["diff", b], &["diff", "x", b, "--layers"]]);
     check("log", &[&["log", "x"]]);
     check("df", &[&["df"]]);
+    check("convert", &[&["convert", "--layers", "dir"]]);
     check("rm", &[&["rm", "y"]]);
     check("gc", &[&["gc"]]);
     // Damaged, and with litter.

@@ -19,7 +19,7 @@ event is start, progress or done; what is layer, blob, config, commit, append, s
 digest is that of the blob, the layer or the image, null for a rootfs; bytes are done of total,
 which is null where nobody knows it. progress has bytesPerSecond and secondsLeft (null) beside
 these, about four times a second; done has seconds and result: imported, exists, pushed, mounted,
-exported, made, verified, damaged or failed.
+exported, made, converted, verified, damaged or failed.
 
 Environment: ORLOP_STORE is the directory of the store where --store is not given.
 SOURCE_DATE_EPOCH, in seconds, is the time of what is made, and the latest of its files.
@@ -27,7 +27,7 @@ REGISTRY_AUTH_FILE and DOCKER_CONFIG say where logins of registries are. SSL_CER
 SSL_CERT_DIR have the certificates of authorities.
 
 The exit code is 0, or 1 with the error on standard error. verify and fsck end with 1 too when
-damage is left.";
+damage is left, convert when a layer is kept as it was.";
 
 pub const IMPORT: &str = "\
 JSON: [{name, digest, configDigest}]
@@ -70,6 +70,13 @@ pub const FSCK: &str = "\
 JSON: {litter: [{file, removed}], damages: [{kind, digest, file, images, place, what, state, how}]}
 As verify; state is found, mended or left, and how says what was done or why not. The exit code is 1
 when damage is left. Nobody else may use the store meanwhile.";
+
+pub const CONVERT: &str = "\
+JSON: [{diffID, form, result, bundle}]
+form is what the layer has now, dir or erofs; result is converted, exists where it had the form, or
+kept where a bundle, which is named, uses the layer. The exit code is 1 when one was kept. A layer
+is made of its blob, or of its files where --no-blobs has left that out. Nobody else may use the
+store meanwhile.";
 
 pub const DF: &str = "\
 JSON: {layers, blobs, fixups, partial, reclaimable, images: [{names, digest, size, shared, unique}]}

@@ -264,11 +264,7 @@ pub fn build_layer(
             let (applied, _) = apply(stream, files::Files::new(work.make("layer/fs", 0o755)?), limits)?;
             return Ok((applied, Usage::of(&view::open(&path)?, &mut HashSet::new())?.told()));
         }
-        let file = std::fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(|e| Error::io(path.display().to_string(), "make", &e))?;
-        let mut uuid = [0; 16];
-        uuid.copy_from_slice(&layer.diff_id.bytes()[..16]);
-        let (applied, image) = apply(stream, Erofs::new(file, uuid), limits)?;
+        let (applied, image) = apply(stream, new_image(work, &layer.diff_id)?, limits)?;
         Ok((applied, image.told()))
     })?;
     is_as_said(&seen, layer)?;
@@ -287,10 +283,25 @@ pub fn build_layer(
         compression: seen.packing.name().into(),
         tree: Some(told),
     };
-    let text = serde_json::to_vec(&meta).map_err(|e| Error::invalid("meta", e.to_string()))?;
-    let path = work.path.join("layer/meta");
-    std::fs::write(&path, text).map_err(|e| Error::io(path.display().to_string(), "write", &e))?;
+    write_meta(work, &meta)?;
     Ok(meta)
+}
+
+/// Writes `layer/meta` of a work directory.
+pub fn write_meta(work: &Work, meta: &LayerMeta) -> Result<()> {
+    let text = serde_json::to_vec(meta).map_err(|e| Error::invalid("meta", e.to_string()))?;
+    let path = work.path.join("layer/meta");
+    std::fs::write(&path, text).map_err(|e| Error::io(path.display().to_string(), "write", &e))
+}
+
+/// An empty image in `layer/` of a work directory.
+pub fn new_image(work: &Work, diff_id: &Digest) -> Result<Erofs> {
+    let path = tree_of(work, true);
+    let file = std::fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+    let file = file.map_err(|e| Error::io(path.display().to_string(), "make", &e))?;
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&diff_id.bytes()[..16]);
+    Ok(Erofs::new(file, uuid))
 }
 
 /// What [`build_layer`] made.

@@ -6,7 +6,7 @@
 //! [`copy`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`] and [`names`] name them, [`diff`] compares them;
 //! [`collect`] removes, [`inspect`], [`docker`] and [`info`] show, in the forms of [`output`], and [`made`] what was made. Images come from and go
 //! to registries too ([`registry`]); [`progress`] tells how far that is. The store at rest ([`rest`]): [`export`] takes
-//! images out of it, [`verify`] and [`fsck`] look whether it is whole ([`found`]), [`df`] says what it takes.
+//! images out of it, [`verify`] and [`fsck`] look whether it is whole ([`found`]), [`df`] says what it takes, [`convert`] changes the form of layers.
 
 pub mod archive;
 pub mod blobs;
@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod change;
 pub mod cli;
 pub mod collect;
+pub mod convert;
 pub mod copy;
 pub mod df;
 pub mod diff;

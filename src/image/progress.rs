@@ -154,7 +154,8 @@ impl Task {
         Counted { inner, task: self.clone() }
     }
 
-    /// It has ended, and how: `imported`, `exists`, `pushed`, `mounted`, `exported`, `made`, `verified`, `damaged`.
+    /// It has ended, and how: `imported`, `exists`, `pushed`, `mounted`, `exported`, `made`, `converted`, `verified`,
+    /// `damaged`.
     pub fn done(&self, how: &str) {
         self.0.end(how);
     }

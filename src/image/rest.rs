@@ -1,11 +1,12 @@
 //! The commands on the store at rest, and the way out of it.
 
+use super::driver::Form;
 use super::limits::Limits;
 use super::made::Made;
 use super::names::about;
 use super::output::Output;
 use super::store::Store;
-use super::{df, export, found, fsck, help, verify};
+use super::{convert, df, export, found, fsck, help, verify};
 use crate::error::{Error, Result};
 use clap::Subcommand;
 use std::ffi::OsString;
@@ -53,6 +54,18 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Change the form of layers that are in the store
+    #[command(after_help = help::CONVERT)]
+    Convert {
+        /// Images whose layers change (default: all layers of the store)
+        #[arg(value_name = "IMAGE")]
+        images: Vec<String>,
+        /// The form that they get
+        #[arg(long, value_enum)]
+        layers: Form,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Show what the store takes of its disk
     #[command(after_help = help::DF)]
     Df {
@@ -93,6 +106,12 @@ pub fn run(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
             names.extend(report.litter.iter().map(|p| p.display().to_string()));
             output.show(quiet, &found::report(&report), || report.to_string(), names)?;
             return Ok(u8::from(!report.is_whole()));
+        }
+        Command::Convert { images, layers, output } => {
+            let done = convert::convert(&Store::open(dir, true)?, &images, layers)?;
+            let converted = done.iter().filter(|d| d.result == "converted").map(|d| d.diff_id.to_string());
+            output.show(quiet, &done, || done.iter().map(convert::Done::line).collect(), converted)?;
+            return Ok(u8::from(done.iter().any(|d| d.result == "kept")));
         }
         Command::Df { output } => {
             let report = df::df(&Store::open(dir, false)?)?;

@@ -192,7 +192,8 @@ impl Compare<'_> {
             self.xattrs(&at, name, want, have)?;
             return Ok(true);
         }
-        if w.st_nlink > 1 {
+        // In an image all whiteouts are one inode.
+        if w.st_nlink > 1 && !is_whiteout(&w) {
             match self.links.insert(w.st_ino, h.st_ino) {
                 None => {}
                 Some(ino) if ino == h.st_ino => return Ok(false),

@@ -455,7 +455,7 @@ fn differs(have: &LayerMeta, want: &LayerMeta) -> Option<String> {
 }
 
 /// Without a blob: as many names and bytes as there were.
-fn count(meta: &LayerMeta, have: &std::os::fd::OwnedFd) -> Result<Option<String>> {
+pub(super) fn count(meta: &LayerMeta, have: &std::os::fd::OwnedFd) -> Result<Option<String>> {
     let Some(told) = meta.tree else { return Ok(None) };
     let found = Usage::of(have, &mut Met::new())?.told();
     Ok((found != told).then(|| {

@@ -9,6 +9,7 @@ pub mod files;
 pub mod merge;
 pub mod pack;
 pub mod pax;
+pub mod pour;
 pub mod read;
 pub mod sink;
 pub mod write;
