@@ -9,6 +9,8 @@ mod answers;
 mod described;
 #[path = "image_use/failures.rs"]
 mod failures;
+#[path = "image_use/lying.rs"]
+mod lying;
 #[path = "image_use/made.rs"]
 mod made;
 #[allow(dead_code)] // of it each test program uses its part

@@ -8,6 +8,7 @@ use super::output::{Output, OutputOfRemoval, json, lines, print};
 use super::platform::Platform;
 use super::registry::reference::Reference;
 use super::rights::Rights;
+use super::source::Documents;
 use super::store::Store;
 use super::{bundle, change, collect, docker, help, import, info, inspect, progress, registry, rest, tags};
 use crate::error::{Error, Result};
@@ -105,7 +106,7 @@ enum Command {
     /// Print what is known of an image as JSON
     #[command(after_help = help::INSPECT)]
     Inspect {
-        /// Image: a name, or a digest or the start of one
+        /// Image: a name, or a digest or the start of one; or the path of a layout or an archive, with :NAME for one of several
         image: String,
         /// Form of the answer
         #[arg(short, long, value_enum, value_name = "FORM", default_value = "oci")]
@@ -193,9 +194,13 @@ fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
             let rows = inspect::rows(&store(false)?)?;
             output.show(quiet, &rows, || inspect::table(&rows), rows.iter().map(|r| r.name.clone()))?;
         }
-        Command::Inspect { image, .. } if quiet => lines([store(false)?.find(&image)?.1.to_string()])?,
+        Command::Inspect { image, .. } if quiet => {
+            lines([Documents::find(&store(false)?, &image)?.digest.to_string()])?;
+        }
         Command::Inspect { image, format: docker::Form::Oci } => {
-            json(&about(&image, inspect::inspect(&store(false)?, &image))?)?;
+            let store = store(false)?;
+            let documents = Documents::find(&store, &image)?;
+            json(&about(&image, inspect::inspect(&store, &documents))?)?;
         }
         Command::Inspect { image, format: docker::Form::Docker } => {
             json(&about(&image, docker::inspect(&store(false)?, &image))?)?;

@@ -49,7 +49,8 @@ digest is that of the manifest, layers is their number, size is that of the unpa
 pub const INSPECT: &str = "\
 JSON, oci: {names, digest, manifest, configDigest, config, history, layers: [{diffID, chainID,
 digest, mediaType, size, uncompressedSize, fileBytes, entries, form, compression}]}
-manifest, config and history are the documents of the image. docker: as docker inspect answers.";
+manifest, config and history are the documents of the image; of one that is not in the store the
+last five of a layer are null. docker: as docker inspect answers, of images in the store.";
 
 pub const RM: &str = "\
 JSON: {names, layers, blobs, bytes, bundles}
@@ -85,7 +86,8 @@ blocks take. Of an image size, shared and unique are bytes on disk.";
 
 pub const HISTORY: &str = "\
 JSON: [{layer, diffID, created, createdBy, author, comment, size}]
-layer is null for a step that made none; size is that of the layer's files.";
+layer is null for a step that made none; size is that of the layer's files, null of an image that is
+not in the store.";
 
 pub const TREE: &str = "\
 JSON: {layers: [{layer, digest, diffID, size, createdBy, added, replaced, removed, wasted, paths}],

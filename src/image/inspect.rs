@@ -2,6 +2,7 @@
 
 use super::digest::Digest;
 use super::output::{columns, human, time};
+use super::source::Documents;
 use super::stack::is_image;
 use super::store::Store;
 use super::{bundle, manifest};
@@ -71,22 +72,22 @@ pub fn table(rows: &[Row]) -> String {
     columns(&lines)
 }
 
-/// Everything known of an image.
-pub fn inspect(store: &Store, image: &str) -> Result<Value> {
-    let (_, digest) = store.find(image)?;
-    let parse = |d: &Digest| -> Result<Value> {
-        serde_json::from_slice(&store.blob(d)?).map_err(|e| Error::invalid(d.to_string(), e.to_string()))
+/// Everything known of an image; what only the store knows is null of one that lies elsewhere.
+pub fn inspect(store: &Store, image: &Documents) -> Result<Value> {
+    let at = image.digest.to_string();
+    let parse = |at: &str, bytes: &[u8]| -> Result<Value> {
+        serde_json::from_slice(bytes).map_err(|e| Error::invalid(at, e.to_string()))
     };
-    let document = parse(&digest)?;
-    let m: oci_spec::image::ImageManifest = serde_json::from_value(document.clone())
-        .map_err(|e| Error::invalid(digest.to_string(), e.to_string()))?;
+    let document = parse(&at, &image.manifest)?;
+    let m: oci_spec::image::ImageManifest =
+        serde_json::from_value(document.clone()).map_err(|e| Error::invalid(&at, e.to_string()))?;
     let config = manifest::digest(m.config())?;
-    let (_, ids) = bundle::load(store, &digest)?;
+    let (_, ids) = manifest::config(&at, &image.config)?;
     let mut layers = Vec::new();
     let mut chain = None;
     for (id, d) in ids.iter().zip(m.layers()) {
         let next = Digest::chain(chain.as_ref(), id);
-        let meta = store.layer_meta(id)?;
+        let meta = if image.is_outside { None } else { store.layer_meta(id)? };
         layers.push(json!({
             "diffID": id, "chainID": next, "digest": d.digest().as_ref(), "mediaType": d.media_type().as_ref(),
             "size": d.size(),
@@ -98,10 +99,9 @@ pub fn inspect(store: &Store, image: &str) -> Result<Value> {
         }));
         chain = Some(next);
     }
-    let names: Vec<String> = store.refs()?.into_iter().filter(|r| r.1 == digest).map(|r| r.0).collect();
-    let config_value = parse(&config)?;
+    let config_value = parse(&config.to_string(), &image.config)?;
     Ok(json!({
-        "names": names, "digest": digest, "manifest": document, "configDigest": config,
+        "names": image.names, "digest": image.digest, "manifest": document, "configDigest": config,
         "history": config_value.get("history").cloned().unwrap_or_default(), "config": config_value, "layers": layers,
     }))
 }

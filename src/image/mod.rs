@@ -44,6 +44,7 @@ pub mod progress;
 pub mod registry;
 pub mod rest;
 pub mod rights;
+pub mod source;
 pub mod stack;
 pub mod store;
 pub mod tags;

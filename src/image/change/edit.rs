@@ -3,13 +3,14 @@
 use crate::error::{Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::driver::Form;
+use crate::image::layer::compress::Packing;
 use crate::image::layer::pack::Packed;
 use crate::image::layer::write::Times;
 use crate::image::made::{Layers, Made};
 use crate::image::manifest;
+use crate::image::source::Documents;
 use crate::image::stack::is_image;
 use crate::image::store::Store;
-use crate::image::{bundle, layer::compress::Packing};
 use crate::log;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -61,14 +62,19 @@ impl Edit {
     }
 
     pub fn of(store: &Store, name: String, digest: Digest) -> Result<Self> {
-        let (_, ids) = bundle::load(store, &digest)?; // checked
-        let manifest = object(&digest, &store.blob(&digest)?)?;
+        Self::of_documents(name, &Documents::of(store, digest)?)
+    }
+
+    pub fn of_documents(name: String, image: &Documents) -> Result<Self> {
+        let digest = image.digest;
+        let document = object(&digest, &image.manifest)?;
         let typed: oci_spec::image::ImageManifest =
-            serde_json::from_value(Value::Object(manifest.clone()))
+            serde_json::from_value(Value::Object(document.clone()))
                 .map_err(|e| Error::invalid(digest.to_string(), e.to_string()))?;
         let config_digest = manifest::digest(typed.config())?;
-        let config = object(&config_digest, &store.blob(&config_digest)?)?;
-        let descriptors = manifest.get("layers").and_then(Value::as_array).cloned().unwrap_or_default();
+        let (_, ids) = manifest::config(&digest.to_string(), &image.config)?; // checked
+        let config = object(&config_digest, &image.config)?;
+        let descriptors = document.get("layers").and_then(Value::as_array).cloned().unwrap_or_default();
         if descriptors.len() != ids.len() {
             let what = format!("has {} layers and {} diff_ids", descriptors.len(), ids.len());
             return Err(Error::invalid(digest.to_string(), what));
@@ -81,7 +87,7 @@ impl Edit {
             Part { descriptor, diff_id }
         };
         let parts = descriptors.into_iter().zip(ids).map(part).collect();
-        let annotations = manifest.get("annotations").cloned();
+        let annotations = document.get("annotations").cloned();
         Ok(Self { name, digest, config, annotations, parts, was, times: Times::of_environment()? })
     }
 

@@ -4,6 +4,7 @@ use super::edit::{Edit, is_empty};
 use crate::error::Result;
 use crate::image::digest::Digest;
 use crate::image::output::{columns, human, time};
+use crate::image::source::Documents;
 use crate::image::store::Store;
 use serde::Serialize;
 use serde_json::Value;
@@ -20,19 +21,21 @@ pub struct Step {
     pub created_by: Option<String>,
     pub author: Option<String>,
     pub comment: Option<String>,
-    /// Bytes of the layer's files.
-    pub size: u64,
+    /// Bytes of the layer's files; `None` of an image that is not in the store.
+    pub size: Option<u64>,
 }
 
 /// The steps, the newest first.
 pub fn history(store: &Store, image: &str) -> Result<Vec<Step>> {
-    let edit = Edit::open(store, image)?;
+    let documents = Documents::find(store, image)?;
+    let edit = Edit::of_documents(image.into(), &documents)?;
     let mut layer = 0;
     let mut out = Vec::new();
     for entry in edit.history() {
         let text = |key: &str| entry[key].as_str().map(str::to_string);
         let part = if is_empty(&entry) { None } else { edit.parts.get(layer) };
-        let size = part.map(|p| store.layer_meta(&p.diff_id)).transpose()?.flatten();
+        let meta = part.filter(|_| !documents.is_outside).map(|p| store.layer_meta(&p.diff_id));
+        let size = meta.transpose()?.flatten().map_or(0, |m| m.applied.bytes);
         layer += usize::from(part.is_some());
         out.push(Step {
             layer: part.map(|_| layer),
@@ -41,7 +44,7 @@ pub fn history(store: &Store, image: &str) -> Result<Vec<Step>> {
             created_by: text("created_by"),
             author: text("author"),
             comment: text("comment"),
-            size: size.map_or(0, |m| m.applied.bytes),
+            size: (!documents.is_outside || part.is_none()).then_some(size),
         });
     }
     out.reverse();
@@ -53,7 +56,7 @@ pub fn table(steps: &[Step]) -> String {
     lines.extend(steps.iter().map(|s| {
         let text = |t: &Option<String>| t.clone().unwrap_or_default();
         let layer = s.layer.map_or("-".into(), |n| n.to_string());
-        [layer, text(&s.created), human(s.size), text(&s.created_by), text(&s.comment)]
+        [layer, text(&s.created), s.size.map_or("-".into(), human), text(&s.created_by), text(&s.comment)]
     }));
     columns(&lines)
 }

@@ -143,7 +143,7 @@ pub enum Command {
     /// Show how an image came about, the newest step first
     #[command(after_help = help::HISTORY)]
     History {
-        /// Image: a name, or a digest or the start of one
+        /// Image: a name, or a digest or the start of one; or the path of a layout or an archive, with :NAME for one of several
         image: String,
         #[command(flatten)]
         output: Output,
