@@ -23,8 +23,8 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 /// What to import, and as what.
 pub struct Order<'a> {
@@ -132,6 +132,11 @@ fn add(store: &Store, files: &Files, image: &Image, how: &How) -> Result<()> {
     fixups(store, &ids).map(drop)
 }
 
+/// Locks, whatever became of who had the lock: that it is poisoned only means that another thread panicked.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|p| p.into_inner())
+}
+
 /// Runs `job` on all, on as many threads as there are processors, `least` on a small machine; the first error stops the
 /// rest.
 pub fn in_parallel<T: Sync>(todo: &[T], least: usize, job: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
@@ -141,16 +146,12 @@ pub fn in_parallel<T: Sync>(todo: &[T], least: usize, job: impl Fn(&T) -> Result
         while let Some(item) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(e) = job(item) {
                 next.store(todo.len(), Ordering::Relaxed);
-                // A poisoned lock only means that another thread panicked while it held its own error.
-                failed.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(e);
+                locked(&failed).get_or_insert(e);
             }
         }
     };
     std::thread::scope(|s| (0..threads).for_each(|_| drop(s.spawn(work))));
-    match failed.into_inner().unwrap_or_else(|p| p.into_inner()) {
-        Some(e) => Err(e),
-        None => Ok(()),
-    }
+    locked(&failed).take().map_or(Ok(()), Err)
 }
 
 /// What is made but not yet durable: names in a work directory, and those they get.
@@ -170,7 +171,7 @@ struct Ready {
 
 impl Ready {
     fn push(&self, store: &Store, layer: Made) -> Result<()> {
-        let queue = || self.layers.lock().unwrap_or_else(|p| p.into_inner());
+        let queue = || locked(&self.layers);
         queue().push(layer);
         // Asked again after each turn: no layer stays behind with its lock, for which another import may wait while
         // we wait for one of its own.

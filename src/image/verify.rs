@@ -5,7 +5,7 @@ use super::blobs::no_limits;
 use super::diff::contents_differ;
 use super::digest::Digest;
 use super::driver;
-use super::import::{build_fixup, build_layer, in_parallel, tree_of};
+use super::import::{build_fixup, build_layer, in_parallel, locked, tree_of};
 use super::manifest::{self, Layer};
 use super::progress::{self, Task};
 use super::stack::{Stack, is_image};
@@ -244,7 +244,7 @@ impl<'a> Exam<'a> {
         let done = Mutex::new((BTreeMap::new(), Vec::new()));
         in_parallel(&todo, 2, |(id, expected)| {
             let (damages, work) = self.layer(id, expected)?;
-            let mut done = done.lock().unwrap_or_else(|p| p.into_inner());
+            let mut done = locked(&done);
             if let Some(work) =
                 work.filter(|_| keep && damages.iter().any(|d| d.object == Object::Layer(**id)))
             {
@@ -253,7 +253,7 @@ impl<'a> Exam<'a> {
             done.1.extend(damages);
             Ok(())
         })?;
-        let (works, mut damages) = done.into_inner().unwrap_or_else(|p| p.into_inner());
+        let (works, mut damages) = std::mem::take(&mut *locked(&done));
         damages.sort_by(|a: &Damage, b| (&a.object, &a.place).cmp(&(&b.object, &b.place)));
         self.damages.append(&mut damages);
         Ok(works)

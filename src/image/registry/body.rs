@@ -3,6 +3,7 @@
 use super::client::{Call, Client, wait_for};
 use crate::error::{Error, Result};
 use crate::image::digest::Digest;
+use crate::image::import::locked;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{self, Read};
@@ -31,8 +32,7 @@ impl Watch {
     }
 
     pub fn resumed(&self) -> MutexGuard<'_, Vec<Digest>> {
-        // A poisoned lock only means that another thread panicked.
-        self.resumed.lock().unwrap_or_else(|p| p.into_inner())
+        locked(&self.resumed)
     }
 }
 
