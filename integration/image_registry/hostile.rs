@@ -418,7 +418,15 @@ fn tokens_are_asked_for_with_scope_and_service() {
     let server = serve(&repository, |_, _| {
         Some(Reply::new(401).header("WWW-Authenticate", "Bearer realm=\"ftp://x/\""))
     });
-    pull(&Place::new(), &server).fails("challenge");
+    pull(&Place::new(), &server).fails("challenge: ftp://x/: is neither http nor https");
+    // A token that was refused is not shown again, though it is given again.
+    let tokens = Server::new(|_| Reply::new(200).body(json!({"token": "same"}).to_string()));
+    let realm = format!("http://{}/token", tokens.address);
+    let server = serve(&repository, move |_, _| {
+        Some(Reply::new(401).header("WWW-Authenticate", format!("Bearer realm={realm:?}")))
+    });
+    pull(&Place::new(), &server).fails("401 unauthorized");
+    assert_eq!((server.count("HEAD", "/manifests/"), server.count("GET", "/manifests/")), (2, 1));
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub struct Request {
     /// With its query.
     pub path: String,
     headers: HashMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
@@ -112,11 +113,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        Self::at("127.0.0.1", answer)
-    }
-
-    pub fn at(ip: &str, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((ip, 0)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (seen, stop) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::<AtomicBool>::default());
         let (log, over, answer) = (seen.clone(), stop.clone(), Arc::new(answer));
@@ -163,10 +160,11 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Requ
         headers.insert(name.to_ascii_lowercase(), value.to_string());
     }
     let length = headers.get("content-length").map_or(0, |l| l.parse().unwrap());
-    if std::io::copy(&mut reader.take(length), &mut std::io::sink()).is_err() {
+    let mut body = Vec::new();
+    if reader.take(length).read_to_end(&mut body).is_err() {
         return;
     }
-    let request = Request { method, path, headers };
+    let request = Request { method, path, headers, body };
     log.lock().unwrap().push(request.clone());
     // Whom it serves may have seen enough.
     let _ = answer(&request).send(&mut stream, request.method == "HEAD");

@@ -4,8 +4,10 @@ use super::challenge::{self, Challenge};
 use super::client::{Answer, Call, Client, Payload};
 use super::credentials::{self, Login};
 use super::reference::Reference;
-use super::url::{Origin, encode, with_query};
+use super::url::{encode, join, with_query};
 use crate::error::{Error, Result};
+use crate::image::archive::inside;
+use crate::image::import::locked;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -43,8 +45,7 @@ impl Auth {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A poisoned lock only means that another thread panicked.
-        self.state.lock().unwrap_or_else(|p| p.into_inner())
+        locked(&self.state)
     }
 
     pub fn current(&self) -> Option<String> {
@@ -58,6 +59,11 @@ impl Auth {
             state.scopes.push(scope);
             state.rights = None; // a token is for the scopes that it was asked with
         }
+    }
+
+    /// Asks for no other repositories from now on.
+    pub fn only_own(&self) {
+        self.state().scopes.truncate(1);
     }
 
     /// New rights after `refused`, which was sent with `sent`; `None` where there are none to be had.
@@ -79,12 +85,12 @@ impl Auth {
         state.login = Some(login.clone());
         state.rights = match (scheme("bearer"), scheme("basic"), &login) {
             (Some(_), _, Some(Login::Bearer(token))) => Some(format!("Bearer {token}")),
-            (Some(bearer), ..) => Some(token(client, bearer, &state.scopes, login.as_ref())?),
+            (Some(bearer), ..) => Some(token(client, &refused.url, bearer, &state.scopes, login.as_ref())?),
             (None, Some(_), Some(Login::Password(user, password))) => Some(basic(user, password)),
             _ => None,
         };
         // The same again would be refused again.
-        Ok(state.rights.clone().filter(|r| Some(r) != sent.as_ref() || r.starts_with("Bearer ")))
+        Ok(state.rights.clone().filter(|r| Some(r) != sent.as_ref()))
     }
 }
 
@@ -92,15 +98,18 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// Asks the token server that the registry names.
-fn token(client: &Client, bearer: &Challenge, ours: &[String], login: Option<&Login>) -> Result<String> {
+/// Asks the token server that the registry at `base` names.
+fn token(
+    client: &Client,
+    base: &str,
+    bearer: &Challenge,
+    ours: &[String],
+    login: Option<&Login>,
+) -> Result<String> {
     let at = "the registry's challenge";
     let realm = bearer.params.get("realm").ok_or_else(|| Error::invalid(at, "names no realm"))?;
-    let origin = Origin::of(realm).map_err(|e| Error::invalid(at, e.to_string()))?;
-    if !origin.is_tls() && client.is_tls() {
-        // The login would go over the wire in the clear, on the word of whoever wrote the header.
-        return Err(Error::invalid(at, "leads from https to http"));
-    }
+    // From https to http the login would go in the clear, on the word of whoever wrote the header: `join` refuses.
+    let realm = join(base, realm).map_err(|e| inside(at, e))?;
     // What the registry asks for, and what we are going to do: a mirror may know the repository by another name.
     let theirs = bearer.params.get("scope").into_iter().flat_map(|s| s.split(' ')).filter(|s| !s.is_empty());
     let mut scopes: Vec<&str> = ours.iter().map(String::as_str).collect();
@@ -121,11 +130,11 @@ fn token(client: &Client, bearer: &Challenge, ours: &[String], login: Option<&Lo
             encode(&scopes.join(" ")),
             encode(refresh)
         );
-        Call::new(Method::POST, realm.clone())
+        Call::new(Method::POST, realm)
             .header("content-type", "application/x-www-form-urlencoded")
             .payload(Payload::Bytes(form.as_bytes()))
     } else {
-        let mut url = realm.clone();
+        let mut url = realm;
         if let Some(service) = service {
             url = with_query(&url, "service", service);
         }

@@ -209,10 +209,6 @@ impl Client {
         format!("{}/v2/{}/{rest}", self.base, self.reference.repository)
     }
 
-    pub fn is_tls(&self) -> bool {
-        self.origin.is_tls()
-    }
-
     /// Asks for the right to pull from another repository too: for mounts.
     pub fn also_pull(&self, repository: &str) {
         self.auth.also_pull(repository);
@@ -224,6 +220,11 @@ impl Client {
         let mut url = call.url.clone();
         let reads = matches!(call.method, Method::GET | Method::HEAD);
         for _ in 0..=MAX_REDIRECTS {
+            /// No longer asks for what [`Client::also_pull`] asked for.
+            pub fn only_own(&self) {
+                self.auth.only_own();
+            }
+
             let answer = self.authorized(call, &url)?;
             let Some(location) =
                 answer.header("location").filter(|_| reads && (301..=308).contains(&answer.status))

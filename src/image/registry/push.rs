@@ -2,18 +2,18 @@
 
 use super::client::{Answer, Call, Client, Payload, Wire, may_pass, wait_for};
 use super::reference::Reference;
-use super::url::{join, with_query};
+use super::url::{join, shown, with_query};
 use crate::error::{Error, Kind, Result};
 use crate::image::archive::inside;
 use crate::image::digest::Digest;
-use crate::image::manifest::{self, blob_name};
+use crate::image::import::{in_parallel, locked};
+use crate::image::manifest;
 use crate::image::progress::{self, Task};
 use crate::image::store::Store;
 use oci_spec::image::{Descriptor, ImageManifest};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use ureq::http::Method;
 
 /// What to push, and where.
@@ -34,8 +34,8 @@ struct Blob {
     digest: Digest,
     size: u64,
     what: &'static str,
-    /// Where the store keeps it.
-    file: Option<File>,
+    /// Whether the store has it.
+    is_here: bool,
     /// Another repository of the registry that has it.
     from: Option<String>,
 }
@@ -52,10 +52,11 @@ pub fn push(store: &Store, order: &Order) -> Result<Digest> {
         serde_json::from_slice(&bytes).map_err(|e| Error::invalid(digest.to_string(), e.to_string()))?;
     let client = Client::new(&order.target, &order.wire, "pull,push")?;
     let send = || -> Result<()> {
-        let missing = missing(&client, blobs(store, &order.target, &m)?)?;
+        let mut missing = blobs(store, &order.target, &m)?;
+        drop_known(&client, &mut missing)?;
         let lost: Vec<String> = missing
             .iter()
-            .filter(|b| b.file.is_none() && b.from.is_none())
+            .filter(|b| !b.is_here && b.from.is_none())
             .map(|b| format!("{} {}", b.what, b.digest))
             .collect();
         if !lost.is_empty() {
@@ -65,8 +66,9 @@ pub fn push(store: &Store, order: &Order) -> Result<Digest> {
             );
         }
         missing.iter().filter_map(|b| b.from.as_deref()).for_each(|repository| client.also_pull(repository));
-        in_parallel(&missing, |b| {
-            upload(&client, b, order.chunk_bytes).map_err(|e| inside(&format!("{} {}", b.what, b.digest), e))
+        in_parallel(&missing, PARALLEL, |b| {
+            upload(store, &client, b, order.chunk_bytes)
+                .map_err(|e| inside(&format!("{} {}", b.what, b.digest), e))
         })?;
         put_manifest(&client, &bytes, &m, &digest)
     };
@@ -86,17 +88,8 @@ fn blobs(store: &Store, target: &Reference, m: &ImageManifest) -> Result<Vec<Blo
         if !seen.insert(digest) || is_foreign(d) {
             continue;
         }
-        let path = store.dir().join(blob_name(&digest));
-        let file = match File::open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            other => Some(other.map_err(|e| Error::io(path.display().to_string(), "open", &e))?),
-        };
-        let length = file.as_ref().and_then(|f| f.metadata().ok()).map_or(d.size(), |m| m.len());
-        if length != d.size() {
-            let rule = format!("has {length} bytes, its descriptor says {}", d.size());
-            return Err(Error::invalid(path.display().to_string(), rule));
-        }
-        out.push(Blob { digest, size: d.size(), what, file, from: elsewhere.get(&digest).cloned() });
+        let is_here = store.has_blob(&digest, d.size());
+        out.push(Blob { digest, size: d.size(), what, is_here, from: elsewhere.get(&digest).cloned() });
     }
     Ok(out)
 }
@@ -116,85 +109,90 @@ fn elsewhere(store: &Store, target: &Reference) -> Result<BTreeMap<Digest, Strin
         if !name.starts_with(&format!("{}/", target.registry)) || r.repository == target.repository {
             continue;
         }
-        let Ok(m) = serde_json::from_slice::<ImageManifest>(&store.blob(&digest)?) else { continue };
-        for d in m.layers().iter().chain([m.config()]) {
-            out.entry(manifest::digest(d)?).or_insert_with(|| r.repository.clone());
+        // What is damaged of other images is nothing to this one.
+        let Ok(bytes) = store.blob(&digest) else { continue };
+        let Ok(m) = serde_json::from_slice::<ImageManifest>(&bytes) else { continue };
+        for digest in m.layers().iter().chain([m.config()]).flat_map(manifest::digest) {
+            out.entry(digest).or_insert_with(|| r.repository.clone());
         }
     }
     Ok(out)
 }
 
-/// Those that the repository does not have.
-fn missing(client: &Client, blobs: Vec<Blob>) -> Result<Vec<Blob>> {
+/// Leaves those that the repository does not have.
+fn drop_known(client: &Client, blobs: &mut Vec<Blob>) -> Result<()> {
     let has = Mutex::new(HashSet::new());
-    in_parallel(&blobs, |b| {
+    in_parallel(blobs, PARALLEL, |b| {
         let answer = client.call(&Call::new(Method::HEAD, client.url(&format!("blobs/{}", b.digest))))?;
         match answer.status {
             200 => {
                 progress::task(b.what, &b.digest, b.size).done("exists");
-                // A poisoned lock only means that another thread panicked.
-                has.lock().unwrap_or_else(|p| p.into_inner()).insert(b.digest);
+                locked(&has).insert(b.digest);
                 Ok(())
             }
             404 => Ok(()),
             _ => Err(answer.refused()),
         }
     })?;
-    let has = has.into_inner().unwrap_or_else(|p| p.into_inner());
-    Ok(blobs.into_iter().filter(|b| !has.contains(&b.digest)).collect())
-}
-
-/// Runs `job` on every blob; the first error stops the rest.
-fn in_parallel(blobs: &[Blob], job: impl Fn(&Blob) -> Result<()> + Sync) -> Result<()> {
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    let work = || {
-        while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(e) = job(blob) {
-                next.store(blobs.len(), Ordering::Relaxed);
-                failed.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(e);
-            }
-        }
-    };
-    std::thread::scope(|s| (0..PARALLEL.min(blobs.len())).for_each(|_| drop(s.spawn(work))));
-    failed.into_inner().unwrap_or_else(|p| p.into_inner()).map_or(Ok(()), Err)
+    blobs.retain(|b| !locked(&has).contains(&b.digest));
+    Ok(())
 }
 
 /// Mounts or sends one blob.
-fn upload(client: &Client, blob: &Blob, chunk: Option<u64>) -> Result<()> {
+fn upload(store: &Store, client: &Client, blob: &Blob, chunk: Option<u64>) -> Result<()> {
     let task = progress::task(blob.what, &blob.digest, blob.size);
-    if let Some(session) = begin(client, blob)? {
-        let Some(file) = &blob.file else {
+    let done = match begin(client, blob)? {
+        None => "mounted",
+        Some(session) if blob.is_here => {
+            let path = store.blob_path(&blob.digest);
+            let file = File::open(&path).map_err(|e| Error::io(path.display().to_string(), "open", &e))?;
+            send(client, blob, &file, session, chunk, &task)?
+        }
+        Some(session) => {
             // Only politeness: the registry forgets it in time.
             let _ = client.call(&Call::new(Method::DELETE, session).once());
             let from = blob.from.as_deref().unwrap_or_default();
             let what = format!("is not in the store, and the registry does not mount it from {from}");
             return Err(Error::new(Kind::NotFound, "", what));
-        };
-        send(client, blob, file, session, chunk, &task)?;
-        task.done("pushed");
-    } else {
-        task.done("mounted");
-    }
+        }
+    };
+    task.done(done);
     Ok(())
 }
 
 /// Begins an upload: the URL of its session, `None` when the blob was mounted.
 fn begin(client: &Client, blob: &Blob) -> Result<Option<String>> {
-    let mut url = client.url("blobs/uploads/");
-    if let Some(from) = &blob.from {
-        url = with_query(&with_query(&url, "mount", &blob.digest.to_string()), "from", from);
-    }
-    let answer =
-        client.call(&Call::new(Method::POST, url).payload(Payload::Bytes(&[])))?.must(&[201, 202])?;
+    let url = client.url("blobs/uploads/");
+    let post = |url: &str| {
+        client.call(&Call::new(Method::POST, url.into()).payload(Payload::Bytes(&[])))?.must(&[201, 202])
+    };
+    let answer = match &blob.from {
+        None => post(&url),
+        Some(from) => {
+            let mount = with_query(&with_query(&url, "mount", &blob.digest.to_string()), "from", from);
+            // The other repository may be closed to us by now, or gone, which the server of tokens may say as well.
+            post(&mount).or_else(|e| match blob.is_here && e.errno().is_none() {
+                true => {
+                    tracing::info!("{}: not mounted from {from}: {e}", blob.digest);
+                    client.only_own();
+                    post(&url)
+                }
+                false => Err(e),
+            })
+        }
+    }?;
     if answer.status == 201 { Ok(None) } else { session(&answer).map(Some) }
 }
 
 fn session(answer: &Answer) -> Result<String> {
     let location = answer.header("location");
-    join(&answer.url, location.ok_or_else(|| Error::invalid(&answer.url, "names no session of the upload"))?)
+    join(
+        &answer.url,
+        location.ok_or_else(|| Error::invalid(shown(&answer.url), "names no session of the upload"))?,
+    )
 }
 
-/// Sends the bytes: in one piece, and after a break, or where that is asked for, in several.
+/// Sends the bytes: in one piece, and after a break, or where that is asked for, in several. How it ended.
 fn send(
     client: &Client,
     blob: &Blob,
@@ -202,7 +200,7 @@ fn send(
     session_url: String,
     chunk: Option<u64>,
     task: &Task,
-) -> Result<()> {
+) -> Result<&'static str> {
     let (mut url, mut at, mut breaks) = (session_url, 0, 0);
     let digest = blob.digest.to_string();
     loop {
@@ -218,8 +216,9 @@ fn send(
         };
         let call = call.header("content-type", "application/octet-stream").payload(part).once();
         match client.call(&call) {
-            Ok(answer) if answer.status == 201 => return Ok(()),
-            Ok(answer) if answer.status == 202 && call.method == Method::PATCH => {
+            Ok(answer) if answer.status == 201 && call.method == Method::PUT => return Ok("pushed"),
+            // Some say 201 of a part, too.
+            Ok(answer) if matches!(answer.status, 201 | 202) && call.method == Method::PATCH => {
                 url = session(&answer)?;
                 at += len;
                 continue;
@@ -231,27 +230,26 @@ fn send(
         }
         breaks += 1;
         std::thread::sleep(wait_for(breaks));
-        (url, at) = resume(client, blob, url)?;
+        let Some(place) = resume(client, blob, url)? else { return Ok("mounted") };
+        (url, at) = place;
         task.reached(at);
     }
 }
 
-/// Where the registry stands with an upload, or a new one where it has forgotten it.
-fn resume(client: &Client, blob: &Blob, url: String) -> Result<(String, u64)> {
+/// Where the registry stands with an upload, or a new one where it has forgotten it; `None` when the blob was mounted.
+fn resume(client: &Client, blob: &Blob, url: String) -> Result<Option<(String, u64)>> {
     let answer = client.call(&Call::new(Method::GET, url.clone()))?;
     if answer.status == 204 || answer.status == 202 {
         let end = answer.header("range").and_then(|r| r.rsplit('-').next()?.parse::<u64>().ok());
         // `0-0` is said of one byte and of none: from there it goes in both cases, but for the byte.
         let at = end.filter(|e| *e > 0 && *e < blob.size).map_or(0, |e| e + 1);
         if at > 0 {
-            return Ok((if answer.header("location").is_some() { session(&answer)? } else { url }, at));
+            let url = if answer.header("location").is_some() { session(&answer)? } else { url };
+            return Ok(Some((url, at)));
         }
     }
     let _ = client.call(&Call::new(Method::DELETE, url).once()); // the registry forgets it in time
-    match begin(client, blob)? {
-        Some(session) => Ok((session, 0)),
-        None => Err(Error::invalid("", "was mounted after it was refused")),
-    }
+    Ok(begin(client, blob)?.map(|session| (session, 0)))
 }
 
 fn put_manifest(client: &Client, bytes: &[u8], m: &ImageManifest, digest: &Digest) -> Result<()> {
