@@ -125,14 +125,22 @@ impl Servers {
                 match self.ask(&name, kind) {
                     Ok(Found::Addresses(found)) => out.extend(found),
                     Ok(Found::NoSuchName) => break,
-                    Err(e) => failed = Some(e),
+                    Err(e) => {
+                        failed = Some(e);
+                        break;
+                    }
                 }
             }
             if !out.is_empty() {
                 return Ok(out);
             }
+            // Who is silent is so of every name.
+            if failed.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::TimedOut) {
+                break;
+            }
         }
-        failed.map_or(Ok(vec![]), Err)
+        // Of no kind that is taken for a broken connection: all servers were asked often enough.
+        failed.map_or(Ok(vec![]), |e| Err(io::Error::other(e)))
     }
 
     fn ask(&self, name: &str, kind: u16) -> io::Result<Found> {
@@ -141,7 +149,12 @@ impl Servers {
             for server in &self.addresses {
                 match exchange(*server, name, kind, self.timeout) {
                     Ok(found) => return Ok(found),
-                    Err(e) => failed = io::Error::new(e.kind(), format!("name server {}: {e}", server.ip())),
+                    Err(e) => {
+                        // recv(2) and read(2) say EAGAIN when their time is over.
+                        let is_late = e.kind() == io::ErrorKind::WouldBlock;
+                        let e = if is_late { io::ErrorKind::TimedOut.into() } else { e };
+                        failed = io::Error::new(e.kind(), format!("name server {}: {e}", server.ip()));
+                    }
                 }
             }
         }
@@ -410,6 +423,31 @@ mod tests {
             _ => vec![answer(q, [0x81, 0x80], &[])],
         };
         assert_eq!(serve(reply, 2).lookup("big.test").unwrap(), ["10.0.0.8".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn silent_servers_are_given_up_and_not_asked_for_other_names() {
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let servers = Servers {
+            addresses: vec![silent.local_addr().unwrap()],
+            search: vec!["a.test".into(), "b.test".into()],
+            ndots: 1,
+            timeout: Duration::from_millis(50),
+            attempts: 2,
+        };
+        let e = servers.lookup("reg.test").unwrap_err();
+        assert_eq!(e.to_string(), "name server 127.0.0.1: timed out");
+        assert_eq!(e.kind(), io::ErrorKind::Other, "it would be tried again");
+        silent.set_nonblocking(true).unwrap();
+        let questions = std::iter::from_fn(|| silent.recv(&mut [0; 512]).ok());
+        assert_eq!(questions.count(), 2);
+        // One that cannot answer for a name may for the next.
+        let failing = |q: &[u8], _: bool| match q.windows(4).any(|w| w == b"test") {
+            false => vec![answer(q, [0x81, 0x82], &[])],
+            true => vec![answer(q, [0x81, 0x80], &[(&[0xc0, 12], A, &[10, 0, 0, 9])])],
+        };
+        let servers = Servers { search: vec!["test".into()], ..serve(failing, 3) };
+        assert_eq!(servers.lookup("two.it").unwrap_or_default().len(), 1);
     }
 
     #[test]
