@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -29,8 +29,8 @@ pub enum Login {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Config {
-    auths: HashMap<String, Entry>,
-    cred_helpers: HashMap<String, String>,
+    auths: BTreeMap<String, Entry>,
+    cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
 }
 
@@ -86,12 +86,13 @@ fn files(var: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     if let Some(file) = var("REGISTRY_AUTH_FILE") {
         return vec![file.into()];
     }
-    let containers = var("XDG_RUNTIME_DIR").map(|d| Path::new(&d).join("containers/auth.json"));
-    let docker = var("DOCKER_CONFIG")
-        .map(PathBuf::from)
-        .or_else(|| var("HOME").map(|h| Path::new(&h).join(".docker")))
-        .map(|d| d.join("config.json"));
-    containers.into_iter().chain(docker).collect()
+    let dir = |name: &str, below: &str| var(name).map(|d| Path::new(&d).join(below));
+    let runtime = dir("XDG_RUNTIME_DIR", "containers")
+        .unwrap_or_else(|| format!("/run/containers/{}", rustix::process::getuid().as_raw()).into());
+    let config = dir("XDG_CONFIG_HOME", "containers").or_else(|| dir("HOME", ".config/containers"));
+    let docker = dir("DOCKER_CONFIG", "").or_else(|| dir("HOME", ".docker"));
+    let containers = [Some(runtime), config].into_iter().flatten().map(|d| d.join("auth.json"));
+    containers.chain(docker.map(|d| d.join("config.json"))).collect()
 }
 
 /// The spellings of a registry and, of containers-auth.json, its repository and the parts above it; the closest first.
@@ -116,20 +117,23 @@ fn plain(key: &str) -> &str {
     key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key)
 }
 
+/// What stands under a key, or else under another form of it.
+fn named<'a, T>(all: &'a BTreeMap<String, T>, key: &str) -> Option<&'a T> {
+    all.get(key).or_else(|| all.iter().find(|(k, _)| plain(k) == key).map(|(_, found)| found))
+}
+
 impl Config {
     fn login(&self, reference: &Reference, patience: Duration) -> Result<Option<Login>> {
         // Docker's own name for the hub, under which its helpers keep it.
         let hub = reference.registry == "docker.io";
         let server = if hub { "https://index.docker.io/v1/" } else { &reference.registry };
         for key in keys(reference) {
-            if let Some(helper) = self.cred_helpers.iter().find(|(k, _)| plain(k) == key).map(|(_, h)| h) {
+            if let Some(helper) = named(&self.cred_helpers, &key) {
                 return help(helper, server, patience);
             }
-            if let Some(login) = self.auths.iter().find(|(k, _)| plain(k) == key).map(|(_, e)| e.login()) {
-                // With a store the entry is only a note that there is a login.
-                if let Some(login) = login? {
-                    return Ok(Some(login));
-                }
+            // With a store the entry is only a note that there is a login.
+            if let Some(login) = named(&self.auths, &key).map_or(Ok(None), Entry::login)? {
+                return Ok(Some(login));
             }
         }
         self.creds_store.as_ref().map_or(Ok(None), |helper| help(helper, server, patience))
@@ -268,6 +272,10 @@ mod tests {
         ] {
             assert_eq!(login(config, name), want, "{name}");
         }
+        // Of several forms of one key it is the key itself.
+        let two = r#"{"auths": {"https://reg.io": {"auth": "aHViOnBhc3M="}, "reg.io": {"auth": "bWU6c2VjcmV0"},
+            "reg.io/v2/": {"auth": "ZGVlcDplcg=="}}}"#;
+        (0..20).for_each(|_| assert_eq!(login(two, "reg.io/x"), "me secret"));
         let bad: Config = serde_json::from_str(r#"{"auths": {"a.b": {"auth": "c2VjcmV0"}}}"#).unwrap();
         let e = bad.login(&Reference::parse("a.b/x").unwrap(), PATIENCE).err().unwrap().to_string();
         assert!(e.contains("auth") && !e.contains("secret") && !e.contains("c2V"), "{e}");
@@ -280,8 +288,12 @@ mod tests {
             files(&var).iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ")
         };
         let all = [("XDG_RUNTIME_DIR", "/run/1"), ("HOME", "/h"), ("DOCKER_CONFIG", "/d")];
-        assert_eq!(names(&all), "/run/1/containers/auth.json /d/config.json");
-        assert_eq!(names(&all[..2]), "/run/1/containers/auth.json /h/.docker/config.json");
+        let (run, home) = ("/run/1/containers/auth.json", "/h/.config/containers/auth.json");
+        assert_eq!(names(&all), format!("{run} {home} /d/config.json"));
+        assert_eq!(names(&all[..2]), format!("{run} {home} /h/.docker/config.json"));
+        let own = format!("/run/containers/{}/auth.json", rustix::process::getuid().as_raw());
+        assert_eq!(names(&[("XDG_CONFIG_HOME", "/c")]), format!("{own} /c/containers/auth.json"));
+        assert_eq!(names(&[]), own);
         assert_eq!(names(&[("HOME", "/h"), ("REGISTRY_AUTH_FILE", "/r")]), "/r");
     }
 
