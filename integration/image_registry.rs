@@ -27,6 +27,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Outcome, Scratch, finish_within};
 
+/// Of this machine, but not where connections to it come from: one that waits for a port does not meet itself.
+const ADDRESS: &str = "127.0.0.2";
+
 /// Debian's docker-registry on a port of its own, until it is dropped.
 pub struct Registry {
     pub port: u16,
@@ -43,11 +46,11 @@ impl Registry {
     pub fn start_with(http: &Value, auth: &Value) -> Self {
         let scratch = Scratch::new("registry");
         // Free now; nobody else asks for it in the moment until the registry does.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind((ADDRESS, 0)).unwrap().local_addr().unwrap().port();
         let mut config = json!({
             "version": "0.1", "log": {"level": "error", "accesslog": {"disabled": true}},
             "storage": {"filesystem": {"rootdirectory": scratch.path.join("data")}},
-            "http": {"addr": format!("127.0.0.1:{port}")}, "auth": auth,
+            "http": {"addr": format!("{ADDRESS}:{port}")}, "auth": auth,
         });
         http.as_object().unwrap().iter().for_each(|(k, v)| config["http"][k] = v.clone());
         fs::write(scratch.path.join("config.yml"), config.to_string()).unwrap(); // JSON is YAML
@@ -57,7 +60,7 @@ impl Registry {
         let process = c.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let registry = Self { port, scratch, process };
         let end = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect((ADDRESS, port)).is_err() {
             let log = || fs::read_to_string(registry.scratch.path.join("log")).unwrap();
             assert!(Instant::now() < end, "the registry does not listen: {}", log());
             std::thread::sleep(Duration::from_millis(20));
@@ -66,7 +69,7 @@ impl Registry {
     }
 
     pub fn image(&self, name: &str) -> String {
-        format!("127.0.0.1:{}/{name}", self.port)
+        format!("{ADDRESS}:{}/{name}", self.port)
     }
 
     /// Removes all that it has, also what a push that was killed has still on its way.
@@ -271,7 +274,7 @@ fn passwords_are_taken_from_the_configuration() {
     let (p, r) = (Place::new(), Registry::start_with(&json!({}), &auth));
     import(&p, &image().write(), "mine");
     let run = |args: &[&str], login: &str| {
-        let auths = json!({"auths": {format!("127.0.0.1:{}", r.port): {"auth": login}}});
+        let auths = json!({"auths": {format!("{ADDRESS}:{}", r.port): {"auth": login}}});
         fs::write(s.path.join("config.json"), auths.to_string()).unwrap();
         let mut c = p.command(args);
         finish_within(c.env("REGISTRY_AUTH_FILE", s.path.join("config.json")), Duration::from_secs(60))
@@ -291,47 +294,4 @@ fn the_program_resolves_names_without_nss() {
     let has = |name: &[u8]| program.windows(name.len()).any(|w| w == name);
     assert!(has(b"\0getrandom\0"), "its symbols are stripped");
     assert!(!has(b"\0getaddrinfo\0"));
-}
-
-#[test]
-fn progress_is_told_as_asked() {
-    needs_root!();
-    let p = Place::new();
-    let layout = image().write();
-    let import = |more: &[&str]| {
-        let p = Place::new();
-        p.imgtool(&[more, &["import", layout.path(), "x"]].concat()).ok().stderr
-    };
-    assert_eq!(import(&["-q"]), "");
-    assert_eq!(import(&["-q", "--progress", "json"]), "");
-    for more in [&[][..], &["--progress", "plain"]] {
-        let plain = import(more);
-        assert_eq!(
-            plain.lines().filter(|l| l.starts_with("layer ") && l.contains(": imported, ")).count(),
-            2,
-            "{plain}"
-        );
-    }
-    let events: Vec<Value> =
-        import(&["--progress", "json"]).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!(events.iter().filter(|e| e["event"] == "start").count(), 2);
-    for e in events.iter().filter(|e| e["event"] == "done") {
-        assert!(e["digest"].as_str().unwrap().starts_with("sha256:"));
-        assert_eq!((e["bytes"].as_u64(), &e["result"]), (e["total"].as_u64(), &json!("imported")));
-    }
-    layout.damage_layer(1, |d| d.truncate(40));
-    layout.edit_manifest(|m| m["layers"][1]["size"] = json!(40));
-    let out = p.imgtool(&["--progress", "json", "import", layout.path(), "x"]).fails("layer ");
-    assert!(out.stderr.contains(r#""result":"failed""#), "{}", out.stderr);
-    needs_program!("script");
-    let (q, whole) = (Place::new(), image().write());
-    let line =
-        format!("{} imgtool --store {} import {} x", support::ORLOP, q.store().display(), whole.path());
-    let mut c = Command::new("script");
-    let out = finish_within(
-        c.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null()),
-        Duration::from_secs(60),
-    );
-    assert!(out.stdout.contains("MiB") || out.stdout.contains("KiB"), "{}", out.stdout);
-    assert!(out.stdout.contains("imported") && out.stdout.contains('['), "{}", out.stdout);
 }

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use ureq::http::{HeaderValue, Method, Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
@@ -146,8 +146,9 @@ impl Answer {
         Box::new(self.response.into_body().into_reader())
     }
 
+    /// Seconds: no registry is known that sends a date, as it might (RFC 9110, section 10.2.3).
     fn retry_after(&self) -> Option<Duration> {
-        retry_after(self.header("retry-after")?, SystemTime::now())
+        self.header("retry-after")?.trim().parse().ok().map(Duration::from_secs)
     }
 }
 
@@ -177,6 +178,7 @@ pub struct Client {
     agent: Agent,
     base: String,
     origin: Origin,
+    has_roots: bool,
     pub reference: Reference,
     auth: Auth,
 }
@@ -184,8 +186,12 @@ pub struct Client {
 impl Client {
     /// `actions` is what is to be done: `pull`, or `pull,push`.
     pub fn new(reference: &Reference, wire: &Wire, actions: &'static str) -> Result<Self> {
-        let plain = wire.plain_http || reference.is_local();
+        // Whoever has laid down certificates for one on this machine wants them to be used.
+        let has_certs = certs(&reference.registry).any(|dir| dir.is_dir());
+        let plain = wire.plain_http || reference.is_local() && !has_certs;
         let base = format!("{}://{}", if plain { "http" } else { "https" }, reference.authority());
+        let roots = roots(&reference.registry);
+        let has_roots = !roots.is_empty();
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -195,13 +201,13 @@ impl Client {
             .timeout_connect(Some(Duration::from_secs(30)))
             .timeout_per_read(Some(SILENCE))
             .timeout_per_write(Some(SILENCE))
-            .tls_config(tls(&reference.registry, wire.insecure));
+            .tls_config(tls(roots, wire.insecure));
         if reference.is_local() {
             config = config.proxy(None); // nobody else's loopback is meant
         }
         let agent = Agent::with_parts(config.build(), DefaultConnector::new(), super::resolve::System);
         let auth = Auth::new(reference, actions);
-        Ok(Self { agent, origin: Origin::of(&base)?, base, reference: reference.clone(), auth })
+        Ok(Self { agent, origin: Origin::of(&base)?, base, has_roots, reference: reference.clone(), auth })
     }
 
     /// The URL of a part of the repository.
@@ -214,17 +220,17 @@ impl Client {
         self.auth.also_pull(repository);
     }
 
+    /// No longer asks for what [`Client::also_pull`] asked for.
+    pub fn only_own(&self) {
+        self.auth.only_own();
+    }
+
     /// Sends, with rights where they are asked for, again after failures that may pass, and on to where it is sent.
     /// Any other status is an answer.
     pub fn call(&self, call: &Call) -> Result<Answer> {
         let mut url = call.url.clone();
         let reads = matches!(call.method, Method::GET | Method::HEAD);
         for _ in 0..=MAX_REDIRECTS {
-            /// No longer asks for what [`Client::also_pull`] asked for.
-            pub fn only_own(&self) {
-                self.auth.only_own();
-            }
-
             let answer = self.authorized(call, &url)?;
             let Some(location) =
                 answer.header("location").filter(|_| reads && (301..=308).contains(&answer.status))
@@ -268,7 +274,7 @@ impl Client {
                     wait
                 }
                 Err(e) if n < call.tries && is_broken(&e) => wait_for(n),
-                Err(e) => return Err(transport(&call.at(url), e)),
+                Err(e) => return Err(self.transport(&call.at(url), e)),
             };
             tracing::info!("{}: trying again in {} ms", call.at(url), wait.as_millis());
             std::thread::sleep(wait);
@@ -293,6 +299,19 @@ impl Client {
                 let request = request.header("content-length", len);
                 self.agent.run(request.body(SendBody::from_reader(&mut part))?)
             }
+        }
+    }
+
+    fn transport(&self, at: &str, e: ureq::Error) -> Error {
+        let e = match e {
+            ureq::Error::Io(e) => Error::io(at, "connect or transfer", &e),
+            ureq::Error::HostNotFound => Error::new(Kind::NotFound, at, "the host does not exist"),
+            ureq::Error::Timeout(_) => Error::os(at, "wait for the server", libc::ETIMEDOUT),
+            other => Error::invalid(at, other.to_string()),
+        };
+        match self.has_roots || !e.what.contains("UnknownIssuer") {
+            true => e,
+            false => e.hint("no root certificates here: install ca-certificates or set SSL_CERT_FILE"),
         }
     }
 }
@@ -338,44 +357,21 @@ fn is_broken(e: &ureq::Error) -> bool {
     }
 }
 
-fn transport(at: &str, e: ureq::Error) -> Error {
-    match e {
-        ureq::Error::Io(e) => Error::io(at, "connect or transfer", &e),
-        ureq::Error::HostNotFound => Error::new(Kind::NotFound, at, "the host does not exist"),
-        ureq::Error::Timeout(_) => Error::os(at, "wait for the server", libc::ETIMEDOUT),
-        other => Error::invalid(at, other.to_string()),
-    }
+/// Where podman and docker keep what belongs to this registry.
+fn certs(registry: &str) -> impl Iterator<Item = PathBuf> {
+    ["/etc/containers/certs.d", "/etc/docker/certs.d"]
+        .into_iter()
+        .map(move |dir| Path::new(dir).join(registry))
 }
 
-/// Seconds, or a date (RFC 9110, section 10.2.3).
-fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let words: Vec<&str> = text.split([' ', ':']).collect();
-    let [_, day, month, year, hours, minutes, seconds, "GMT"] = words[..] else { return None };
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = months.iter().position(|m| *m == month)? as u64;
-    let number = |t: &str| t.parse::<u64>().ok().filter(|n| *n < 10_000);
-    // Days from 1970 in the calendar that starts years in March, where the leap day comes last.
-    let year = number(year)?.checked_sub(u64::from(month < 2))?;
-    let days =
-        365 * year + year / 4 - year / 100 + year / 400 + (153 * ((month + 10) % 12) + 2) / 5 + number(day)?;
-    let days = days.checked_sub(719_469)?;
-    let then = UNIX_EPOCH
-        + Duration::from_secs(
-            86_400 * days + 3600 * number(hours)? + 60 * number(minutes)? + number(seconds)?,
-        );
-    Some(then.duration_since(now).unwrap_or_default())
+/// The system's authorities, and those that podman and docker keep for this registry.
+fn roots(registry: &str) -> Vec<Certificate<'static>> {
+    let own = certs(registry).flat_map(|dir| authorities(&dir));
+    let all = rustls_native_certs::load_native_certs().certs.into_iter().chain(own);
+    all.map(|c| Certificate::from_der(&c).to_owned()).collect()
 }
 
-/// The system's roots, and those that docker and podman keep for this registry.
-fn tls(registry: &str, insecure: bool) -> TlsConfig {
-    let mut roots = rustls_native_certs::load_native_certs().certs;
-    for dir in ["/etc/containers/certs.d", "/etc/docker/certs.d"] {
-        roots.extend(authorities(&Path::new(dir).join(registry)));
-    }
-    let roots: Vec<_> = roots.iter().map(|c| Certificate::from_der(c).to_owned()).collect();
+fn tls(roots: Vec<Certificate<'static>>, insecure: bool) -> TlsConfig {
     TlsConfig::builder()
         .root_certs(RootCerts::Specific(Arc::new(roots)))
         .disable_verification(insecure)
@@ -392,26 +388,4 @@ fn authorities(dir: &Path) -> Vec<rustls::pki_types::CertificateDer<'static>> {
         .filter_map(|p| rustls::pki_types::CertificateDer::pem_file_iter(p).ok())
         .flat_map(|certs| certs.flatten().collect::<Vec<_>>())
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = UNIX_EPOCH + Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
-        for (text, want) in [
-            ("7", Some(7)),
-            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
-            ("Sun, 06 Nov 1994 08:49:27 GMT", Some(0)),
-            ("Thu, 29 Feb 1996 00:00:00 GMT", Some(825_552_000 - 784_111_777)),
-            ("Fri, 01 Mar 1996 00:00:00 GMT", Some(825_638_400 - 784_111_777)),
-            ("soon", None),
-            ("Sun, 06 Now 1994 08:49:27 GMT", None),
-            ("Sun, 06 Nov 0000 08:49:27 GMT", None),
-        ] {
-            assert_eq!(retry_after(text, now), want.map(Duration::from_secs), "{text}");
-        }
-    }
 }
