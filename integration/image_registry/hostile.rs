@@ -111,6 +111,10 @@ fn sizes_are_those_of_the_descriptors() {
             .contains(&r.layer(0))
             .then(|| Reply::new(200).body(r.blob(&r.layer(0)).unwrap()).endless(&[0; 4096]))
     });
+    let config = image().manifest()["config"]["digest"].as_str().unwrap().to_string();
+    refused(&format!("{config}: sends 9 bytes"), move |q, r| {
+        q.path.contains(&config).then(|| Reply::new(200).body(&r.blob(&config).unwrap()[..9]))
+    });
     let server = refused("answers with more than 4194304 bytes", |q, _| {
         let kind = "application/vnd.oci.image.manifest.v1+json";
         q.path
@@ -155,6 +159,7 @@ fn many_large_indexes_are_not_kept() {
     c.args(["-c", "ulimit -v 200000; exec \"$@\"", "sh", crate::support::ORLOP, "imgtool", "-q", "--store"]);
     c.arg(p.store()).args(["pull", &format!("{}/x:1", server.address)]).env("MALLOC_ARENA_MAX", "1");
     finish_within(&mut c, Duration::from_secs(60)).ok();
+    assert_eq!(server.count("GET", "/manifests/"), 102, "each of them once");
 }
 
 #[test]
@@ -386,8 +391,14 @@ fn redirects_end() {
     refused("is redirected more than 10 times", |q, _| {
         q.path.contains("/blobs/").then(|| Reply::new(307).header("Location", q.path.clone()))
     });
-    for to in ["file:///etc/passwd", "http://me:secret@127.0.0.1/", "gopher://x/"] {
-        refused("", move |q, _| q.path.contains("/blobs/").then(|| Reply::new(302).header("Location", to)));
+    for (to, words) in [
+        ("file:///etc/passwd", "file:///etc/passwd: is no URL"),
+        ("http://me:secret@127.0.0.1/", "names a user"),
+        ("gopher://x/", "is neither http nor https"),
+    ] {
+        refused(words, move |q, _| {
+            q.path.contains("/blobs/").then(|| Reply::new(302).header("Location", to))
+        });
     }
 }
 

@@ -88,7 +88,10 @@ impl Piece {
             return Err(Error::invalid(name, what).hint(format!("raise {flag}")));
         }
         let mut out = Vec::new();
-        self.read_to_end(&mut out).map_err(|e| Error::io(name, "read", &e))?;
+        self.read_to_end(&mut out).map_err(|e| match Error::io(name, "read", &e) {
+            e if e.at.is_empty() => inside(name, e), // of a blob on its way
+            e => e,
+        })?;
         Ok(out)
     }
 
