@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::image::archive::{Files, inside};
 use crate::image::digest::Digest;
 use crate::image::driver::Form;
-use crate::image::import;
+use crate::image::import::{self, locked};
 use crate::image::limits::Limits;
 use crate::image::manifest::{self, blob_name};
 use crate::image::platform::Platform;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use ureq::http::Method;
 
 /// What to pull, and as what.
@@ -65,9 +65,8 @@ pub fn pull(store: &Store, order: &Order) -> Result<Digest> {
 }
 
 /// What a document said of a digest.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 enum Known {
-    Document(Vec<u8>),
     Manifest,
     Blob { size: u64, is_layer: bool },
 }
@@ -78,21 +77,15 @@ pub struct Remote {
     watch: Arc<Watch>,
     store: PathBuf,
     index: Vec<u8>,
-    documents: Mutex<Documents>,
+    /// The document that `index` names. No other is kept: nobody asks twice, and a registry may answer with a thousand
+    /// indexes of the largest size.
+    top: (Digest, Vec<u8>),
+    known: Mutex<HashMap<Digest, Known>>,
     max_manifest: u64,
 }
 
-#[derive(Default)]
-struct Documents {
-    known: HashMap<Digest, Known>,
-    /// Bytes of those that are kept.
-    bytes: u64,
-}
-
-/// Most digests that documents may name, and most bytes of documents that are kept: others are fetched again. A
-/// registry may answer with a thousand indexes of the largest size.
+/// Most digests that documents may name.
 const MAX_KNOWN: usize = 100_000;
-const MAX_KEPT: u64 = 16 << 20;
 
 /// What matters here of an index or a manifest; `manifest` looks at it closely.
 #[derive(Deserialize)]
@@ -120,11 +113,12 @@ impl Remote {
             watch: Arc::default(),
             store: store.dir().to_path_buf(),
             index: vec![],
-            documents: Mutex::default(),
+            top: (Digest::of(b""), vec![]),
+            known: Mutex::default(),
             max_manifest: order.limits.manifest,
         };
         let at = order.reference.to_string();
-        let (bytes, media_type) = remote.top().map_err(|e| inside(&at, e))?;
+        let (bytes, media_type) = remote.find_top().map_err(|e| inside(&at, e))?;
         if !manifest::is_known(&media_type) {
             let what = format!("media type {media_type:?} is not that of an image");
             return Err(Error::unsupported(at, what));
@@ -133,12 +127,13 @@ impl Remote {
         let descriptor = serde_json::json!({"mediaType": media_type, "digest": digest, "size": bytes.len()});
         let index = serde_json::json!({"schemaVersion": 2, "manifests": [descriptor]});
         remote.index = index.to_string().into_bytes();
-        remote.learn(&digest, bytes)?;
+        remote.learn(&bytes)?;
+        remote.top = (digest, bytes);
         Ok(remote)
     }
 
     /// The document that the reference names, and what it is.
-    fn top(&self) -> Result<(Vec<u8>, String)> {
+    fn find_top(&self) -> Result<(Vec<u8>, String)> {
         let reference = &self.client.reference;
         let wanted = match reference.digest {
             Some(digest) => Some(digest),
@@ -188,34 +183,22 @@ impl Remote {
         (Digest::of(&bytes) == *digest).then_some(bytes)
     }
 
-    fn documents(&self) -> MutexGuard<'_, Documents> {
-        // A poisoned lock only means that another thread panicked.
-        self.documents.lock().unwrap_or_else(|p| p.into_inner())
-    }
-
-    /// Keeps what a document names, and the document while there is room.
-    fn learn(&self, digest: &Digest, bytes: Vec<u8>) -> Result<()> {
-        let mut d = self.documents();
+    /// Keeps what a document names.
+    fn learn(&self, bytes: &[u8]) -> Result<()> {
+        let mut known = locked(&self.known);
         // One that is not understood is refused by whoever asks for it.
-        if let Ok(names) = serde_json::from_slice::<Names>(&bytes) {
+        if let Ok(names) = serde_json::from_slice::<Names>(bytes) {
             let blob = |n: &Named, is_layer| (n.digest, Known::Blob { size: n.size, is_layer });
             let all = names.manifests.iter().map(|n| (n.digest, Known::Manifest));
             let all = all.chain(names.config.iter().map(|n| blob(n, false)));
             for (digest, what) in all.chain(names.layers.iter().map(|n| blob(n, true))) {
-                d.known.entry(digest).or_insert(what);
+                known.entry(digest).or_insert(what);
             }
         }
-        if d.known.len() > MAX_KNOWN {
-            return Err(Error::invalid("index", format!("names more than {MAX_KNOWN} manifests and blobs")));
+        match known.len() > MAX_KNOWN {
+            true => Err(Error::invalid("index", format!("names more than {MAX_KNOWN} manifests and blobs"))),
+            false => Ok(()),
         }
-        let len = bytes.len() as u64;
-        if d.bytes + len <= MAX_KEPT {
-            d.bytes += len;
-            d.known.insert(*digest, Known::Document(bytes));
-        } else {
-            d.known.insert(*digest, Known::Manifest);
-        }
-        Ok(())
     }
 
     /// A file of the layout that the repository looks like, with its size; a blob is asked for when it is read.
@@ -231,24 +214,25 @@ impl Remote {
         let Some(digest) = name.strip_prefix("blobs/sha256/").and_then(Digest::from_hex) else {
             return Ok(None);
         };
-        let known = self.documents().known.get(&digest).cloned();
+        if digest == self.top.0 {
+            return Ok(memory(self.top.1.clone()));
+        }
+        let known = locked(&self.known).get(&digest).copied();
         Ok(match known {
             None => None,
-            Some(Known::Document(bytes)) => memory(bytes),
             Some(Known::Manifest) => {
                 let bytes = match self.held(&digest) {
                     Some(bytes) => bytes,
                     None => self.manifest(&digest.to_string(), Some(&digest))?.0,
                 };
-                self.learn(&digest, bytes.clone())?;
+                self.learn(&bytes)?;
                 memory(bytes)
             }
-            Some(Known::Blob { is_layer: false, size })
-                if self.held(&digest).is_some_and(|b| b.len() as u64 == size) =>
-            {
-                self.held(&digest).and_then(memory)
-            }
             Some(Known::Blob { size, is_layer }) => {
+                let held = if is_layer { None } else { self.held(&digest) };
+                if let Some(bytes) = held.filter(|b| b.len() as u64 == size) {
+                    return Ok(memory(bytes));
+                }
                 let keep = is_layer.then(|| Partial::path(&self.store, &digest));
                 let body = Body::new(self.client.clone(), self.watch.clone(), digest, size, keep);
                 Some((size, Box::new(body)))
@@ -257,10 +241,8 @@ impl Remote {
     }
 
     fn forget_partials(&self) {
-        let documents = self.documents();
-        for (digest, _) in
-            documents.known.iter().filter(|k| matches!(k.1, Known::Blob { is_layer: true, .. }))
-        {
+        let known = locked(&self.known);
+        for (digest, _) in known.iter().filter(|k| matches!(k.1, Known::Blob { is_layer: true, .. })) {
             // Most are not there; what stays is removed by `gc`.
             let _ = std::fs::remove_file(Partial::path(&self.store, digest));
         }
