@@ -275,6 +275,45 @@ fn damaged_blobs_do_not_leave_and_do_not_stay() {
 }
 
 #[test]
+/// The digest of a layer's tar stream says nothing of how much of it an archive was promised.
+#[test]
+fn dockers_archive_has_all_of_each_layer() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", image("x:1", Packing::Gzip).write().path()]).ok();
+    let tar = p.path().join("d.tar");
+    let id = &names(&p.store().join("layers"))[0];
+    let meta = p.store().join("layers").join(id).join("meta");
+    let mut short = json(&meta);
+    short["diff_size"] = serde_json::json!(short["diff_size"].as_u64().unwrap() - 512);
+    fs::write(meta, short.to_string()).unwrap();
+    let out =
+        p.imgtool(&["export", "--format", "docker", "x:1", tar.to_str().unwrap()]).fails("the store says");
+    assert!(out.stderr.contains("layer sha256:"), "{}", out.stderr);
+    assert!(!tar.exists());
+}
+
+#[test]
+fn an_export_is_on_disk_before_its_index_names_it() {
+    needs_root!();
+    needs_program!("strace");
+    let p = Place::new();
+    p.imgtool(&["import", image("x:1", Packing::Gzip).write().path()]).ok();
+    let (out, log) = (p.path().join("out"), p.path().join("log"));
+    let mut c = Command::new("strace");
+    c.args(["-f", "-qq", "-e", "trace=syncfs,/rename,/mkdir", "-o"]).arg(&log).arg(support::ORLOP);
+    c.args(["imgtool", "--store"]).arg(p.store()).args(["export", "x:1", out.to_str().unwrap()]);
+    support::finish(&mut c).ok();
+    let log = fs::read_to_string(log).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|l| !l.contains("/store")).collect();
+    let at =
+        |part: &str| lines.iter().rposition(|l| l.contains(part)).unwrap_or_else(|| panic!("{part}: {log}"));
+    let blobs = names(&out.join("blobs/sha256"));
+    assert_eq!(blobs.len(), 4);
+    let last = blobs.iter().map(|name| at(name)).chain([at("\"sha256\""), at("out\"")]).max().unwrap();
+    assert!(last < at("syncfs(") && at("syncfs(") < at("\"index.json\""), "{log}");
+}
+
 fn exports_at_once_to_one_layout_are_all_in_it() {
     needs_root!();
     let p = Place::new();

@@ -10,39 +10,19 @@ use crate::image::import::is_as_said;
 use crate::image::layer::compress::through;
 use crate::image::manifest::Layer;
 use crate::image::progress;
+use crate::image::registry::reference::Reference;
 use crate::image::store::Store;
 use serde_json::{Map, Value, json};
 use std::io::{Read, Write};
 
-/// The repository and the tag of a name.
+/// The repository and the tag of a name, as Docker shows them.
 pub fn tags(name: &str) -> Result<(String, String)> {
-    let wrong = || {
+    let reference = Reference::parse(name).ok().filter(|r| r.digest.is_none()).map(|r| r.familiar());
+    let parts = reference.as_deref().and_then(|r| r.rsplit_once(':'));
+    parts.map(|(repository, tag)| (repository.into(), tag.into())).ok_or_else(|| {
         Error::invalid(format!("name {name:?}"), "is no repository and tag that docker takes")
             .hint("give another by --name")
-    };
-    let start = name.rfind('/').map_or(0, |n| n + 1);
-    let (repository, tag) = match name[start..].split_once(':') {
-        Some((last, tag)) => (format!("{}{last}", &name[..start]), tag),
-        None => (name.to_string(), "latest"),
-    };
-    let mut parts = repository.split('/').peekable();
-    let first = parts.peek().copied().unwrap_or_default();
-    if repository.contains('/') && (first.contains(['.', ':']) || first == "localhost") {
-        parts.next(); // a host
-    }
-    let is_part = |part: &str| {
-        let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let within = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-        edge(part.bytes().next()) && edge(part.bytes().last()) && part.bytes().all(within)
-    };
-    let is_tag = !tag.is_empty()
-        && tag.len() <= 128
-        && !tag.starts_with(['.', '-'])
-        && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    if !parts.all(is_part) || !is_tag {
-        return Err(wrong());
-    }
-    Ok((repository.clone(), tag.to_string()))
+    })
 }
 
 pub fn write(
@@ -109,6 +89,10 @@ fn plain(store: &Store, layer: &Layer, name: &str, archive: &mut Archive) -> Res
         archive.file(name, size, stream.take(size))
     })?;
     is_as_said(&seen, layer)?;
+    if seen.diff_size != size {
+        let what = format!("unpacks to {} bytes, the store says {size}", seen.diff_size);
+        return Err(Error::invalid("", what).hint("run orlop imgtool fsck"));
+    }
     task.done("exported");
     Ok(())
 }
@@ -122,12 +106,15 @@ mod tests {
         for (name, repository, tag) in [
             ("busybox", "busybox", "latest"),
             ("localhost:5000/a/b:1.0_x", "localhost:5000/a/b", "1.0_x"),
-            ("docker.io/library/busybox:1.36", "docker.io/library/busybox", "1.36"),
+            ("docker.io/library/busybox:1.36", "busybox", "1.36"),
             ("EXAMPLE.com/a", "EXAMPLE.com/a", "latest"),
         ] {
             assert_eq!(tags(name).unwrap(), (repository.to_string(), tag.to_string()));
         }
-        for bad in ["Busybox", "a/B", "a:", "a:b:c", "a:-x", "a@sha256:0", "a/", "", "a:é", "-a", "a_:1"] {
+        let digest = format!("a@sha256:{}", "0".repeat(64));
+        for bad in
+            ["Busybox", "a/B", "a:", "a:b:c", "a:-x", &digest, "a/", "", "a:é", "-a", "a_:1", "a..b", "a___b"]
+        {
             assert!(tags(bad).is_err(), "{bad}");
         }
     }
