@@ -8,6 +8,7 @@ use crate::{
 };
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn an_image_leaves_as_it_came() {
@@ -274,7 +275,6 @@ fn damaged_blobs_do_not_leave_and_do_not_stay() {
     has_all_of(&fresh, source.path().as_ref());
 }
 
-#[test]
 /// The digest of a layer's tar stream says nothing of how much of it an archive was promised.
 #[test]
 fn dockers_archive_has_all_of_each_layer() {
@@ -314,6 +314,7 @@ fn an_export_is_on_disk_before_its_index_names_it() {
     assert!(last < at("syncfs(") && at("syncfs(") < at("\"index.json\""), "{log}");
 }
 
+#[test]
 fn exports_at_once_to_one_layout_are_all_in_it() {
     needs_root!();
     let p = Place::new();
@@ -342,16 +343,16 @@ fn blobs_are_cloned_where_the_file_system_can() {
     let (image_file, at) = (p.path().join("fs"), p.path().join("mnt"));
     fs::File::create(&image_file).unwrap().set_len(512 << 20).unwrap();
     fs::create_dir(&at).unwrap();
-    finish(std::process::Command::new("mkfs.btrfs").arg("-q").arg(&image_file)).ok();
-    let mounted = finish(std::process::Command::new("mount").args(["-o", "loop"]).arg(&image_file).arg(&at));
+    finish(Command::new("mkfs.btrfs").arg("-q").arg(&image_file)).ok();
+    let mounted = finish(Command::new("mount").args(["-o", "loop"]).arg(&image_file).arg(&at));
     if !mounted.status.success() {
         return support::skip("no file system can be mounted from a file");
     }
     let source = image("x:1", Packing::Gzip).write();
-    finish(std::process::Command::new("cp").arg("-r").arg(source.path()).arg(at.join("in"))).ok();
+    finish(Command::new("cp").arg("-r").arg(source.path()).arg(at.join("in"))).ok();
     let log = p.path().join("log");
     let traced = |args: &[&str]| {
-        let mut c = std::process::Command::new("strace");
+        let mut c = Command::new("strace");
         c.args(["-f", "-qq", "-e", "trace=ioctl", "-o"]).arg(&log).arg(support::ORLOP);
         c.args(["imgtool", "--store"]).arg(at.join("store")).args(args);
         finish(&mut c).ok();
@@ -369,8 +370,8 @@ fn blobs_are_cloned_where_the_file_system_can() {
     has_all_of(&at.join("out"), source.path().as_ref());
     // A clone is hashed as any copy.
     source.damage_layer(1, |b| b[4] ^= 1);
-    finish(std::process::Command::new("cp").arg("-r").arg(source.path()).arg(at.join("bad"))).ok();
-    let mut c = std::process::Command::new(support::ORLOP);
+    finish(Command::new("cp").arg("-r").arg(source.path()).arg(at.join("bad"))).ok();
+    let mut c = Command::new(support::ORLOP);
     c.args(["imgtool", "--store"]).arg(at.join("other")).arg("import").arg(at.join("bad"));
     finish(&mut c).fails("have the digest");
     assert!(names(&at.join("other/blobs/sha256")).len() <= 1, "the good one may be there");
@@ -398,7 +399,7 @@ fn the_tree_of_a_bundle_is_one_archive_in(p: &Place) {
     };
     let mounted = export("mounted.tar");
     let s = Scratch::new("tree");
-    let mut untar = std::process::Command::new("tar");
+    let mut untar = Command::new("tar");
     finish(untar.arg("-xpf").arg(file("mounted.tar")).arg("-C").arg(&s.path).arg("--numeric-owner")).ok();
     let mut told = Vec::new();
     let mut report =

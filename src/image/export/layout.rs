@@ -43,11 +43,12 @@ pub fn add(store: &Store, image: &Picked, dest: &Path) -> Result<()> {
             task.done("exported");
         }
     }
-    layout.call("fsync", fs::fsync(&blobs))?;
     let list = index.get_mut("manifests").and_then(Value::as_array_mut);
     let list = list.ok_or_else(|| Error::invalid(layout.name("index.json"), "is no index"))?;
     list.retain(|d| !is_named(d, &image.name));
     list.push(image.descriptor());
+    // All that the index names, and the directories above it, at once: each fsync(2) waits for the disk.
+    layout.call("syncfs", fs::syncfs(&layout.dir))?;
     layout.write("index.json", index.to_string().as_bytes())
 }
 
@@ -182,7 +183,6 @@ impl Layout {
     fn put(&self, store: &Store, blobs: &OwnedFd, digest: &Digest, task: &Task) -> Result<()> {
         let (part, file) = self.part()?;
         let copied = (|| {
-            let sync = file.try_clone().map_err(|e| Error::io(self.name(&part), "dup", &e))?;
             let mut hash = HashRead::new(
                 Kept::new(store.open_blob(digest)?)
                     .keep_in(file)
@@ -191,7 +191,6 @@ impl Layout {
             io::copy(&mut task.read(&mut hash), &mut io::sink())
                 .map_err(|e| Error::io(format!("blob {digest}"), format!("copy to {}", self.at), &e))?;
             is_blob(digest, hash.digest())?;
-            sync.sync_all().map_err(|e| Error::io(self.name(&part), "fsync", &e))?;
             self.call("rename", fs::renameat(&self.dir, &part[..], blobs, digest.hex()))
         })();
         copied.inspect_err(|_| self.remove(&part))
