@@ -334,6 +334,26 @@ fn layers_move_to_another_base_in(p: &Place) {
     let annotations = &p.imgtool(&["inspect", "y"]).ok().json()["manifest"]["annotations"];
     assert_eq!(annotations["org.opencontainers.image.base.name"], "new");
     let bundle = p.unpack("y", &[]);
+#[test]
+fn another_bundles_damaged_record_is_in_nobodys_way() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", Image::new(vec![layer(&base())]).write().path(), "x"]).ok();
+    let [first, second] = [p.unpack("x", &["--no-mount"]), p.unpack("x", &["--no-mount"])];
+    for bundle in [&first, &second] {
+        fs::write(bundle.join("upper/new"), "1").unwrap();
+    }
+    let hex = |path: &Path| orlop::image::digest::Digest::of(path.as_os_str().as_encoded_bytes()).hex();
+    let records = p.store().join("bundles");
+    fs::write(records.join(hex(&second)), "{").unwrap();
+    let [first, second] = [&first, &second].map(|b| b.to_str().unwrap());
+    p.imgtool(&["commit", first, "c"]).ok();
+    assert!(p.imgtool(&["diff", first]).ok().stdout.contains("/new"));
+    p.imgtool(&["commit", second, "d"]).fails("is damaged");
+    fs::remove_file(records.join(hex(second.as_ref()))).unwrap();
+    p.imgtool(&["diff", second]).fails("is not a bundle of this store");
+}
+
     assert_eq!(
         p.run(&bundle).ok().stdout,
         "1nroot:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"

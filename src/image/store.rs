@@ -53,6 +53,11 @@ pub struct BundleRef {
     pub manifest: Digest,
 }
 
+fn record(file: &Path, text: &[u8]) -> Result<BundleRef> {
+    serde_json::from_slice(text)
+        .map_err(|e| Error::invalid(file.display().to_string(), format!("is damaged: {e}")))
+}
+
 fn error(path: &Path, what: &str, e: &std::io::Error) -> Error {
     Error::io(path.display().to_string(), what, e)
 }
@@ -322,6 +327,16 @@ impl Store {
         self.dir.join("bundles").join(Digest::of(path.as_os_str().as_bytes()).hex())
     }
 
+    /// The record of the bundle at `path` (absolute).
+    pub fn bundle(&self, path: &Path) -> Result<Option<BundleRef>> {
+        let file = self.bundle_path(path);
+        match std::fs::read(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(error(&file, "read", &e)),
+            Ok(text) => record(&file, &text).map(Some),
+        }
+    }
+
     /// Every recorded bundle, with the file of its record.
     pub fn bundles(&self) -> Result<Vec<(PathBuf, BundleRef)>> {
         let dir = self.dir.join("bundles");
@@ -329,8 +344,7 @@ impl Store {
         for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
             let path = entry.map_err(|e| error(&dir, "read", &e))?.path();
             let text = std::fs::read(&path).map_err(|e| error(&path, "read", &e))?;
-            let record = serde_json::from_slice(&text)
-                .map_err(|e| Error::invalid(path.display().to_string(), format!("is damaged: {e}")))?;
+            let record = record(&path, &text)?;
             out.push((path, record));
         }
         Ok(out)

@@ -30,8 +30,8 @@ use std::rc::Rc;
 pub fn record_of(store: &Store, bundle: &Path) -> Result<(BundleRef, Overlay)> {
     let (rootfs, overlay) = bundle::settled(bundle)?;
     let path = rootfs.parent().unwrap_or(&rootfs);
-    let record = store.bundles()?.into_iter().map(|b| b.1).find(|b| b.path == path);
     let at = bundle.display().to_string();
+    let record = store.bundle(path)?;
     let record = record.ok_or_else(|| Error::new(Kind::NotFound, at, "is not a bundle of this store"))?;
     Ok((record, overlay))
 }
