@@ -394,8 +394,11 @@ fn a_directory_and_an_archive_are_appended_in(p: &Place) {
         digest_of(p, &["append", "x", path.to_str().unwrap(), &name]);
         let last = layers_of(p, &name).pop().unwrap();
         // What was packed stays what it was.
-        if packing != Packing::Plain {
-            assert_eq!(last["digest"], orlop::image::digest::Digest::of(&bytes).to_string());
+        let digest = orlop::image::digest::Digest::of(&bytes).to_string();
+        assert_eq!(last["digest"] == digest, packing != Packing::Plain);
+        if packing == Packing::Plain {
+            digest_of(p, &["append", "--compression", "none", "x", path.to_str().unwrap(), "none"]);
+            assert_eq!(layers_of(p, "none").pop().unwrap()["digest"], digest);
         }
         let t = mounted(p, &name);
         assert!(t.contains_key("opt/a") && !t.contains_key("old"));

@@ -4,7 +4,7 @@ use super::edit::{Edit, Part, is_empty};
 use super::left;
 use crate::bundle::Overlay;
 use crate::error::{Error, Kind, Result};
-use crate::image::archive::{Files, inside};
+use crate::image::archive::{Files, Piece, inside};
 use crate::image::bundle;
 use crate::image::digest::Digest;
 use crate::image::driver::Form;
@@ -103,18 +103,17 @@ fn archive(store: &Store, source: &Path, (packing, form, limits): How, image: &D
     if !std::fs::metadata(source).map_err(io("stat"))?.is_file() {
         return Err(Error::invalid("", "is neither a directory nor a regular file"));
     }
-    let mut file = File::open(source).map_err(io("open"))?;
-    let work = store.work()?;
-    let mut copy = File::create_new(work.path.join("blob")).map_err(io("copy"))?;
-    let size = std::io::copy(&mut file, &mut copy).map_err(io("copy"))?;
-    let open = || File::open(work.path.join("blob")).map_err(io("open"));
-    let (seen, ()) = through(open()?, size, limits, |_| Ok(()))?;
-    if seen.packing == Packing::Plain && packing != Packing::Plain {
-        let mut plain = open()?;
-        let task = progress::task("append", image, size);
-        let copy = |out: &mut dyn Write| std::io::copy(&mut plain, out).map(drop).map_err(io("pack"));
+    let mut file = File::open(source).and_then(Piece::whole).map_err(io("open"))?;
+    if file.packing()? == Packing::Plain {
+        let task = progress::task("append", image, file.size());
+        let copy = |out: &mut dyn Write| std::io::copy(&mut file, out).map(drop).map_err(io("pack"));
         return new_layer(store, (packing, form, limits), &task, copy);
     }
+    let work = store.work()?;
+    let path = work.path.join("blob");
+    let mut copy = File::create_new(&path).map_err(io("copy"))?;
+    let size = std::io::copy(&mut file, &mut copy).map_err(io("copy"))?;
+    let (seen, ()) = through(File::open(&path).map_err(io("open"))?, size, limits, |_| Ok(()))?;
     let (digest, diff_id) = (seen.digest, seen.diff_id);
     let packed = Packed { packing: seen.packing, digest, size, diff_id, diff_size: seen.diff_size };
     add(store, &work, &packed, (form, limits))
