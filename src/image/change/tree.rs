@@ -99,7 +99,7 @@ pub fn report(store: &Store, image: &str, depth: usize) -> Result<Report> {
         count.sums.push(Default::default());
         count.gone.clear();
         if meta.applied.opaque {
-            count.hide(b"", n);
+            count.forget(count.below(b""), Some(n));
         }
         let has_fixup = stack.lowers.len() > 1;
         walk(&opened.view(&stack.lowers)?, false, |node| {
@@ -144,7 +144,7 @@ impl Count {
     fn node(&mut self, node: &Node, layer: usize, origin: Option<Vec<u8>>) {
         let path = node.path;
         if node.is_whiteout() {
-            return self.remove(path, layer);
+            return self.forget(self.with_below(path), Some(layer));
         }
         let stat = &node.stat;
         let file = |o: &Vec<u8>| self.gone.get(o).copied().or(self.names.get(o).map(|s| s.inode));
@@ -153,7 +153,7 @@ impl Count {
         let known = self.names.get(path).map(|s| (s.inode, s.is_dir));
         if node.is_dir() && known.is_some_and(|k| k.1) {
             if node.opaque {
-                self.hide(path, layer);
+                self.forget(self.below(path), Some(layer));
             }
             return;
         }
@@ -164,7 +164,7 @@ impl Count {
         let first = origin.is_none() && (stat.st_nlink == 1 || self.met.insert(inode));
         let bytes = if is_file && first { stat.st_size as u64 } else { 0 };
         if known.is_some() {
-            self.waste(path);
+            self.forget(self.with_below(path), None);
             self.tell(layer, path, |s| s.replaced.add(bytes));
         } else {
             self.tell(layer, path, |s| s.added.add(bytes));
@@ -179,34 +179,19 @@ impl Count {
         names.cloned().collect()
     }
 
-    fn take(&mut self, name: &[u8]) -> Option<Seen> {
-        let seen = self.names.remove(name)?;
-        self.gone.entry(name.to_vec()).or_insert(seen.inode);
-        Some(seen)
+    fn with_below(&self, path: &[u8]) -> Vec<Vec<u8>> {
+        [vec![path.to_vec()], self.below(path)].concat()
     }
 
-    /// Forgets a name and what is below it: it is there for nothing.
-    fn waste(&mut self, path: &[u8]) {
-        for name in std::iter::once(path.to_vec()).chain(self.below(path)) {
-            if let Some(seen) = self.take(&name) {
-                self.tell(seen.layer, &name, |s| s.wasted.add(seen.bytes));
-            }
-        }
-    }
-
-    fn remove(&mut self, path: &[u8], layer: usize) {
-        for name in std::iter::once(path.to_vec()).chain(self.below(path)) {
-            if let Some(seen) = self.take(&name) {
-                self.tell(seen.layer, &name, |s| s.wasted.add(seen.bytes));
+    /// Forgets names: they are there for nothing. `by` is the layer that removes them, where none replaces them.
+    fn forget(&mut self, names: Vec<Vec<u8>>, by: Option<usize>) {
+        for name in names {
+            let Some(seen) = self.names.remove(&name) else { continue };
+            self.tell(seen.layer, &name, |s| s.wasted.add(seen.bytes));
+            if let Some(layer) = by {
                 self.tell(layer, &name, |s| s.removed.add(seen.bytes));
             }
-        }
-    }
-
-    /// Of a directory that is opaque.
-    fn hide(&mut self, path: &[u8], layer: usize) {
-        for name in self.below(path) {
-            self.remove(&name, layer);
+            self.gone.entry(name).or_insert(seen.inode);
         }
     }
 }
