@@ -139,28 +139,30 @@ fn deep_and_large_documents_end() {
 fn descriptors_are_digests_and_sizes() {
     needs_root!();
     let hex = "0".repeat(64);
-    for digest in [
-        "sha256:../../../../etc/passwd".to_string(),
-        "sha256:../../x".into(),
-        format!("sha512:{hex}"),
-        format!("sha256:{}", "A".repeat(64)),
-        format!("sha256:{hex}/x"),
-        format!("sha256:{hex}\u{1b}[31m"),
-        hex.clone(),
-        String::new(),
+    for (digest, words) in [
+        ("sha256:../../../../etc/passwd".to_string(), "Invalid encoded value"),
+        ("sha256:../../x".into(), "Invalid encoded value"),
+        (format!("sha512:{hex}"), "Invalid digest length"),
+        (format!("sha256:{}", "A".repeat(64)), "Invalid non-hexadecimal character"),
+        (format!("sha256:{hex}/x"), "Invalid encoded value"),
+        (format!("sha256:{hex}\u{1b}[31m"), "Invalid encoded value"),
+        (hex.clone(), "missing ':' in digest"),
+        (String::new(), "missing ':' in digest"),
+        // Right, but of no algorithm that is known here.
+        (format!("sha512:{hex}{hex}"), "is not sha256:"),
     ] {
         let source = plain();
         source.edit_index(|i| i["manifests"][0]["digest"] = json!(digest));
-        refuse(&source, "");
+        refuse(&source, words);
         let source = plain();
         source.edit_manifest(|m| m["config"]["digest"] = json!(digest));
-        refuse(&source, "");
+        refuse(&source, words);
         let source = plain();
         source.edit_manifest(|m| m["layers"][0]["digest"] = json!(digest));
-        refuse(&source, "");
+        refuse(&source, words);
         let source = plain();
         source.edit_config(|c| c["rootfs"]["diff_ids"][0] = json!(digest));
-        refuse(&source, "");
+        refuse(&source, "is not sha256:");
     }
     for size in [json!(-1), json!(1.5), json!(u64::MAX), json!("7"), json!(null), json!(0)] {
         let source = plain();
