@@ -7,7 +7,9 @@ mod bundle;
 #[path = "image/make.rs"]
 mod make;
 
-use make::{Entry, Image, Packing, Place, base, dir, file, hard, in_both_forms, layer, link, script};
+use make::{
+    Entry, Image, Packing, Place, base, dir, file, hard, hidden_things, in_both_forms, layer, link, script,
+};
 use serde_json::json;
 use std::fs;
 use std::io::Read;
@@ -18,19 +20,8 @@ use support::{Scratch, finish, rounds};
 
 /// A busybox system, and a layer that hides and replaces things of it.
 fn two_layers() -> Vec<Vec<u8>> {
-    let mut lower = base();
-    lower.extend([
-        dir("old", 0o755),
-        file("old/a", "a"),
-        file("gone", "x"),
-        dir("secret", 0o711),
-        dir("usr", 0o755),
-        dir("usr/lib", 0o750),
-        link("lib", "usr/lib"),
-        dir("again", 0o700),
-        file("again/old", "x"),
-        file("etc/hostname", "lower"),
-    ]);
+    let mut lower = hidden_things();
+    lower.push(file("etc/hostname", "lower"));
     let upper: Vec<Entry> = vec![
         file("again/new", "1"),
         file(".wh.gone", ""),

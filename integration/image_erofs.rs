@@ -12,6 +12,7 @@ mod kill;
 #[allow(dead_code)] // each program of images uses its part
 #[path = "image/make.rs"]
 mod make;
+#[allow(dead_code)] // of it each test program uses its part
 #[path = "image/tree.rs"]
 mod tree;
 
@@ -125,13 +126,13 @@ fn both_forms_are_the_same_tree() {
             }
             let bundle = p.path().join(format!("bundle-{form}"));
             imgtool(&["unpack", "x", bundle.to_str().unwrap()]);
-            let facts = tree::facts(&bundle.join("rootfs"));
+            let facts = tree::scan(&bundle.join("rootfs"));
             imgtool(&["umount", bundle.to_str().unwrap()]);
             facts
         })
         .collect();
-    assert!(trees[0].len() > 15 && trees[0].contains_key(Path::new("d/again")));
-    tree::same(&trees[0], &trees[1]);
+    assert!(trees[0].len() > 15 && trees[0].contains_key("d/again"));
+    tree::same(&trees[0], &trees[1], "dir and erofs");
 }
 
 #[test]
@@ -336,8 +337,8 @@ fn every_driver_gives_the_same_rootfs() {
     for driver in drivers {
         let bundle = p.unpack("x", &["--driver", driver]);
         assert_eq!(p.is_mounted(&bundle), driver != "copy", "{driver}");
-        let facts = tree::facts(&bundle.join("rootfs"));
-        tree::same(first.get_or_insert(facts.clone()), &facts);
+        let facts = tree::scan(&bundle.join("rootfs"));
+        tree::same(first.get_or_insert(facts.clone()), &facts, driver);
         let out = p.run(&bundle);
         assert_eq!(out.stdout, "neww\n", "{driver}: {}", out.stderr);
         if driver != "copy" {
@@ -382,12 +383,12 @@ fn what_was_changed_is_committed_whatever_the_driver() {
         assert_eq!(fs::read_dir(root.join("d")).unwrap().count(), 2, "{driver}");
         p.remove(&bundle);
         let image = p.unpack("y", &[]);
-        let facts = tree::facts(&image.join("rootfs"));
+        let facts = tree::scan(&image.join("rootfs"));
         p.remove(&image);
         (diff, facts)
     });
     assert_eq!(made[0].0, made[1].0);
-    tree::same(&made[0].1, &made[1].1);
+    tree::same(&made[0].1, &made[1].1, "drivers");
     // A copy has no layer of its changes.
     let (copy, overlay) = (p.unpack("x", &["--driver", "copy"]), p.unpack("x", &[]));
     for args in [&["commit", copy.to_str().unwrap(), "z"][..], &["diff", copy.to_str().unwrap()]] {

@@ -21,7 +21,7 @@ mod people;
 mod raw;
 
 use canary::Canary;
-use make::{Image, Place};
+use make::{Image, Place, forms};
 use std::fs;
 use std::path::Path;
 
@@ -55,15 +55,9 @@ impl Case {
     }
 }
 
-/// The forms that layers can have here.
-fn forms(p: &Place) -> Vec<&'static str> {
-    let info = p.imgtool(&["info", "--format", "json"]).ok().json();
-    if info["layerForm"]["name"] == "erofs" { vec!["dir", "erofs"] } else { vec!["dir"] }
-}
-
 /// Takes each case in, in both forms of layers, and looks at what became of it and at the canary.
 fn hold(canary: &Canary, cases: Vec<Case>) {
-    for form in forms(&Place::new()) {
+    for form in forms() {
         let p = Place::new();
         for case in &cases {
             let what = format!("{} as {form}", case.what);

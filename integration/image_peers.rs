@@ -16,6 +16,9 @@ mod make;
 mod model;
 #[path = "image_peers/random.rs"]
 mod random;
+#[allow(dead_code)] // of it each test program uses its part
+#[path = "image/tree.rs"]
+mod tree;
 #[path = "image_peers/trips.rs"]
 mod trips;
 #[path = "image_peers/umoci.rs"]
@@ -23,10 +26,8 @@ mod umoci;
 
 use archive::archive;
 use make::{Image, Layout, Packing, Place};
-use model::{Item, Model, scan};
-use std::collections::BTreeMap;
-
-type Tree = BTreeMap<String, String>;
+use model::{Item, Model};
+use tree::{Tree, scan, whole_seconds};
 
 fn layout(layers: &[Vec<Item>], packing: Packing) -> Layout {
     image(layers.iter().map(|l| archive(l)).collect(), packing)
@@ -45,49 +46,35 @@ fn mounted(p: &Place, image: &str) -> Tree {
     tree
 }
 
-/// A store of one form of layers.
-struct Form {
-    p: Place,
-    options: &'static [&'static str; 2],
-}
-
-/// Directories, and where the machine mounts them EROFS images.
-fn forms() -> Vec<Form> {
-    let place = Place::new();
-    let info = place.imgtool(&["info", "--format", "json"]).ok().json();
-    let mut forms = vec![&["--layers", "dir"]];
-    if info["layerForm"]["name"] == "erofs" {
-        forms.push(&["--layers", "erofs"]);
-    } else {
+/// Stores of directories, and where the machine mounts them of EROFS images.
+fn places() -> Vec<Place> {
+    let forms = make::forms();
+    if forms.len() < 2 {
         support::skip("needs a kernel that mounts EROFS from a file");
     }
-    forms.into_iter().map(|options| Form { p: Place::new(), options }).collect()
+    forms.iter().map(|form| Place::of(form)).collect()
 }
 
-impl Form {
-    /// `Err`: what it says, with the entries.
-    fn import(&self, layers: &[Vec<Item>], packing: Packing) -> Result<(), String> {
-        let layout = layout(layers, packing);
-        let o = self.p.imgtool(&["import", self.options[0], self.options[1], layout.path(), "x"]);
-        if o.status.success() { Ok(()) } else { Err(format!("{}{}", o.stderr, model::told_of(layers))) }
-    }
+/// `Err`: what it says, with the entries.
+fn import(p: &Place, layers: &[Vec<Item>], packing: Packing) -> Result<(), String> {
+    let o = p.imgtool(&["import", layout(layers, packing).path(), "x"]);
+    if o.status.success() { Ok(()) } else { Err(format!("{}{}", o.stderr, model::told_of(layers))) }
 }
 
 /// What an image is, is told alike by its mount and by that of one layer instead of several.
 #[track_caller]
-fn differs(form: &Form, layers: &[Vec<Item>], what: &str) -> Vec<String> {
+fn differs(p: &Place, layers: &[Vec<Item>], what: &str) -> Vec<String> {
     let want = Model::of(layers).show();
     let packing = [Packing::Plain, Packing::Gzip, Packing::Zstd][what.len() % 3];
-    let p = &form.p;
     let mut out = Vec::new();
     let mut hold = |image: &str, how: &str, seen: fn(&Tree) -> Tree| {
-        let lines = model::lines(&seen(&want), &seen(&mounted(p, image)));
+        let lines = tree::lines(&seen(&want), &seen(&mounted(p, image)));
         if !lines.is_empty() {
-            out.push(format!("{what} {:?} {how}\n{lines}", form.options));
+            out.push(format!("{what} {:?} {how}\n{lines}", p.form));
         }
     };
-    if let Err(words) = form.import(layers, packing) {
-        return vec![format!("{what} {:?}: {words}", form.options)];
+    if let Err(words) = import(p, layers, packing) {
+        return vec![format!("{what} {:?}: {words}", p.form)];
     }
     hold("x", "", Tree::clone);
     p.imgtool(&["squash", "x", "s", "--compression", "none"]).ok();
@@ -101,20 +88,6 @@ fn differs(form: &Form, layers: &[Vec<Item>], what: &str) -> Vec<String> {
     out
 }
 
-/// Layers that are written here have no nanoseconds.
-fn whole_seconds(tree: &Tree) -> Tree {
-    let cut = |line: &String| {
-        let words = line.split(' ').map(|w| match w.split_once('.') {
-            Some((seconds, nanos)) if nanos.len() == 9 && nanos.bytes().all(|b| b.is_ascii_digit()) => {
-                seconds
-            }
-            _ => w,
-        });
-        words.collect::<Vec<_>>().join(" ")
-    };
-    tree.iter().map(|(name, line)| (name.clone(), cut(line))).collect()
-}
-
 /// A link to a file below is one to the name that it was made of, and no link where the squashed layers hide that.
 fn without_links(tree: &Tree) -> Tree {
     let cut = |line: &String| line.split(" is ").next().unwrap_or_default().to_string();
@@ -125,9 +98,9 @@ fn without_links(tree: &Tree) -> Tree {
 fn made_layers_become_what_the_specification_says() {
     needs_root!();
     let mut told = Vec::new();
-    for form in forms() {
+    for p in places() {
         for (what, layers) in made::made() {
-            told.extend(differs(&form, &layers, what));
+            told.extend(differs(&p, &layers, what));
         }
     }
     assert!(told.is_empty(), "{}", told.join("\n"));
@@ -137,9 +110,9 @@ fn made_layers_become_what_the_specification_says() {
 fn random_layers_become_what_the_specification_says() {
     needs_root!();
     let mut told = Vec::new();
-    for form in forms() {
+    for p in places() {
         for seed in 1..=support::rounds(14, 300) as u64 {
-            told.extend(differs(&form, &random::stack(seed), &format!("seed {seed}")));
+            told.extend(differs(&p, &random::stack(seed), &format!("seed {seed}")));
         }
     }
     assert!(told.is_empty(), "{}", told.join("\n"));
@@ -156,7 +129,7 @@ fn links_may_stand_before_what_they_lead_to() {
     let top =
         vec![hard("a", "b"), hard("b", "f"), hard("c", "d"), file("d", "4"), hard("e", "g"), hard("g", "h")];
     let told: Vec<_> =
-        forms().iter().flat_map(|form| differs(form, &[low.clone(), top.clone()], "early")).collect();
+        places().iter().flat_map(|p| differs(p, &[low.clone(), top.clone()], "early")).collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
 }
 

@@ -12,6 +12,9 @@ mod make;
 #[allow(dead_code)] // trees of root
 #[path = "image_peers/model.rs"]
 mod model;
+#[allow(dead_code)] // of it each test program uses its part
+#[path = "image/tree.rs"]
+mod tree;
 
 use made::{dir, file, item};
 use make::{Image, Layout, Packing, base, layer, script};
@@ -332,6 +335,6 @@ fn layers_become_the_same_in_a_user_namespace() {
     }
     u.inside(&script).ok();
     for (n, (what, want)) in want.iter().enumerate() {
-        model::same(want, &told(&u.path().join(format!("{n}.tar"))), what);
+        tree::same(want, &told(&u.path().join(format!("{n}.tar"))), what);
     }
 }

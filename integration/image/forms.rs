@@ -73,7 +73,7 @@ fn answers(lowest: &str, others: &str) -> Vec<(String, String)> {
     let mut note = |what: &str, said: String| out.push((what.to_string(), said));
     let mounted = |name: &str| {
         let bundle = p.unpack(name, &[]);
-        let facts = tree::facts(&bundle.join("rootfs"));
+        let facts = tree::scan(&bundle.join("rootfs"));
         let said = p.run(&bundle).ok().stdout;
         p.remove(&bundle);
         format!("{facts:#?}\n{said}")

@@ -96,6 +96,22 @@ pub fn base() -> Vec<Entry> {
     out
 }
 
+/// A system with what a layer on it may hide.
+pub fn hidden_things() -> Vec<Entry> {
+    let things = [
+        dir("old", 0o755),
+        file("old/a", "a"),
+        file("gone", "x"),
+        dir("secret", 0o711),
+        dir("usr", 0o755),
+        dir("usr/lib", 0o750),
+        link("lib", "usr/lib"),
+        dir("again", 0o700),
+        file("again/old", "x"),
+    ];
+    [&base()[..], &things].concat()
+}
+
 /// A configuration that runs a shell script.
 pub fn script(text: &str) -> Value {
     json!({ "Cmd": ["/bin/sh", "-c", text], "Env": ["PATH=/bin"] })
@@ -354,7 +370,7 @@ impl Layout {
 /// A store and bundles of one test.
 pub struct Place {
     scratch: Scratch,
-    form: Option<&'static str>,
+    pub form: Option<&'static str>,
 }
 
 /// The forms of layers: directories, and EROFS images where the machine mounts them.

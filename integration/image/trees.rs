@@ -1,73 +1,18 @@
-//! Trees compared, and images written out for other tools.
+//! Images written out for other tools, and the trees that these make of them.
 
 use crate::make::{Layout, Place};
 use crate::support::{Scratch, finish, has_program, skip};
+use crate::tree::{Tree, scan, whole_seconds};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
-/// Every name below `dir` with all that a layer can say of it. Sockets are left out.
-pub fn tree(dir: &Path) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    let mut links = HashMap::new();
-    add(dir, dir, &mut links, &mut out);
+/// Every name below `dir` with all that a layer of ours can say of it: no socket, and no nanoseconds.
+pub fn tree(dir: &Path) -> Tree {
+    let mut out = whole_seconds(&scan(dir));
+    out.retain(|_, line| !line.starts_with("140000 "));
     out
-}
-
-fn add(root: &Path, path: &Path, links: &mut HashMap<u64, String>, out: &mut BTreeMap<String, String>) {
-    let meta = fs::symlink_metadata(path).unwrap();
-    let name = path.strip_prefix(root).unwrap().display().to_string();
-    if meta.file_type().is_socket() {
-        return;
-    }
-    let mut text = format!("{:o} {}:{} {}", meta.mode(), meta.uid(), meta.gid(), meta.mtime());
-    let kind = meta.file_type();
-    if kind.is_char_device() || kind.is_block_device() {
-        text += &format!(" dev {:x}", meta.rdev());
-    } else if kind.is_symlink() {
-        text += &format!(" -> {}", fs::read_link(path).unwrap().display());
-    } else if kind.is_file() {
-        text += &format!(" {}", orlop::image::digest::Digest::of(&fs::read(path).unwrap()));
-        let first = links.entry(meta.ino()).or_insert_with(|| name.clone());
-        text += &format!(" is {first}");
-    }
-    text += &xattrs(path);
-    out.insert(name, text);
-    if kind.is_dir() {
-        let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect();
-        names.sort();
-        names.iter().for_each(|p| add(root, p, links, out));
-    }
-}
-
-fn xattrs(path: &Path) -> String {
-    let mut names = vec![0; 4096];
-    let n = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
-    let mut out = Vec::new();
-    for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        if name.starts_with(b"trusted.") || name == b"security.selinux" {
-            continue;
-        }
-        let mut value = vec![0; 4096];
-        let n = rustix::fs::lgetxattr(path.as_os_str().as_bytes(), name, &mut value[..]).unwrap();
-        out.push(format!(" {}={:?}", String::from_utf8_lossy(name), &value[..n]));
-    }
-    out.sort();
-    out.concat()
-}
-
-/// Says what differs, not all that is there.
-#[track_caller]
-pub fn same(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>, what: &str) {
-    let other = |m: &BTreeMap<String, String>, n: &BTreeMap<String, String>, side: &str| -> Vec<String> {
-        m.iter().filter(|(k, v)| n.get(*k) != Some(v)).map(|(k, v)| format!("{side} {k}: {v}")).collect()
-    };
-    let differ = [other(a, b, "-"), other(b, a, "+")].concat();
-    assert!(differ.is_empty(), "{what}:\n{}", differ.join("\n"));
 }
 
 /// An OCI layout of an image of the store; blobs of layers that were imported are those of their source.
@@ -105,7 +50,7 @@ fn is_here(tool: &str) -> bool {
 }
 
 /// What umoci makes of an image, if it is here.
-pub fn by_umoci(layout: &Scratch) -> Option<BTreeMap<String, String>> {
+pub fn by_umoci(layout: &Scratch) -> Option<Tree> {
     if !is_here("umoci") {
         return None;
     }

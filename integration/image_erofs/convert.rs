@@ -17,12 +17,12 @@ fn forms(p: &Place, image: &str) -> Vec<String> {
 }
 
 /// What a container of an image sees.
-fn facts(p: &Place, image: &str) -> tree::Facts {
+fn facts(p: &Place, image: &str) -> tree::Tree {
     let bundle = p.unpack(image, &[]);
-    let mut facts = tree::facts(&bundle.join("rootfs"));
+    let mut facts = tree::scan(&bundle.join("rootfs"));
     p.remove(&bundle);
     // Where no layer lists it, its time is that of the unpack.
-    facts.retain(|path, _| !path.as_os_str().is_empty());
+    facts.retain(|path, _| !path.is_empty());
     facts
 }
 
@@ -73,7 +73,7 @@ fn layers_change_their_form_and_back() {
             );
             assert_eq!(out.stderr.matches(r#""result":"converted""#).count(), 2, "{}", out.stderr);
             let got = look(form);
-            tree::same(&want.0, &got.0);
+            tree::same(&want.0, &got.0, form);
             assert_eq!(want.1, got.1);
             let again = p.imgtool(&["convert", "--layers", form, "x", "-f", "json"]).ok().json();
             for l in again.as_array().unwrap() {
@@ -198,10 +198,10 @@ fn a_conversion_that_is_killed_leaves_one_form_or_the_other() {
                 }
                 let told = out.stdout.matches(": converted\n").count();
                 assert!(told == 0 || forms(&c.p, "first").iter().all(|f| f == form), "it was reported");
-                tree::same(&want, &facts(&c.p, "first"));
+                tree::same(&want, &facts(&c.p, "first"), form);
                 c.p.imgtool(&args).ok();
                 assert_eq!(forms(&c.p, "first"), [form, form]);
-                tree::same(&want, &facts(&c.p, "first"));
+                tree::same(&want, &facts(&c.p, "first"), form);
                 c.p.imgtool(&["gc"]).ok();
                 assert!(["tmp", "bundles"].iter().all(|sub| names(&c.p.store().join(sub)).is_empty()));
             });

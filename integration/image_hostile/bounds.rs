@@ -24,7 +24,7 @@ fn import_in_little_memory(p: &Place, args: &[&str]) -> Outcome {
 #[track_caller]
 fn is_stopped(what: &str, words: &str, layer: Vec<u8>) {
     let source = Image::new(vec![layer]).packing(Packing::Zstd).write();
-    for form in forms(&Place::new()) {
+    for form in forms() {
         let p = Place::new();
         let out = import_in_little_memory(&p, &["--layers", form, source.path(), "bomb"]);
         assert!(out.stderr.contains(words), "{what} as {form}: {} {}", out.stdout, out.stderr);

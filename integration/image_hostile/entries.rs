@@ -390,7 +390,7 @@ fn a_packed_stream_is_whole() {
     let gzip = |data: &[u8]| crate::make::pack(crate::make::Packing::Gzip, data);
     let plain = tar().file("a", &"1".repeat(5000)).file("b", "2").end();
     let image = || Image::new(vec![plain.clone()]).packing(crate::make::Packing::Gzip);
-    for form in forms(&Place::new()) {
+    for form in forms() {
         for (what, words, blob) in [
             ("two members", None, [gzip(&plain[..700]), gzip(&plain[700..])].concat()),
             ("cut in the stream", Some(""), gzip(&plain)[..40].to_vec()),

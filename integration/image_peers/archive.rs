@@ -1,7 +1,8 @@
 //! Entries to the tar stream of a layer, in the many ways that tools write it: names and attributes by pax(1) or GNU's
 //! long names, times with nanoseconds, files with holes in PAX 1.0 and in GNU's old form.
 
-use crate::model::{Item, Meta, What, join, split};
+use crate::model::{Item, What, join, split};
+use crate::tree::Meta;
 
 const BLOCK: usize = 512;
 

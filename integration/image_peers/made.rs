@@ -1,6 +1,7 @@
 //! Stacks of layers made by hand: every kind of entry, and all that one layer can do to those below it.
 
-use crate::model::{Item, Meta, What};
+use crate::model::{Item, What};
+use crate::tree::Meta;
 
 const TIME: (i64, u32) = (1_600_000_000, 0);
 

@@ -1,7 +1,8 @@
 //! Stacks of layers by chance, the same for the same seed, as a builder could have made them: no layer says of one path
 //! two things.
 
-use crate::model::{Item, Meta, Model, What, is_below, join, split};
+use crate::model::{Item, Model, What, is_below, join, split};
+use crate::tree::Meta;
 use std::collections::BTreeSet;
 
 /// xorshift64: the same throws in each run.

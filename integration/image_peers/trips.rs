@@ -2,8 +2,8 @@
 
 use crate::changed::{Changed, Changes, TELL};
 use crate::make::{Image, Packing, Place, base, dir, file, layer};
-use crate::model::{same, scan};
 use crate::support::{Outcome, Scratch, finish};
+use crate::tree::{same, scan};
 use crate::{mounted, needs_program, needs_root};
 use serde_json::{Value, json};
 use std::fs;

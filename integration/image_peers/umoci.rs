@@ -2,9 +2,10 @@
 
 use crate::archive::archive_of;
 use crate::make::Packing;
-use crate::model::{Item, What, differences, is_below, scan};
+use crate::model::{Item, What, is_below};
 use crate::support::{Scratch, finish, rounds};
-use crate::{Tree, forms, image, made, mounted, needs_program, needs_root, random};
+use crate::tree::{differences, scan};
+use crate::{Tree, image, import, made, mounted, needs_program, needs_root, places, random};
 use std::process::{Command, Stdio};
 
 /// What umoci 0.4.7 is known to do otherwise: `true` when this is why two lines differ.
@@ -84,7 +85,7 @@ fn umoci_and_orlop_unpack_the_same() {
     needs_program!("umoci");
     let seeds = 1..=rounds(12, 150) as u64;
     let random = seeds.map(|seed| (format!("seed {seed}"), random::stack(seed)));
-    let forms = forms();
+    let places = places();
     let mut told = Vec::new();
     let all = made::made().into_iter().map(|(w, l)| (w.to_string(), l)).chain(random);
     for (n, (what, layers)) in all.enumerate() {
@@ -96,15 +97,15 @@ fn umoci_and_orlop_unpack_the_same() {
             }
         };
         // In turn: the model is held against all of them.
-        let form = &forms[n % forms.len()];
-        if let Err(words) = form.import(&layers, Packing::Gzip) {
+        let p = &places[n % places.len()];
+        if let Err(words) = import(p, &layers, Packing::Gzip) {
             told.push(format!("{what}: {words}"));
             continue;
         }
-        let odd = unexplained(&layers, &mounted(&form.p, "x"), &theirs);
-        form.p.imgtool(&["rm", "x"]).ok();
+        let odd = unexplained(&layers, &mounted(p, "x"), &theirs);
+        p.imgtool(&["rm", "x"]).ok();
         if !odd.is_empty() {
-            told.push(format!("{what} {:?}:\n{}", form.options, odd.join("\n")));
+            told.push(format!("{what} {:?}:\n{}", p.form, odd.join("\n")));
         }
     }
     assert!(told.is_empty(), "{}", told.join("\n"));
