@@ -93,9 +93,9 @@ fn directory(store: &Store, path: &Path) -> Result<(PathBuf, bool)> {
         let at = at.clone();
         move |e: std::io::Error| Error::io(at, what, &e)
     };
-    let made = match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
-        other => other.map(|()| true).map_err(failed("make"))?,
+    let made = match std::fs::canonicalize(path) {
+        Ok(real) => upper::own(&real)?,
+        Err(_) => upper::own(path)?,
     };
     let real = std::fs::canonicalize(path).map_err(failed("resolve"))?;
     if real.starts_with(std::fs::canonicalize(store.dir()).map_err(failed("resolve the store for"))?) {
@@ -132,11 +132,7 @@ fn clear_unfinished(store: &Store, path: &Path) -> Result<()> {
             empty(path)?;
         }
     }
-    match std::fs::read_dir(path).map(|mut d| d.next().is_some()) {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(Error::new(Kind::Exists, path.display().to_string(), "is not empty")),
-        Err(e) => Err(Error::io(path.display().to_string(), "read", &e)),
-    }
+    upper::close_empty(path)
 }
 
 /// What config.json is called until it is whole.
@@ -201,6 +197,7 @@ fn fill(
         .and_then(|()| document(config, &view()?, order))
         .and_then(|document| spec::to_json(&document))
         .and_then(|json| write(&new, &json))
+        .and_then(|()| elsewhere.map_or(Ok(()), Elsewhere::finish))
         .and_then(|()| named());
     if written.is_err() && order.mount && used != Driver::Copy {
         let _ = overlay::unmount(&path.join("rootfs")); // before it is removed with the bundle
