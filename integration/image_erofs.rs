@@ -293,9 +293,33 @@ fn a_trial_is_remembered_until_the_next_boot() {
     trial["why"] = "as written by the test".into();
     fs::write(&path, trial.to_string()).unwrap();
     assert_eq!(form(), "dir");
-    trial["boot"] = "another".into();
-    fs::write(&path, trial.to_string()).unwrap();
-    assert_eq!(form(), "erofs");
+    for key in ["boot", "device"] {
+        let mut other = trial.clone();
+        other[key] = if key == "boot" { "another".into() } else { 0.into() };
+        fs::write(&path, other.to_string()).unwrap();
+        assert_eq!(form(), "erofs", "{key}");
+    }
+}
+
+#[test]
+fn what_a_process_may_not_do_is_not_remembered() {
+    let p = Place::new();
+    needs_erofs!(p);
+    needs_program!("setpriv");
+    fs::remove_file(p.store().join("erofs-trial")).unwrap();
+    let mut c = Command::new("setpriv");
+    c.args([
+        "--bounding-set",
+        "-sys_admin",
+        "--inh-caps",
+        "-sys_admin",
+        support::ORLOP,
+        "imgtool",
+        "--store",
+    ]);
+    let info = finish(c.arg(p.store()).args(["info", "--format", "json"])).ok().json();
+    assert_eq!(info["layerForm"]["name"], "dir");
+    assert!(p.has_images(), "asked again");
 }
 
 #[test]

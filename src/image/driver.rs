@@ -32,6 +32,7 @@ use clap::ValueEnum;
 use rustix::fs;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The form of new layers.
@@ -62,6 +63,9 @@ pub fn images(store: &Store, form: Form) -> Result<bool> {
 #[derive(Serialize, Deserialize)]
 struct Trial {
     boot: String,
+    /// The store's device.
+    #[serde(default)]
+    device: u64,
     /// Why EROFS images cannot be used.
     why: Option<String>,
 }
@@ -87,7 +91,9 @@ pub fn trial(store: &Store) -> Result<Option<String>> {
     let path = trial_path(store);
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Trial>(&text).ok());
-    if let Some(known) = known.filter(|t| t.boot == boot && !boot.is_empty()) {
+    let device = std::fs::metadata(store.dir()).map(|m| m.dev());
+    let device = device.map_err(|e| Error::io(store.dir().display().to_string(), "stat", &e))?;
+    if let Some(known) = known.filter(|t| (&t.boot, t.device) == (&boot, device) && !boot.is_empty()) {
         return Ok(known.why);
     }
     let work = store.work()?;
@@ -95,9 +101,13 @@ pub fn trial(store: &Store) -> Result<Option<String>> {
     let why = match attempt(&work.path.join("trial")) {
         // What is missing now is not missing until the next boot.
         Err(e) if is_lack(&e) => return Err(e),
+        // Nor is what this process may not do, or a module that is not loaded.
+        Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EACCES | libc::ENODEV)) => {
+            return Ok(Some(e.to_string()));
+        }
         tried => tried.err().map(|e| e.to_string()),
     };
-    let text = serde_json::to_vec(&Trial { boot, why: why.clone() });
+    let text = serde_json::to_vec(&Trial { boot, device, why: why.clone() });
     // Of a store that cannot be written it is asked again.
     let _ = text.map(|text| store.write(&path, &text));
     Ok(why)
