@@ -9,7 +9,8 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// `overlay.json` of a bundle: the parts of its rootfs, written by `imgtool unpack`. All paths absolute.
+/// `overlay.json` of a bundle: the parts of its rootfs, written by `imgtool unpack`. What is the bundle's own is named
+/// from the bundle, which may be moved or copied, all else by absolute paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Overlay {
     /// Topmost first, as overlayfs wants them: directories, and EROFS images as [`IMAGE`] and their path.
@@ -25,6 +26,34 @@ pub struct Overlay {
     /// What mounts it, when it is not the kernel's overlayfs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
+    /// The digest of the image's manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+impl Overlay {
+    /// All paths absolute, for the bundle at `bundle`, which is one.
+    ///
+    /// Older descriptions name what is the bundle's own by where it was made. Wherever it went, these are its own `upper`
+    /// and `work`; one whose container writes elsewhere has no `work`.
+    pub fn resolved(mut self, bundle: &Path) -> Result<Self> {
+        let at =
+            bundle.to_str().ok_or_else(|| Error::invalid(bundle.display().to_string(), "is not UTF-8"))?;
+        let own = |name: &str| format!("{at}/{name}");
+        let has = |name: &str| bundle.join(name).is_dir();
+        let was_own = |path: &str| path.ends_with("/upper") && Path::new(path).parent() != Some(bundle);
+        match (&mut self.upper, self.lower.first_mut()) {
+            (Some(upper), _) if was_own(upper) && has("upper") && has("work") => {
+                (*upper, self.work) = (own("upper"), Some(own("work")));
+            }
+            (None, Some(top)) if was_own(top) && has("upper") => *top = own("upper"),
+            _ => {}
+        }
+        let is_own = |path: &&mut String| !path.starts_with('/') && !path.starts_with(IMAGE);
+        let all = self.lower.iter_mut().chain(&mut self.upper).chain(&mut self.work);
+        all.filter(is_own).for_each(|path| *path = own(path));
+        Ok(self)
+    }
 }
 
 /// Most lower directories that the kernel stacks (OVL_MAX_STACK).
@@ -129,7 +158,7 @@ impl Bundle {
                 Err(Error::unsupported(file.to_string_lossy(), NEEDS_DETACHED)
                     .hint("orlop imgtool mount can mount them"))
             }
-            None => Ok(Some(o)),
+            None => o.resolved(path).map(Some),
             Some(driver) => {
                 Err(Error::unsupported(file.to_string_lossy(), format!("has the driver {driver}"))
                     .hint("orlop imgtool mount mounts it"))

@@ -9,7 +9,7 @@ use super::stack::{Stack, is_image};
 use super::store::{Store, remove_path};
 use super::upper::Elsewhere;
 use super::view::{Opened, View, at as look};
-use super::{copy, fuse, manifest, overlay, upper, user, view};
+use super::{copy, fuse, manifest, mounts, overlay, upper, user, view};
 use crate::bundle::{
     IMAGE, MAX_LOWERS, NEEDS_APPENDING, NEEDS_DETACHED, Overlay, appends_lowers, takes_images,
 };
@@ -69,7 +69,8 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
     let (path, made) = directory(store, order.bundle)?;
     let _lock = store.lock(&store.bundle_lock(&path))?;
     clear_unfinished(store, &path)?;
-    let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, &config, order, elsewhere));
+    let image = (&digest, &config);
+    let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, image, order, elsewhere));
     done.inspect_err(|_| {
         // The error is the one to tell; what stays here is seen by its user.
         let _ = if made { remove_path(&path) } else { empty(&path) };
@@ -135,6 +136,9 @@ fn clear_unfinished(store: &Store, path: &Path) -> Result<()> {
     upper::close_empty(path)
 }
 
+/// The bundle's own upper directory, in the bundle.
+const UPPER: &str = "upper";
+const WORK: &str = "work";
 /// What config.json is called until it is whole.
 const NEW_DOCUMENT: &str = ".config.json.new";
 /// What a rootfs is called until it is copied.
@@ -143,7 +147,7 @@ const NEW_ROOTFS: &str = ".rootfs.new";
 fn fill(
     path: &Path,
     stack: &Stack,
-    config: &ImageConfiguration,
+    (image, config): (&Digest, &ImageConfiguration),
     order: &Order,
     elsewhere: Option<&Elsewhere>,
 ) -> Result<()> {
@@ -154,24 +158,24 @@ fn fill(
         std::fs::DirBuilder::new().mode(mode).create(&dir).map_err(|e| Error::io(&at, "make", &e))?;
         Ok(dir)
     };
-    let own = make("upper", 0o755)?; // first: by it the sweep knows that the bundle is there
+    let own = make(UPPER, 0o755)?; // first: by it the sweep knows that the bundle is there
     make("rootfs", 0o755)?;
     root_metadata(stack, &own, opened)?;
     let text = |p: &Path| {
         p.to_str().map(str::to_string).ok_or_else(|| Error::invalid(p.display().to_string(), "is not UTF-8"))
     };
     let lower = |l: &PathBuf| Ok(if is_image(l) { format!("{IMAGE}{}", text(l)?) } else { text(l)? });
-    let mut o =
-        Overlay { lower: stack.lowers.iter().map(lower).collect::<Result<_>>()?, ..Overlay::default() };
+    let lower = stack.lowers.iter().map(lower).collect::<Result<_>>()?;
+    let mut o = Overlay { lower, image: Some(image.to_string()), ..Overlay::default() };
     if order.readonly {
         // Two lower directories are the least without an upper one.
-        o.lower.insert(0, text(&own)?);
+        o.lower.insert(0, UPPER.into());
+    } else if let Some(e) = elsewhere {
+        upper::like(&own, &e.upper)?;
+        (o.upper, o.work) = (Some(text(&e.upper)?), Some(text(&e.work)?));
     } else {
-        let (upper, work) = match elsewhere {
-            Some(e) => upper::like(&own, &e.upper).map(|()| (e.upper.clone(), e.work.clone()))?,
-            None => (own, make("work", 0o700)?),
-        };
-        (o.upper, o.work) = (Some(text(&upper)?), Some(text(&work)?));
+        make(WORK, 0o700)?;
+        (o.upper, o.work) = (Some(UPPER.into()), Some(WORK.into()));
     }
     if o.lower.is_empty() {
         return Err(Error::invalid(order.image, "has no layers"));
@@ -208,9 +212,10 @@ fn fill(
 /// Makes the rootfs, unless it is left to the runtime, and says how.
 fn rootfs(path: &Path, stack: &Stack, o: &mut Overlay, order: &Order, opened: &mut Opened) -> Result<Driver> {
     let rootfs = path.join("rootfs");
+    let parts = o.clone().resolved(path)?;
     let mut driver = order.driver.unwrap_or(Driver::Overlay);
     if order.mount && driver == Driver::Overlay {
-        match overlay::mount(o, &rootfs, opened) {
+        match overlay::mount(&parts, &rootfs, opened) {
             // By an ordinary user it is the runtime that mounts.
             Err(e) if order.driver.is_none() && rustix::process::geteuid().is_root() => {
                 let has_images = stack.lowers.iter().any(|l| is_image(l));
@@ -227,7 +232,7 @@ fn rootfs(path: &Path, stack: &Stack, o: &mut Overlay, order: &Order, opened: &m
     match driver {
         Driver::Overlay => {}
         Driver::FuseOverlayfs => {
-            fuse::mount(o, &rootfs)?;
+            fuse::mount(&parts, &rootfs)?;
             o.driver = Some("fuse-overlayfs".into());
         }
         Driver::Copy => {
@@ -237,7 +242,7 @@ fn rootfs(path: &Path, stack: &Stack, o: &mut Overlay, order: &Order, opened: &m
             root_metadata(stack, &new, opened)?;
             std::fs::rename(&new, &rootfs)
                 .map_err(|e| Error::io(rootfs.display().to_string(), "rename", &e))?;
-            remove_path(&path.join("work"))?;
+            remove_path(&path.join(WORK))?;
         }
     }
     Ok(driver)
@@ -270,10 +275,13 @@ pub fn description(bundle: &Path) -> Result<(PathBuf, Overlay)> {
         true => "a bundle of the driver copy has none, and nothing tells what was changed in it",
         false => "is it a bundle of imgtool unpack?",
     };
-    let text = std::fs::read(&file).map_err(|e| Error::io(&at, "read", &e).hint(hint))?;
-    let o = serde_json::from_slice(&text)
+    let text = match std::fs::metadata(&file) {
+        Ok(about) if !about.is_file() => return Err(Error::invalid(at, "is not a regular file")),
+        _ => std::fs::read(&file).map_err(|e| Error::io(&at, "read", &e).hint(hint))?,
+    };
+    let o: Overlay = serde_json::from_slice(&text)
         .map_err(|e| Error::invalid(at, format!("is no overlay description: {e}")))?;
-    Ok((path.join("rootfs"), o))
+    Ok((path.join("rootfs"), o.resolved(&path)?))
 }
 
 /// As [`description`], with an upper directory that is in the form of the kernel's overlayfs.
@@ -292,7 +300,11 @@ pub fn settled(bundle: &Path) -> Result<(PathBuf, Overlay)> {
 
 pub fn mount(bundle: &Path) -> Result<()> {
     let (rootfs, o) = description(bundle)?;
-    upper::restore(&o, rootfs.parent().unwrap_or(&rootfs))?;
+    let dir = rootfs.parent().unwrap_or(&rootfs);
+    if let Err(e) = mounts::record_at_home(dir, &o) {
+        tracing::warn!("{}: is not recorded, so that gc may remove its layers: {e}", dir.display());
+    }
+    upper::restore(&o, dir)?;
     match &o.driver {
         Some(_) => fuse::mount(&o, &rootfs),
         None => overlay::mount(&o, &rootfs, &mut Opened::default()),

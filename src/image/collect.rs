@@ -1,13 +1,14 @@
 //! What nobody uses is removed: names and bundles are the roots.
 
 use super::digest::Digest;
+use super::mounts::{self, FileSystem, Held};
 use super::output::human;
 use super::store::{BundleRef, Store, remove_path};
 use super::{bundle, manifest, tags};
 use crate::error::{Error, Result, clean};
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a sweep removed.
 #[derive(Debug, Default, Serialize)]
@@ -20,6 +21,16 @@ pub struct Removed {
     pub bytes: u64,
     /// Bundles that still use images without a name.
     pub bundles: Vec<PathBuf>,
+    /// Bundles whose file systems are not mounted.
+    pub away: Vec<Away>,
+}
+
+/// A bundle that may be there, on a file system that is not mounted.
+#[derive(Clone, Debug, Serialize)]
+pub struct Away {
+    pub path: PathBuf,
+    /// The file by which it keeps its layers.
+    pub record: PathBuf,
 }
 
 impl Removed {
@@ -31,8 +42,17 @@ impl Removed {
             [] => format!("removed {what}\n"),
             names => format!("{}: removed, {what}\n", clean(&names.join(" "))),
         };
-        for bundle in &self.bundles {
+        let is_away = |b: &&PathBuf| self.away.iter().any(|a| a.path == **b);
+        for bundle in self.bundles.iter().filter(|b| !is_away(b)) {
             out.push_str(&format!("{}: keeps its layers\n", clean(&bundle.display().to_string())));
+        }
+        for Away { path, record } in &self.away {
+            let (path, record) = (path.display().to_string(), record.display().to_string());
+            out.push_str(&format!(
+                "{}: its file system is not mounted, keeps its layers while there is {}\n",
+                clean(&path),
+                clean(&record)
+            ));
         }
         out
     }
@@ -57,8 +77,9 @@ pub fn remove(store: &Store, images: &[String]) -> Result<Removed> {
     }
     let left: BTreeSet<Digest> = store.refs()?.into_iter().map(|r| r.1).collect();
     let is_ours = |r: &BundleRef| roots.contains(&r.manifest) && !left.contains(&r.manifest) && !is_gone(r);
+    let removed = sweep(store, tags::KEPT)?; // which finds bundles that were moved
     let bundles = store.bundles()?.into_iter().map(|b| b.1).filter(is_ours).map(|r| r.path).collect();
-    Ok(Removed { names: names.into_iter().collect(), bundles, ..sweep(store, tags::KEPT)? })
+    Ok(Removed { names: names.into_iter().collect(), bundles, ..removed })
 }
 
 /// What names and bundles need, as names of files.
@@ -68,12 +89,21 @@ pub struct Used {
     pub layers: BTreeSet<String>,
     pub fixups: BTreeSet<String>,
     pub bundles: BTreeSet<String>,
+    pub away: Vec<Away>,
 }
 
-/// A bundle that was removed holds nothing; its file system may also just be away, so only a clear no counts.
-pub fn is_gone(record: &BundleRef) -> bool {
-    std::fs::metadata(record.path.join("upper"))
+/// Whether there is no bundle at a path, as far as that can be seen.
+fn is_missing(path: &Path) -> bool {
+    std::fs::metadata(path.join("upper"))
         .is_err_and(|e| matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory))
+}
+
+/// A bundle that was removed holds nothing; its file system may also just be away, so only a clear no counts: where what
+/// is left of its path is on the same file system.
+pub fn is_gone(record: &BundleRef) -> bool {
+    let left = || record.path.ancestors().find_map(FileSystem::of);
+    let is_there = |on: &FileSystem| left().is_none_or(|left| on.is(&left));
+    is_missing(&record.path) && record.on.as_ref().is_none_or(is_there)
 }
 
 /// Follows all names with the last `log` images of each, and all bundles.
@@ -81,15 +111,21 @@ pub fn used(store: &Store, log: usize) -> Result<Used> {
     let mut roots: BTreeSet<Digest> = store.refs()?.into_iter().map(|r| r.1).collect();
     roots.extend(store.logged(log)?);
     let mut used = Used::default();
+    let held = Held::of(store);
     for (file, record) in store.bundles()? {
         if !is_gone(&record) {
             roots.insert(record.manifest);
+            if is_missing(&record.path) {
+                used.away.push(Away { path: record.path, record: file.clone() });
+            }
             used.bundles.extend(file.file_name().and_then(|n| n.to_str()).map(str::to_string));
         }
     }
     for root in roots {
         used.add(store, &root)?;
     }
+    used.layers.extend(held.layers);
+    used.fixups.extend(held.fixups);
     Ok(used)
 }
 
@@ -115,6 +151,7 @@ impl Used {
 
 /// Removes blobs, layers and fixups that no name, no bundle and none of the last `log` images of a name needs.
 pub fn sweep(store: &Store, log: usize) -> Result<Removed> {
+    mounts::record_mounted(store);
     let used = used(store, log)?;
     store.sweep("bundles", &used.bundles)?;
     store.sweep("locks", &BTreeSet::new())?; // of commands that were killed: nobody is at work now
@@ -127,5 +164,11 @@ pub fn sweep(store: &Store, log: usize) -> Result<Removed> {
         let digest = |n: String| Digest::from_hex(&n).map_or_else(|| n.clone(), |d| d.to_string());
         names.into_iter().map(digest).collect()
     };
-    Ok(Removed { layers: digests(layers.names), blobs: digests(blobs.names), bytes, ..Removed::default() })
+    Ok(Removed {
+        layers: digests(layers.names),
+        blobs: digests(blobs.names),
+        bytes,
+        away: used.away,
+        ..Removed::default()
+    })
 }

@@ -16,7 +16,7 @@ use super::stack::{Stack, is_image};
 use super::store::{LayerMeta, Store, Work, sync_parent};
 use super::tree::compare;
 use super::verify::{count, is_lack};
-use super::{bundle, view};
+use super::{bundle, mounts, view};
 use crate::error::{Error, Result, clean};
 use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
 use serde::Serialize;
@@ -82,6 +82,7 @@ pub fn convert(store: &Store, images: &[String], form: Form) -> Result<Vec<Done>
 
 /// The layers of bundles, mounted or not: their `overlay.json` has the paths.
 fn in_use(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
+    mounts::record_mounted(store); // one that was moved
     let mut out = BTreeMap::new();
     for (_, record) in store.bundles()?.into_iter().filter(|b| !is_gone(&b.1)) {
         let ids = bundle::load(store, &record.manifest)?.1;

@@ -53,14 +53,15 @@ manifest, config and history are the documents of the image; of one that is not 
 last five of a layer are null. docker: as docker inspect answers, of images in the store.";
 
 pub const RM: &str = "\
-JSON: {names, layers, blobs, bytes, bundles}
+JSON: {names, layers, blobs, bytes, bundles, away}
 names are those that were removed; layers and blobs are digests of what nothing used, bytes what is
-free by it on disk. Of an image that bundles use only the name goes: they keep its layers.";
+free by it on disk. Of an image that bundles use only the name goes: they keep its layers. away is as of gc.";
 
 pub const GC: &str = "\
-JSON: {names, layers, blobs, bytes, bundles}
+JSON: {names, layers, blobs, bytes, bundles, away}
 layers and blobs are digests of what was removed, bytes what is free by it on disk; names and
-bundles are empty.";
+bundles are empty. away has path and record of each bundle whose file system is not mounted: it
+keeps its layers while there is the file of its record.";
 
 pub const VERIFY: &str = "\
 JSON: [{kind, digest, file, images, place, what}]

@@ -4,7 +4,8 @@
 //! ([`layer`], [`erofs`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]);
 //! [`bundle`] stacks them ([`stack`]) by the means that fit ([`driver`]: [`overlay`] with [`upper`], [`fuse`],
 //! [`copy`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`] and [`names`] name them, [`diff`] compares them;
-//! [`collect`] removes, [`inspect`], [`docker`] and [`info`] show, in the forms of [`output`], and [`made`] what was made. Images come from and go
+//! [`collect`] removes what no record and no mount ([`mounts`]) keeps, [`inspect`], [`docker`] and [`info`] show, in the
+//! forms of [`output`], and [`made`] what was made. Images come from and go
 //! to registries too ([`registry`]); [`progress`] tells how far that is. The store at rest ([`rest`]): [`export`] takes
 //! images out of it, [`verify`] and [`fsck`] look whether it is whole ([`found`]), [`df`] says what it takes, [`convert`] changes the form of layers.
 
@@ -36,6 +37,7 @@ pub mod layout;
 pub mod limits;
 pub mod made;
 pub mod manifest;
+pub mod mounts;
 pub mod names;
 pub mod output;
 pub mod overlay;

@@ -6,6 +6,7 @@
 use super::digest::Digest;
 use super::layer::apply::Applied;
 use super::layer::dirs::{open_dir, remove_all};
+use super::mounts::FileSystem;
 use super::tree::{Told, freed};
 use crate::error::{Error, Result};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -51,6 +52,9 @@ pub struct LayerMeta {
 pub struct BundleRef {
     pub path: PathBuf,
     pub manifest: Digest,
+    /// What the bundle is on; older records do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<FileSystem>,
 }
 
 fn record(file: &Path, text: &[u8]) -> Result<BundleRef> {
@@ -304,7 +308,7 @@ impl Store {
 
     /// Records that the bundle at `path` (absolute) uses the image, before it does.
     pub fn add_bundle(&self, path: &Path, manifest: &Digest) -> Result<()> {
-        let entry = BundleRef { path: path.to_path_buf(), manifest: *manifest };
+        let entry = BundleRef { path: path.to_path_buf(), manifest: *manifest, on: FileSystem::of(path) };
         let text = serde_json::to_vec(&entry).map_err(|e| Error::invalid("bundle", e.to_string()))?;
         self.write(&self.bundle_path(path), &text)
     }

@@ -15,6 +15,7 @@ use crate::image::layer::write::{Tree, write, write_linked};
 use crate::image::limits::Limits;
 use crate::image::made::Made;
 use crate::image::manifest::Layer;
+use crate::image::mounts;
 use crate::image::progress::{self, Task};
 use crate::image::rights::Rights;
 use crate::image::stack::Stack;
@@ -31,7 +32,7 @@ pub fn record_of(store: &Store, bundle: &Path) -> Result<(BundleRef, Overlay)> {
     let (rootfs, overlay) = bundle::settled(bundle)?;
     let path = rootfs.parent().unwrap_or(&rootfs);
     let at = bundle.display().to_string();
-    let record = store.bundle(path)?;
+    let record = mounts::record(store, path, &overlay)?;
     let record = record.ok_or_else(|| Error::new(Kind::NotFound, at, "is not a bundle of this store"))?;
     Ok((record, overlay))
 }
