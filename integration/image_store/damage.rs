@@ -230,6 +230,34 @@ fn what_cannot_be_made_again_is_told_and_the_next_import_mends_it() {
     }
 }
 
+/// Changed at rest, it would go out under its old name, or be made right by a new digest.
+#[test]
+fn no_command_takes_a_damaged_document() {
+    needs_root!();
+    for (is_manifest, from, to) in
+        [(true, "\"schemaVersion\":2", "\"schemaVersion\":3"), (false, "amd64", "amd65")]
+    {
+        let w = Whole::new(&[]);
+        let path = if is_manifest { w.manifest() } else { w.config() };
+        fs::write(&path, fs::read_to_string(&path).unwrap().replace(from, to)).unwrap();
+        let to = w.p.path().join("to");
+        for args in [
+            &["list"][..],
+            &["inspect", "x:1"],
+            &["inspect", "--format", "docker", "x:1"],
+            &["config", "x:1", "y", "--env", "A=b"],
+            &["export", "x:1", to.to_str().unwrap()],
+            &["unpack", "x:1", to.to_str().unwrap()],
+            &["gc"],
+        ] {
+            w.p.imgtool(args).fails("is damaged");
+        }
+        if is_manifest {
+            w.p.imgtool(&["push", "x:1", "127.0.0.1:1/x:1"]).fails("is damaged");
+        }
+    }
+}
+
 #[test]
 fn a_log_leads_to_images_and_may_be_damaged_itself() {
     needs_root!();

@@ -79,11 +79,8 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
 
 /// The configuration of an image and its layers.
 pub fn load(store: &Store, digest: &Digest) -> Result<(ImageConfiguration, Vec<Digest>)> {
-    let at = digest.to_string();
-    let bytes = store.blob(digest)?;
-    let m: oci_spec::image::ImageManifest =
-        serde_json::from_slice(&bytes).map_err(|e| Error::invalid(&at, e.to_string()))?;
-    manifest::config(&at, &store.blob(&manifest::digest(m.config())?)?)
+    let config = manifest::digest(store.manifest(digest)?.config())?;
+    manifest::config(&digest.to_string(), &store.blob(&config)?)
 }
 
 /// The bundle's directory, and whether it is new.

@@ -4,7 +4,7 @@ use super::digest::Digest;
 use super::output::human;
 use super::store::{BundleRef, Store, remove_path};
 use super::{bundle, manifest, tags};
-use crate::error::{Error, Result, clean};
+use crate::error::{Result, clean};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -97,8 +97,7 @@ impl Used {
     /// Adds what an image needs.
     pub fn add(&mut self, store: &Store, root: &Digest) -> Result<()> {
         self.blobs.insert(root.hex());
-        let m: oci_spec::image::ImageManifest = serde_json::from_slice(&store.blob(root)?)
-            .map_err(|e| Error::invalid(root.to_string(), e.to_string()))?;
+        let m = store.manifest(root)?;
         for d in m.layers().iter().chain([m.config()]) {
             self.blobs.insert(manifest::digest(d)?.hex());
         }

@@ -184,8 +184,7 @@ impl Mend<'_> {
 
     /// The configuration of an image whose manifest is whole.
     fn remove_damaged_config(&self, digest: &Digest) -> Result<()> {
-        let Ok(bytes) = self.store.blob(digest) else { return Ok(()) };
-        let Ok(m) = serde_json::from_slice::<oci_spec::image::ImageManifest>(&bytes) else { return Ok(()) };
+        let Ok(m) = self.store.manifest(digest) else { return Ok(()) };
         let Ok(config) = super::manifest::digest(m.config()) else { return Ok(()) };
         match self.store.look_at_blob(&config, None) {
             Ok((_, found)) if found != config => self.remove(&self.store.blob_path(&config)),
