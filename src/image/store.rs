@@ -586,6 +586,26 @@ mod tests {
         assert!(store.find("z:1").is_err());
     }
 
+    /// In a process of its own, for which the limit is, with the time that an endless loop would have.
+    #[test]
+    fn work_that_cannot_be_opened_is_an_error() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        const DIR: &str = "ORLOP_TEST_OF_WORK";
+        let Some(dir) = std::env::var_os(DIR) else {
+            let temp = Temp::new("work");
+            let mut child = std::process::Command::new("timeout");
+            child.arg("20").arg(std::env::current_exe().unwrap()).env(DIR, &temp.0);
+            let name = "image::store::tests::work_that_cannot_be_opened_is_an_error";
+            let out = child.args(["--exact", name]).output().unwrap();
+            assert!(out.status.success(), "{out:?}");
+            return;
+        };
+        let store = Store::open(Path::new(&dir), false).unwrap();
+        let next = std::os::fd::AsRawFd::as_raw_fd(&File::open("/").unwrap()) as u64;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(next), ..getrlimit(Resource::Nofile) }).unwrap();
+        assert_eq!(store.work().err().and_then(|e| e.errno()), Some(libc::EMFILE));
+    }
+
     #[test]
     fn a_lock_is_held_by_one() {
         let temp = Temp::new("lock");
