@@ -211,8 +211,7 @@ impl Mend<'_> {
     /// Puts what was made again in the place of what is damaged, at once.
     fn replace(&self, work: &Work, name: &str, place: &Path) -> Result<State> {
         let new = work.path.join(name);
-        rustix::fs::syncfs(&work.fd)
-            .map_err(|e| Error::os(place.display().to_string(), "syncfs", e.raw_os_error()))?;
+        self.store.sync()?;
         let cwd = rustix::fs::CWD;
         if rustix::fs::renameat_with(cwd, &new, cwd, place, RenameFlags::EXCHANGE).is_err() {
             // Nothing was there, or the file system cannot exchange.

@@ -30,7 +30,7 @@ pub(super) const FORMAT: &str = "orlop store 1\n";
 /// An open store, locked shared or exclusively for as long as it lives.
 pub struct Store {
     dir: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// `layers/DIFFID/meta`.
@@ -106,7 +106,7 @@ impl Store {
             std::fs::create_dir_all(dir.join(sub)).map_err(|e| error(&dir.join(sub), "make", &e))?;
         }
         let lock = lock_file(&dir.join("lock"), exclusive)?;
-        Ok(Self { dir, _lock: lock })
+        Ok(Self { dir, lock })
     }
 
     /// A directory with other things in it is not taken over.
@@ -229,8 +229,10 @@ impl Store {
 
     /// Makes what was written durable and gives each its name; one that is there already stays.
     pub fn commit(&self, moves: &[(&Work, &str, &Path)]) -> Result<()> {
-        let Some((first, ..)) = moves.first() else { return Ok(()) };
-        fs::syncfs(&first.fd).map_err(|e| os(&first.path, "syncfs", e))?;
+        if moves.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
         for (work, from, to) in moves {
             match std::fs::rename(work.path.join(from), to) {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {}
@@ -239,6 +241,12 @@ impl Store {
         }
         let parents: BTreeMap<_, _> = moves.iter().map(|(.., to)| (to.parent(), to)).collect();
         parents.values().try_for_each(|to| sync_parent(to))
+    }
+
+    /// Makes durable what was written. By a descriptor that is older than all of it: syncfs(2) tells an error of writing
+    /// back to those that were open then.
+    pub(super) fn sync(&self) -> Result<()> {
+        fs::syncfs(&self.lock).map_err(|e| os(&self.dir, "syncfs", e))
     }
 
     /// Stores a manifest or configuration.
