@@ -233,6 +233,20 @@ impl Mend<'_> {
     }
 }
 
+/// A file of the store; `None` where another command has removed it since its directory was read.
+fn text(path: &Path) -> Option<Result<String>> {
+    match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        other => Some(other.map_err(|e| Error::io(path.display().to_string(), "read", &e))),
+    }
+}
+
+/// The record of a bundle.
+pub(super) fn record(path: &Path) -> Option<Result<BundleRef>> {
+    let wrong = |e| Error::invalid(path.display().to_string(), format!("is damaged: {e}"));
+    Some(text(path)?.and_then(|t| serde_json::from_str(&t).map_err(wrong)))
+}
+
 /// A file of the store, and what it says.
 type Read<T> = (PathBuf, Result<T>);
 
@@ -258,26 +272,21 @@ impl Store {
     /// All names with their files, whatever these say.
     pub fn all_refs(&self) -> Result<Vec<(PathBuf, String, Result<Digest>)>> {
         let read = |path: PathBuf| {
-            let at = path.display().to_string();
+            let digest =
+                text(&path)?.and_then(|t| Digest::parse(&path.display().to_string(), t.trim_ascii_end()));
             let name = decode(path.file_name().unwrap_or_default().as_bytes());
-            let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&at, "read", &e));
-            let digest = text.and_then(|t| Digest::parse(&at, t.trim_ascii_end()));
-            (path, name, digest)
+            Some((path, name, digest))
         };
-        Ok(self.files("refs")?.into_iter().map(read).collect())
+        Ok(self.files("refs")?.into_iter().filter_map(read).collect())
     }
 
     /// All records of bundles with their files, whatever these say.
     pub fn all_bundles(&self) -> Result<Vec<Read<BundleRef>>> {
         let read = |path: PathBuf| {
-            let at = path.display().to_string();
-            let text = std::fs::read(&path).map_err(|e| Error::io(&at, "read", &e));
-            let record = text.and_then(|t| {
-                serde_json::from_slice(&t).map_err(|e| Error::invalid(&at, format!("is damaged: {e}")))
-            });
-            (path, record)
+            let record = record(&path)?;
+            Some((path, record))
         };
-        Ok(self.files("bundles")?.into_iter().map(read).collect())
+        Ok(self.files("bundles")?.into_iter().filter_map(read).collect())
     }
 
     /// The digests that are names in a directory of the store; what is not one is for `gc` to remove.

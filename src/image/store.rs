@@ -4,6 +4,7 @@
 //! litter there, whose lock nobody holds; the next command removes it.
 
 use super::digest::Digest;
+use super::fsck::record;
 use super::layer::apply::Applied;
 use super::layer::dirs::{open_dir, remove_all};
 use super::tree::{Told, freed};
@@ -54,11 +55,6 @@ pub struct LayerMeta {
 pub struct BundleRef {
     pub path: PathBuf,
     pub manifest: Digest,
-}
-
-fn record(file: &Path, text: &[u8]) -> Result<BundleRef> {
-    serde_json::from_slice(text)
-        .map_err(|e| Error::invalid(file.display().to_string(), format!("is damaged: {e}")))
 }
 
 fn error(path: &Path, what: &str, e: &std::io::Error) -> Error {
@@ -314,14 +310,8 @@ impl Store {
 
     /// All names with their manifests, sorted.
     pub fn refs(&self) -> Result<Vec<(String, Digest)>> {
-        let dir = self.dir.join("refs");
-        let mut out = Vec::new();
-        for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
-            let path = entry.map_err(|e| error(&dir, "read", &e))?.path();
-            let text = std::fs::read_to_string(&path).map_err(|e| error(&path, "read", &e))?;
-            let name = decode(path.file_name().unwrap_or_default().as_bytes());
-            out.push((name, Digest::parse(&path.display().to_string(), text.trim_ascii_end())?));
-        }
+        let all = self.all_refs()?.into_iter().map(|(_, name, digest)| Ok((name, digest?)));
+        let mut out: Vec<_> = all.collect::<Result<_>>()?;
         out.sort();
         Ok(out)
     }
@@ -353,25 +343,12 @@ impl Store {
 
     /// The record of the bundle at `path` (absolute).
     pub fn bundle(&self, path: &Path) -> Result<Option<BundleRef>> {
-        let file = self.bundle_path(path);
-        match std::fs::read(&file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(error(&file, "read", &e)),
-            Ok(text) => record(&file, &text).map(Some),
-        }
+        record(&self.bundle_path(path)).transpose()
     }
 
     /// Every recorded bundle, with the file of its record.
     pub fn bundles(&self) -> Result<Vec<(PathBuf, BundleRef)>> {
-        let dir = self.dir.join("bundles");
-        let mut out = Vec::new();
-        for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
-            let path = entry.map_err(|e| error(&dir, "read", &e))?.path();
-            let text = std::fs::read(&path).map_err(|e| error(&path, "read", &e))?;
-            let record = record(&path, &text)?;
-            out.push((path, record));
-        }
-        Ok(out)
+        self.all_bundles()?.into_iter().map(|(path, record)| Ok((path, record?))).collect()
     }
 
     /// Removes what `keep` does not name from one of the store's directories: renamed first, so that nobody ever sees
@@ -612,6 +589,21 @@ mod tests {
         let next = std::os::fd::AsRawFd::as_raw_fd(&File::open("/").unwrap()) as u64;
         setrlimit(Resource::Nofile, Rlimit { current: Some(next), ..getrlimit(Resource::Nofile) }).unwrap();
         assert_eq!(store.work().err().and_then(|e| e.errno()), Some(libc::EMFILE));
+    }
+
+    /// A link to nothing is read as what is removed between the reading of its directory and its own.
+    #[test]
+    fn what_another_command_removes_meanwhile_is_not_there() {
+        let temp = Temp::new("removed");
+        let store = Store::open(&temp.0, false).unwrap();
+        let a = Digest::of(b"a");
+        store.set_ref("x", &a).unwrap();
+        store.add_bundle(Path::new("/b"), &a).unwrap();
+        for sub in ["refs", "bundles"] {
+            std::os::unix::fs::symlink("nothing", temp.0.join(sub).join("y")).unwrap();
+        }
+        assert_eq!(store.refs().unwrap(), [("x".to_string(), a)]);
+        assert_eq!(store.bundles().unwrap().len(), 1);
     }
 
     #[test]
