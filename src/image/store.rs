@@ -293,7 +293,7 @@ impl Store {
     pub fn set_ref(&self, name: &str, manifest: &Digest) -> Result<()> {
         let name = &self.spelled(name);
         let path = self.ref_path(name)?;
-        self.log_ref(name, Some(manifest))?;
+        let _lock = self.log_ref(name, Some(manifest))?;
         self.write(&path, format!("{manifest}\n").as_bytes())
     }
 
@@ -604,6 +604,22 @@ mod tests {
         }
         assert_eq!(store.refs().unwrap(), [("x".to_string(), a)]);
         assert_eq!(store.bundles().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_name_points_to_what_its_log_says_last() {
+        let temp = Temp::new("log");
+        let store = Store::open(&temp.0, false).unwrap();
+        for _ in 0..20 {
+            std::thread::scope(|s| {
+                for n in 0..4 {
+                    let store = &store;
+                    s.spawn(move || store.set_ref("x", &Digest::of(&[n])).unwrap());
+                }
+            });
+            let (named, logged) = (store.find("x").unwrap().1, store.log("x").unwrap().remove(0).digest);
+            assert_eq!(Some(named), logged);
+        }
     }
 
     #[test]
