@@ -9,7 +9,6 @@ use super::layer::apply::Applied;
 use super::layer::dirs::{open_dir, remove_all};
 use super::tree::{Told, freed};
 use crate::error::{Error, Result};
-use oci_spec::image::ImageManifest;
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -23,8 +22,6 @@ use std::path::{Path, PathBuf};
 
 /// The remedy where a store cannot be had.
 const OTHER_STORE: &str = "--store or ORLOP_STORE names another store";
-/// The remedy where a document is lost or damaged.
-const FSCK: &str = "run orlop imgtool fsck";
 
 pub(super) const FORMAT: &str = "orlop store 1\n";
 
@@ -243,41 +240,6 @@ impl Store {
     /// back to those that were open then.
     pub(super) fn sync(&self) -> Result<()> {
         fs::syncfs(&self.lock).map_err(|e| os(&self.dir, "syncfs", e))
-    }
-
-    /// Stores a manifest or configuration.
-    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
-        let digest = Digest::of(bytes);
-        let path = self.blob_path(&digest);
-        // One that was damaged is mended.
-        if !std::fs::read(&path).is_ok_and(|there| there == bytes) {
-            self.write(&path, bytes)?;
-        }
-        Ok(digest)
-    }
-
-    /// A manifest or configuration, checked against its digest.
-    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
-        let path = self.blob_path(digest);
-        let at = || format!("blob {digest}");
-        let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::os(at(), format!("read {}", path.display()), libc::ENOENT).hint(FSCK)
-            }
-            _ => error(&path, "read", &e),
-        })?;
-        match Digest::of(&bytes) {
-            found if found == *digest => Ok(bytes),
-            found => {
-                let what = format!("is damaged: its {} bytes have the digest {found}", bytes.len());
-                Err(Error::invalid(at(), what).hint(FSCK))
-            }
-        }
-    }
-
-    pub fn manifest(&self, digest: &Digest) -> Result<ImageManifest> {
-        serde_json::from_slice(&self.blob(digest)?)
-            .map_err(|e| Error::invalid(format!("manifest {digest}"), e.to_string()))
     }
 
     /// Replaces a file of the store.
