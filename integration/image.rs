@@ -193,6 +193,34 @@ fn an_index_gives_the_image_of_the_platform() {
 }
 
 #[test]
+fn an_image_is_taken_whatever_is_wrong_with_others_of_its_source() {
+    needs_root!();
+    let p = Place::new();
+    let image = Image::new(two_layers()).name("a");
+    let source = image.write();
+    source.edit_index(|i| {
+        let mut other = i["manifests"][0].clone();
+        other["annotations"] = json!({"org.opencontainers.image.ref.name": "b"});
+        other["platform"] = json!({"os": "linux", "architecture": "riscv64"});
+        i["manifests"].as_array_mut().unwrap().push(other);
+    });
+    let saved = Scratch::new("saved");
+    tar::Archive::new(&image.docker_save(true)[..]).unpack(&saved.path).unwrap();
+    let list = saved.path.join("manifest.json");
+    let mut all: Value = serde_json::from_slice(&fs::read(&list).unwrap()).unwrap();
+    all.as_array_mut().unwrap().push(json!({"Config": "none.json", "RepoTags": ["b"], "Layers": []}));
+    fs::write(&list, all.to_string()).unwrap();
+    for (source, name, wrong) in [
+        (source.path(), "a", "has no image for linux/amd64"),
+        (saved.path.to_str().unwrap(), "saved:2", "is missing"),
+    ] {
+        p.imgtool(&["import", source, name]).ok();
+        p.imgtool(&["import", source, "b"]).fails(wrong);
+        p.imgtool(&["import", source]).fails(wrong);
+    }
+}
+
+#[test]
 fn rm_keeps_what_is_used() {
     needs_root!();
     let p = Place::new();

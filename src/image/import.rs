@@ -45,7 +45,7 @@ pub fn import(store: &Store, order: &Order) -> Result<Vec<(String, Digest)>> {
 /// As [`import`], of what is open.
 pub fn take(store: &Store, files: &Files, order: &Order) -> Result<Vec<(String, Digest)>> {
     let source = order.source.display().to_string();
-    let found = images(files, &order.platform, &order.limits).map_err(|e| inside(&source, e))?;
+    let found = images(files, &order.platform, &order.limits, order.name).map_err(|e| inside(&source, e))?;
     let named = name(found, order)?;
     // Before the work: a name may come from an annotation or a file.
     named.iter().flat_map(|(names, _)| names).try_for_each(|n| store.ref_path(n).map(drop))?;

@@ -47,7 +47,7 @@ impl Documents {
     fn outside(store: &Store, path: &str, name: Option<&str>) -> Result<Self> {
         let limits = Limits::default();
         let files = Files::open(Path::new(path), store, &limits)?;
-        let found = images(&files, &Platform::host(), &limits);
+        let found = images(&files, &Platform::host(), &limits, name);
         // The command has no option to choose another platform by.
         let mut found = found.map_err(|e| inside(path, Error { hint: None, ..e }))?;
         let count = found.len();
