@@ -190,6 +190,10 @@ fn an_index_gives_the_image_of_the_platform() {
     let source = Image::new(two_layers()).write();
     source.multi_arch(&[("arm64", None), ("amd64", None), ("s390x", None)]);
     p.imgtool(&["import", source.path(), "multi"]).ok();
+    // An empty variant is none.
+    let source = Image::new(two_layers()).write();
+    source.multi_arch(&[("arm", Some(""))]);
+    p.imgtool(&["import", "--platform", "linux/arm/v7", source.path(), "arm"]).ok();
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn platform_of(d: &Descriptor) -> Option<Platform> {
     Some(Platform {
         os: p.os().to_string(),
         arch: p.architecture().to_string(),
-        variant: p.variant().clone(),
+        variant: p.variant().clone().filter(|v| !v.is_empty()),
     })
 }
 
