@@ -137,11 +137,11 @@ pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|p| p.into_inner())
 }
 
-/// Runs `job` on all, on as many threads as there are processors, `least` on a small machine; the first error stops the
-/// rest.
+/// Runs `job` on all, on as many threads as there are processors, but on `least` at least and on four at most: each may
+/// hold a window of 8 MiB. The first error stops the rest.
 pub fn in_parallel<T: Sync>(todo: &[T], least: usize, job: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(least).min(todo.len());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(least, 4).min(todo.len());
     let work = || {
         while let Some(item) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(e) = job(item) {
