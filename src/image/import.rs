@@ -12,6 +12,7 @@ use super::layout::{Image, images};
 use super::limits::Limits;
 use super::manifest::Layer;
 use super::platform::Platform;
+use super::progress::Task;
 use super::stack::Stack;
 use super::store::{LayerMeta, NameLock, Store, Work};
 use super::tree::Usage;
@@ -159,6 +160,7 @@ struct Made {
     work: Work,
     _lock: NameLock,
     moves: Vec<(&'static str, PathBuf)>,
+    task: Task,
 }
 
 /// Layers that are made but not yet durable. Whoever finds nobody at it makes all of them durable at once; the others
@@ -183,6 +185,7 @@ impl Ready {
                 .flat_map(|m| m.moves.iter().map(|(n, to)| (&m.work, *n, to.as_path())))
                 .collect();
             store.commit(&moves)?;
+            batch.iter().for_each(|made| made.task.done("imported"));
         }
         Ok(())
     }
@@ -226,9 +229,7 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
         let (seen, ()) = through(source, layer.size, how.limits, |_| Ok(()))?;
         is_as_said(&seen, layer)?;
     }
-    ready.push(store, Made { work, _lock: lock, moves })?;
-    task.done("imported");
-    Ok(())
+    ready.push(store, Made { work, _lock: lock, moves, task })
 }
 
 /// Whether a blob was what the manifest and the configuration say of it.
