@@ -10,7 +10,7 @@ mod make;
 use make::{
     Entry, Image, Packing, Place, base, dir, file, hard, hidden_things, in_both_forms, layer, link, script,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -435,7 +435,13 @@ fn an_ordinary_user_may_look_too() {
     std::os::unix::fs::chown(&home, Some(12345), Some(12345)).unwrap();
     let orlop = s.path.join("orlop");
     support::copy_orlop(&orlop);
-    let closed = layer(&[dir("closed", 0o555), dir("closed/more", 0), file("closed/more/f", "")]);
+    let closed = layer(&[
+        dir("closed", 0o555),
+        dir("closed/more", 0),
+        file("closed/more/f", ""),
+        dir("read", 0o644),
+        file("read/f", ""),
+    ]);
     let source = Image::new([layers(), vec![closed]].concat()).name("x:1").write();
     let imgtool = |args: &[&str]| {
         let mut c = std::process::Command::new(&orlop);

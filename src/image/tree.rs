@@ -121,6 +121,10 @@ fn list(root: &OwnedFd, path: &[u8]) -> Result<Option<(OwnedFd, Vec<Vec<u8>>)>> 
         Err(Errno::ACCESS) => return Ok(None),
         other => other.map_err(|e| failed(path, "open", e))?,
     };
+    // One that can only be read gives its names, and nothing of what they are.
+    if fs::statat(&dir, ".", AtFlags::empty()).err() == Some(Errno::ACCESS) {
+        return Ok(None);
+    }
     let mut names = Vec::new();
     for entry in fs::Dir::read_from(&dir).map_err(|e| failed(path, "read", e))? {
         let entry = entry.map_err(|e| failed(path, "read", e))?;
