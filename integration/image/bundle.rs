@@ -97,6 +97,24 @@ fn unpacks_at_once_make_one_bundle() {
 }
 
 #[test]
+fn mounts_at_once_make_one() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", Image::new(two_layers()).write().path(), "x"]).ok();
+    let bundle = p.unpack("x", &["--no-mount"]);
+    let path = bundle.to_str().unwrap();
+    for _ in 0..rounds(5, 50) {
+        let all: Vec<_> = std::thread::scope(|s| {
+            let threads: Vec<_> = (0..4).map(|_| s.spawn(|| p.imgtool(&["mount", path]))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(all.iter().filter(|o| o.status.success()).count(), 1, "{all:?}");
+        p.imgtool(&["umount", path]).ok();
+        assert!(!p.is_mounted(&bundle));
+    }
+}
+
+#[test]
 fn mount_and_umount_say_what_is_there() {
     needs_root!();
     let p = Place::new();

@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::plan::UNSAFE_ANNOTATIONS;
 use crate::verbs::spec;
 use oci_spec::image::ImageConfiguration;
+use rustix::fs::FlockOperation;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -292,7 +293,12 @@ pub fn settled(bundle: &Path) -> Result<(PathBuf, Overlay)> {
 
 pub fn mount(bundle: &Path) -> Result<()> {
     let (rootfs, o) = description(bundle)?;
-    upper::restore(&o, rootfs.parent().unwrap_or(&rootfs))?;
+    let dir = rootfs.parent().unwrap_or(&rootfs);
+    // Two that see no mount would lay two on one upper directory.
+    let lock = view::open(dir)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|e| Error::os(dir.display().to_string(), "flock", e.raw_os_error()))?;
+    upper::restore(&o, dir)?;
     match &o.driver {
         Some(_) => fuse::mount(&o, &rootfs),
         None => overlay::mount(&o, &rootfs, &mut Opened::default()),
