@@ -69,6 +69,18 @@ fn the_next_unpack_clears_what_a_kill_left() {
         assert_eq!(p.run(&bundle).ok().stdout, "b");
         p.remove(&bundle);
     }
+    // As a power cut leaves what nothing had made durable.
+    for (name, text) in [("config.json", ""), ("config.json", "\0\0\0"), ("overlay.json", "{\"lower\":[")] {
+        p.imgtool(&["unpack", "--no-mount", "x", path]).ok();
+        fs::write(bundle.join(name), text).unwrap();
+        p.imgtool(&["unpack", "x", path]).ok();
+        assert_eq!(p.run(&bundle).ok().stdout, "b");
+        p.remove(&bundle);
+    }
+    p.imgtool(&["unpack", "--no-mount", "x", path]).ok();
+    fs::write(bundle.join("config.json"), "{]").unwrap();
+    p.imgtool(&["unpack", "x", path]).fails("is not empty");
+    p.remove(&bundle);
     // What somebody has written is kept.
     p.imgtool(&["unpack", "--no-mount", "x", path]).ok();
     fs::remove_file(bundle.join("config.json")).unwrap();

@@ -113,16 +113,22 @@ fn empty(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The bundle must be an empty directory, or what a kill left of an unpack: recorded, without a document, and so never
-/// used. The caller holds its lock: nobody is at it.
+/// Whether a document is as a power cut leaves one that was written just before: empty, cut off or of zeros. What somebody
+/// has edited and spoiled is not.
+fn is_torn(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|text| {
+        let parsed: serde_json::Result<serde::de::IgnoredAny> = serde_json::from_slice(&text);
+        text.first() == Some(&0) || parsed.is_err_and(|e| e.is_eof())
+    })
+}
+
+/// The bundle must be an empty directory, or what a kill or a power cut left of an unpack: recorded, without whole
+/// documents, and so never used. The caller holds its lock: nobody is at it.
 fn clear_unfinished(store: &Store, path: &Path) -> Result<()> {
     let holds = |dir: &Path| std::fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some());
-    let rootfs = path.join("rootfs");
-    if holds(path)
-        && store.has_bundle(path)
-        && !path.join("config.json").exists()
-        && !holds(&path.join("upper"))
-    {
+    let (rootfs, document) = (path.join("rootfs"), path.join("config.json"));
+    let is_unfinished = || !document.exists() || is_torn(&document) || is_torn(&path.join("overlay.json"));
+    if holds(path) && store.has_bundle(path) && is_unfinished() && !holds(&path.join("upper")) {
         if overlay::is_mounted(&rootfs).unwrap_or(false) {
             overlay::unmount(&rootfs)?;
         }
