@@ -385,6 +385,21 @@ fn what_is_whole_is_never_touched() {
 }
 
 #[test]
+fn a_fixup_below_a_mount_is_left_alone() {
+    needs_root!();
+    let w = Whole::new(&[]);
+    let bundle = w.p.unpack("x:1", &[]);
+    fs::write(w.fixup().join("fs/strange"), "").unwrap();
+    let before = snapshot(&w.fixup());
+    let out = w.p.imgtool(&["fsck", "--repair"]);
+    assert!(out.code() == 1 && out.stdout.contains("is mounted, unmount it first"), "{}", out.stdout);
+    same(&before, &snapshot(&w.fixup()));
+    w.p.imgtool(&["umount", bundle.to_str().unwrap()]).ok();
+    w.p.imgtool(&["fsck", "--repair"]).ok();
+    assert!(!w.fixup().join("fs/strange").exists());
+}
+
+#[test]
 fn df_knows_what_is_shared_and_what_a_collection_frees() {
     needs_root!();
     let p = Place::new();

@@ -91,7 +91,8 @@ fn litter(store: &Store) -> Result<Vec<PathBuf>> {
     Ok(out)
 }
 
-/// The layers of images that are mounted: these are not taken away from below a mount.
+/// The layers and fixups of images that are mounted: these are not taken away from below a mount. That of a bundle whose
+/// runtime mounts it is seen by its container alone.
 fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
     let mut out = BTreeMap::new();
     for (_, record) in store.all_bundles()? {
@@ -99,7 +100,12 @@ fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
         if overlay::is_mounted(&record.path.join("rootfs")).unwrap_or(false) {
             // An image whose documents are lost has no layers that anybody knows.
             let layers = super::bundle::load(store, &record.manifest).map(|l| l.1).unwrap_or_default();
-            out.extend(layers.into_iter().map(|id| (id, record.path.clone())));
+            let mut chain = None;
+            for id in layers {
+                let next = Digest::chain(chain.as_ref(), &id);
+                out.extend([(id, record.path.clone()), (next, record.path.clone())]);
+                chain = Some(next);
+            }
         }
     }
     Ok(out)
@@ -110,6 +116,7 @@ struct Mend<'a> {
     repair: bool,
     /// What damaged layers or fixups must be.
     layers: BTreeMap<Digest, Work>,
+    /// Their bundles, by diffID and chainID.
     mounted: BTreeMap<Digest, PathBuf>,
 }
 
@@ -135,6 +142,13 @@ impl Mend<'_> {
     }
 
     fn one(&self, damage: &Damage) -> Result<State> {
+        let bundle = match &damage.object {
+            Object::Layer(id) | Object::Fixup(id) => self.mounted.get(id),
+            _ => None,
+        };
+        if let Some(bundle) = bundle {
+            return Ok(State::Left(format!("bundle {} is mounted, unmount it first", bundle.display())));
+        }
         match &damage.object {
             Object::Ref(path) => {
                 self.remove(path)?;
@@ -194,9 +208,6 @@ impl Mend<'_> {
 
     fn layer(&self, id: &Digest) -> Result<State> {
         let path = self.store.layer(id);
-        if let Some(bundle) = self.mounted.get(id) {
-            return Ok(State::Left(format!("bundle {} is mounted, unmount it first", bundle.display())));
-        }
         match self.layers.get(id) {
             Some(work) => self.replace(work, "layer", &path),
             None if path.exists() => {
