@@ -20,6 +20,8 @@ pub struct Removed {
     pub bytes: u64,
     /// Bundles that still use images without a name.
     pub bundles: Vec<PathBuf>,
+    /// Bundles that are not there, and so keep nothing any more.
+    pub gone: Vec<PathBuf>,
 }
 
 impl Removed {
@@ -33,6 +35,12 @@ impl Removed {
         };
         for bundle in &self.bundles {
             out.push_str(&format!("{}: keeps its layers\n", clean(&bundle.display().to_string())));
+        }
+        for bundle in &self.gone {
+            out.push_str(&format!(
+                "{}: is not there, keeps no layers\n",
+                clean(&bundle.display().to_string())
+            ));
         }
         out
     }
@@ -68,9 +76,12 @@ pub struct Used {
     pub layers: BTreeSet<String>,
     pub fixups: BTreeSet<String>,
     pub bundles: BTreeSet<String>,
+    /// The paths of those that are gone.
+    pub gone: Vec<PathBuf>,
 }
 
-/// A bundle that was removed holds nothing; its file system may also just be away, so only a clear no counts.
+/// A bundle that was removed holds nothing. One whose file system is away looks the same where its directory was empty
+/// before: whoever sweeps is told which were taken for gone.
 pub fn is_gone(record: &BundleRef) -> bool {
     std::fs::metadata(record.path.join("upper"))
         .is_err_and(|e| matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory))
@@ -82,7 +93,9 @@ pub fn used(store: &Store, log: usize) -> Result<Used> {
     roots.extend(store.logged(log)?);
     let mut used = Used::default();
     for (file, record) in store.bundles()? {
-        if !is_gone(&record) {
+        if is_gone(&record) {
+            used.gone.push(record.path);
+        } else {
             roots.insert(record.manifest);
             used.bundles.extend(file.file_name().and_then(|n| n.to_str()).map(str::to_string));
         }
@@ -126,5 +139,6 @@ pub fn sweep(store: &Store, log: usize) -> Result<Removed> {
         let digest = |n: String| Digest::from_hex(&n).map_or_else(|| n.clone(), |d| d.to_string());
         names.into_iter().map(digest).collect()
     };
-    Ok(Removed { layers: digests(layers.names), blobs: digests(blobs.names), bytes, ..Removed::default() })
+    let (layers, blobs) = (digests(layers.names), digests(blobs.names));
+    Ok(Removed { layers, blobs, bytes, gone: used.gone, ..Removed::default() })
 }

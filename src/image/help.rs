@@ -53,14 +53,15 @@ manifest, config and history are the documents of the image; of one that is not 
 last five of a layer are null. docker: as docker inspect answers, of images in the store.";
 
 pub const RM: &str = "\
-JSON: {names, layers, blobs, bytes, bundles}
+JSON: {names, layers, blobs, bytes, bundles, gone}
 names are those that were removed; layers and blobs are digests of what nothing used, bytes what is
-free by it on disk. Of an image that bundles use only the name goes: they keep its layers.";
+free by it on disk. Of an image that bundles use only the name goes: they keep its layers. gone are
+bundles that are not there, and so keep nothing any more.";
 
 pub const GC: &str = "\
-JSON: {names, layers, blobs, bytes, bundles}
-layers and blobs are digests of what was removed, bytes what is free by it on disk; names and
-bundles are empty.";
+JSON: {names, layers, blobs, bytes, bundles, gone}
+layers and blobs are digests of what was removed, bytes what is free by it on disk; gone are bundles
+that are not there, and so keep nothing any more; names and bundles are empty.";
 
 pub const VERIFY: &str = "\
 JSON: [{kind, digest, file, images, place, what}]
