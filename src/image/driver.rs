@@ -95,6 +95,7 @@ pub fn trial(store: &Store) -> Result<Option<String>> {
     let why = match attempt(&work.path.join("trial")) {
         // What is missing now is not missing until the next boot.
         Err(e) if is_lack(&e) => return Err(e),
+        Err(e) if e.errno() == Some(libc::ENODEV) => return Ok(Some(e.to_string())), // a module may be loaded later
         tried => tried.err().map(|e| e.to_string()),
     };
     let text = serde_json::to_vec(&Trial { boot, why: why.clone() });
