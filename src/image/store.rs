@@ -130,7 +130,8 @@ impl Store {
         file.write_all(FORMAT.as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(|e| error(&new, "write", &e))?;
-        std::fs::rename(&new, &path).map_err(|e| error(&path, "rename", &e))
+        std::fs::rename(&new, &path).map_err(|e| error(&path, "rename", &e))?;
+        sync_parent(&path)
     }
 
     pub fn dir(&self) -> &Path {
