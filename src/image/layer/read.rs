@@ -139,7 +139,11 @@ impl<R: BufRead> Reader<R> {
             }
             b'2' => Kind::Symlink(link),
             b'3' | b'4' => {
-                let (major, minor) = (number(header, raw, MAJOR)? as u32, number(header, raw, MINOR)? as u32);
+                // What is larger than any device's is refused with these.
+                let part = |field| -> Result<u32> {
+                    Ok(u32::try_from(number(header, raw, field)?).unwrap_or(u32::MAX))
+                };
+                let (major, minor) = (part(MAJOR)?, part(MINOR)?);
                 if flag == b'3' { Kind::Char(major, minor) } else { Kind::Block(major, minor) }
             }
             b'6' => Kind::Fifo,
