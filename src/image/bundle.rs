@@ -107,7 +107,8 @@ fn directory(store: &Store, path: &Path) -> Result<(PathBuf, bool)> {
 
 /// Takes back what [`fill`] made in a directory that was there before.
 fn empty(path: &Path) -> Result<()> {
-    for name in ["config.json", NEW_DOCUMENT, "overlay.json", NEW_ROOTFS, "rootfs", "work", "upper"] {
+    let own = ["config.json", NEW_DOCUMENT, "overlay.json", NEW_ROOTFS, "rootfs", "work", "upper"];
+    for name in own.into_iter().chain([overlay::LINKS]) {
         remove_path(&path.join(name))?;
     }
     Ok(())
