@@ -11,7 +11,7 @@ use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -151,31 +151,35 @@ impl Files {
             return Self::index(file, None, limits).map_err(|e| inside(&at, e));
         }
         // A pipe cannot be read again from its start.
-        if meta.is_file() {
-            Self::spool(File::open(source).map_err(failed("open"))?, store, limits)
-                .map_err(|e| inside(&at, e))
-        } else {
-            let head = head.buffer().to_vec();
-            Self::spool(io::Cursor::new(head).chain(file), store, limits).map_err(|e| inside(&at, e))
-        }
+        let head = io::Cursor::new(head.buffer().to_vec());
+        Self::spool(head.chain(file), store, limits).map_err(|e| inside(&at, e))
     }
 
     fn spool(packed: impl Read + Send, store: &Store, limits: &Limits) -> Result<Self> {
         let failed = |e: io::Error| inflate_error(&e);
         let work = store.work()?;
         let path = work.path.join("archive");
-        let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
+        let own = |call: &'static str| {
+            let at = path.display().to_string();
+            move |e: io::Error| Error::io(at, call, &e)
+        };
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
+        let mut file = file.map_err(own("make"))?;
         let taken = AtomicU64::new(0);
         let packed = BufReader::with_capacity(256 << 10, Taken { inner: packed, count: &taken });
         let (_, mut plain) = inflate(packed, limits.window).map_err(failed)?;
         let max = limits.bytes.saturating_mul(2); // an image has several layers
-        let mut inflated = 0;
+        let (mut inflated, mut piece) = (0, vec![0; 256 << 10]);
         loop {
-            let n = io::copy(&mut plain.by_ref().take(1 << 20), &mut file).map_err(failed)?;
-            inflated += n;
+            let n = match plain.read(&mut piece) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other.map_err(failed)?,
+            };
             if n == 0 {
                 return Self::index(file, Some(work), limits);
             }
+            file.write_all(&piece[..n]).map_err(own("write"))?;
+            inflated += n as u64;
             within(limits, max, inflated, &taken)?;
         }
     }
