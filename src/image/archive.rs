@@ -2,7 +2,7 @@
 
 use super::layer::compress::{Packing, Taken, inflate, inflate_error, within};
 use super::layer::entry::{Kind, join, split};
-use super::layer::read::Reader;
+use super::layer::read::{Reader, read_error};
 use super::limits::Limits;
 use super::registry::pull::Remote;
 use super::store::{Store, Work};
@@ -11,7 +11,7 @@ use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -184,16 +184,15 @@ impl Files {
         }
     }
 
-    fn index(file: File, work: Option<Work>, limits: &Limits) -> Result<Self> {
-        let file = Arc::new(file);
-        let whole = Part { file: file.clone(), at: 0, end: u64::MAX };
+    fn index(mut file: File, work: Option<Work>, limits: &Limits) -> Result<Self> {
+        file.rewind().map_err(|e| read_error(&e))?;
+        let end = file.metadata().map_err(|e| read_error(&e))?.len();
         let limits = Limits { bytes: u64::MAX, ..limits.clone() };
-        let mut reader =
-            Reader::new(Count { inner: BufReader::with_capacity(64 << 10, whole), at: 0 }, limits);
+        let mut reader = Reader::new(BufReader::with_capacity(64 << 10, &file), limits);
         let (mut index, mut held) = (HashMap::new(), 0);
         while let Some(entry) = reader.next_entry()? {
             let place = match entry.kind {
-                Kind::File { size, sparse: None } => Place::At(reader.stream().at, size),
+                Kind::File { size, sparse: None } => Place::At(reader.leap(end)?, size),
                 Kind::Link(target) => Place::Link(target),
                 Kind::Symlink(target) => match resolve(split(&entry.path).0, &target) {
                     Some(target) => Place::Link(target),
@@ -207,7 +206,7 @@ impl Files {
             }
             index.insert(entry.path, place);
         }
-        Ok(Files::Tar { file, index, _work: work })
+        Ok(Files::Tar { file: Arc::new(file), index, _work: work })
     }
 
     /// The file of this name, `None` when there is none. Only regular files count, and none outside the source.
@@ -270,29 +269,4 @@ fn resolve(dir: &[u8], target: &[u8]) -> Option<Vec<u8>> {
 pub fn inside(outer: &str, mut e: Error) -> Error {
     e.at = if e.at.is_empty() { outer.to_string() } else { format!("{outer}: {}", e.at) };
     e
-}
-
-/// Counts what was taken from a buffered reader.
-pub struct Count<R> {
-    inner: R,
-    at: u64,
-}
-
-impl<R: BufRead> Read for Count<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-impl<R: BufRead> BufRead for Count<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.at += n as u64;
-        self.inner.consume(n);
-    }
 }

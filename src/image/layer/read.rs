@@ -5,7 +5,7 @@ use super::entry::{Entry, Kind, Meta, clean, refuse};
 use super::pax::{Pax, decimal};
 use crate::error::{Error, Result};
 use crate::image::limits::{EXTENSION, Limits};
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek};
 
 const BLOCK: u64 = 512;
 /// Most extents of a sparse file.
@@ -85,11 +85,6 @@ impl<R: BufRead> Reader<R> {
     /// The data of the entry that [`Reader::next_entry`] returned last, without holes.
     pub fn data(&mut self) -> impl BufRead + '_ {
         Data(self)
-    }
-
-    /// The stream, at the data of the entry that [`Reader::next_entry`] returned last.
-    pub fn stream(&self) -> &R {
-        &self.inner
     }
 
     fn entry(&mut self, header: &tar::Header, pending: Pending) -> Result<Entry> {
@@ -283,6 +278,21 @@ impl<R: BufRead> Reader<R> {
             left -= n;
         }
         Ok(())
+    }
+}
+
+impl<R: BufRead + Seek> Reader<R> {
+    /// Goes behind the data of the entry that [`Reader::next_entry`] returned last, in a stream of `end` bytes, without
+    /// reading it; where it begins.
+    pub fn leap(&mut self, end: u64) -> Result<u64> {
+        let at = self.inner.stream_position().map_err(|e| read_error(&e))?;
+        let left = std::mem::take(&mut self.left);
+        // Behind the end nothing more would be read, and nothing be missed.
+        if at.checked_add(left).is_none_or(|to| to > end) {
+            return Err(read_error(&io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.inner.seek_relative(left as i64).map_err(|e| read_error(&e))?;
+        Ok(at)
     }
 }
 
