@@ -178,6 +178,19 @@ fn every_form_of_archive_is_read() {
     assert_eq!((i["layers"].as_array().unwrap().len(), &i["layers"][1]["compression"]), (2, &json!("none")));
 }
 
+#[test]
+fn a_question_makes_nothing() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", Image::new(two_layers()).write().path(), "x"]).ok();
+    let fixups = p.store().join("fixups");
+    fs::remove_dir_all(&fixups).unwrap();
+    for form in ["oci", "docker"] {
+        p.imgtool(&["inspect", "--format", form, "x"]).ok();
+    }
+    assert_eq!(fs::read_dir(fixups).unwrap().count(), 0);
+}
+
 /// A terabyte of them would take minutes to read.
 #[test]
 fn the_data_of_an_archive_is_not_read_for_its_names() {

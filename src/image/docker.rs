@@ -2,7 +2,6 @@
 
 use super::change::edit::Edit;
 use super::change::history::comment;
-use super::import::fixups;
 use super::manifest;
 use super::stack::{Stack, is_image};
 use super::store::Store;
@@ -25,7 +24,6 @@ pub fn inspect(store: &Store, image: &str) -> Result<Value> {
     let edit = Edit::open(store, image)?;
     let m = store.manifest(&edit.digest)?;
     let ids = edit.ids();
-    fixups(store, &ids)?;
     let stack = Stack::of(store, &ids)?;
     let mut size = 0;
     for id in &ids {
