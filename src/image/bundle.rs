@@ -8,7 +8,7 @@ use super::rights::Rights;
 use super::stack::{Stack, is_image};
 use super::store::{Store, remove_path};
 use super::upper::Elsewhere;
-use super::view::{Opened, View, at as look};
+use super::view::{Opened, View, at as look, utf8};
 use super::{copy, fuse, manifest, overlay, upper, user, view};
 use crate::bundle::{
     IMAGE, MAX_LOWERS, NEEDS_APPENDING, NEEDS_DETACHED, Overlay, appends_lowers, takes_images,
@@ -166,21 +166,18 @@ fn fill(
     let own = make("upper", 0o755)?; // first: by it the sweep knows that the bundle is there
     make("rootfs", 0o755)?;
     root_metadata(stack, &own, opened)?;
-    let text = |p: &Path| {
-        p.to_str().map(str::to_string).ok_or_else(|| Error::invalid(p.display().to_string(), "is not UTF-8"))
-    };
-    let lower = |l: &PathBuf| Ok(if is_image(l) { format!("{IMAGE}{}", text(l)?) } else { text(l)? });
+    let lower = |l: &PathBuf| Ok(if is_image(l) { format!("{IMAGE}{}", utf8(l)?) } else { utf8(l)? });
     let mut o =
         Overlay { lower: stack.lowers.iter().map(lower).collect::<Result<_>>()?, ..Overlay::default() };
     if order.readonly {
         // Two lower directories are the least without an upper one.
-        o.lower.insert(0, text(&own)?);
+        o.lower.insert(0, utf8(&own)?);
     } else {
         let (upper, work) = match elsewhere {
             Some(e) => upper::like(&own, &e.upper).map(|()| (e.upper.clone(), e.work.clone()))?,
             None => (own, make("work", 0o700)?),
         };
-        (o.upper, o.work) = (Some(text(&upper)?), Some(text(&work)?));
+        (o.upper, o.work) = (Some(utf8(&upper)?), Some(utf8(&work)?));
     }
     if o.lower.is_empty() {
         return Err(Error::invalid(order.image, "has no layers"));
@@ -241,7 +238,7 @@ fn rootfs(path: &Path, stack: &Stack, o: &mut Overlay, order: &Order, opened: &m
         Driver::Copy => {
             let new = path.join(NEW_ROOTFS);
             std::fs::create_dir(&new).map_err(|e| Error::io(new.display().to_string(), "make", &e))?;
-            copy::tree(&opened.view(&stack.lowers)?.layers, &view::open(&new)?)?;
+            copy::tree(&opened.view(&stack.lowers)?, &view::open(&new)?)?;
             root_metadata(stack, &new, opened)?;
             std::fs::rename(&new, &rootfs)
                 .map_err(|e| Error::io(rootfs.display().to_string(), "rename", &e))?;

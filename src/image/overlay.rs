@@ -1,6 +1,6 @@
 //! The overlay mount of a bundle.
 
-use super::view::Opened;
+use super::view::{Opened, utf8};
 use crate::bundle::{IMAGE, Overlay, appends_lowers, is_plain};
 use crate::error::{Error, Result};
 use nix::sched::CloneFlags;
@@ -103,8 +103,7 @@ fn create_in_private(o: &Overlay, lowers: &[Lower], target: &Path) -> Result<Own
         std::fs::create_dir(&place).map_err(|e| Error::io(&at, "make a place for a layer", &e))?;
         mount::move_mount(fd, "", rustix::fs::CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(os("move_mount of a layer"))?;
-        let name = place.to_str().ok_or_else(|| Error::invalid(&at, "is not UTF-8"))?;
-        places.push((n, name.to_string()));
+        places.push((n, utf8(&place)?));
     }
     let mut lowers = lowers.to_vec();
     places.iter().for_each(|(n, name)| lowers[*n] = Lower::Dir(name));

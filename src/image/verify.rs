@@ -2,7 +2,6 @@
 //! layer whose blob was kept is made again from it and compared name by name; one without a blob is only counted.
 
 use super::blobs::no_limits;
-use super::diff::contents_differ;
 use super::digest::Digest;
 use super::driver;
 use super::import::{build_fixup, build_layer, in_parallel, locked, tree_of};
@@ -10,7 +9,7 @@ use super::manifest::{self, Layer};
 use super::progress::{self, Task};
 use super::stack::{Stack, is_image};
 use super::store::{LayerMeta, Store, Work, decode};
-use super::tree::{Met, Usage, compare};
+use super::tree::{Met, Usage, compare, difference};
 use super::view::{self, Opened};
 use crate::error::{Error, Result, clean};
 use oci_spec::image::ImageManifest;
@@ -434,7 +433,7 @@ impl<'a> Exam<'a> {
 
 /// Whether two files hold the same.
 fn is_same(a: &Path, b: &Path) -> std::io::Result<bool> {
-    Ok(!contents_differ(File::open(a)?, File::open(b)?)?)
+    Ok(difference(File::open(a)?, File::open(b)?)?.is_none())
 }
 
 /// A lack of ours, that says nothing of the store.
