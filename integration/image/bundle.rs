@@ -64,11 +64,24 @@ fn the_next_unpack_clears_what_a_kill_left() {
         // As a kill just before the end leaves it; a collection meanwhile does not forget it.
         fs::rename(bundle.join("config.json"), bundle.join(".config.json.new")).unwrap();
         fs::remove_file(bundle.join("overlay.json")).unwrap();
+        fs::create_dir(bundle.join(".lower")).unwrap(); // of older kernels
         p.imgtool(&["gc"]).ok();
         p.imgtool(&["unpack", "x", path]).ok();
         assert_eq!(p.run(&bundle).ok().stdout, "b");
         p.remove(&bundle);
     }
+    // As a power cut leaves what nothing had made durable.
+    for (name, text) in [("config.json", ""), ("config.json", "\0\0\0"), ("overlay.json", "{\"lower\":[")] {
+        p.imgtool(&["unpack", "--no-mount", "x", path]).ok();
+        fs::write(bundle.join(name), text).unwrap();
+        p.imgtool(&["unpack", "x", path]).ok();
+        assert_eq!(p.run(&bundle).ok().stdout, "b");
+        p.remove(&bundle);
+    }
+    p.imgtool(&["unpack", "--no-mount", "x", path]).ok();
+    fs::write(bundle.join("config.json"), "{]").unwrap();
+    p.imgtool(&["unpack", "x", path]).fails("is not empty");
+    p.remove(&bundle);
     // What somebody has written is kept.
     p.imgtool(&["unpack", "--no-mount", "x", path]).ok();
     fs::remove_file(bundle.join("config.json")).unwrap();
@@ -93,6 +106,24 @@ fn unpacks_at_once_make_one_bundle() {
         assert_eq!(all.iter().filter(|o| o.status.success()).count(), 1, "{all:?}");
         assert_eq!(p.run(&bundle).ok().stdout, "b");
         p.remove(&bundle);
+    }
+}
+
+#[test]
+fn mounts_at_once_make_one() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", Image::new(two_layers()).write().path(), "x"]).ok();
+    let bundle = p.unpack("x", &["--no-mount"]);
+    let path = bundle.to_str().unwrap();
+    for _ in 0..rounds(5, 50) {
+        let all: Vec<_> = std::thread::scope(|s| {
+            let threads: Vec<_> = (0..4).map(|_| s.spawn(|| p.imgtool(&["mount", path]))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(all.iter().filter(|o| o.status.success()).count(), 1, "{all:?}");
+        p.imgtool(&["umount", path]).ok();
+        assert!(!p.is_mounted(&bundle));
     }
 }
 

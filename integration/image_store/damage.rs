@@ -230,6 +230,34 @@ fn what_cannot_be_made_again_is_told_and_the_next_import_mends_it() {
     }
 }
 
+/// Changed at rest, it would go out under its old name, or be made right by a new digest.
+#[test]
+fn no_command_takes_a_damaged_document() {
+    needs_root!();
+    for (is_manifest, from, to) in
+        [(true, "\"schemaVersion\":2", "\"schemaVersion\":3"), (false, "amd64", "amd65")]
+    {
+        let w = Whole::new(&[]);
+        let path = if is_manifest { w.manifest() } else { w.config() };
+        fs::write(&path, fs::read_to_string(&path).unwrap().replace(from, to)).unwrap();
+        let to = w.p.path().join("to");
+        for args in [
+            &["list"][..],
+            &["inspect", "x:1"],
+            &["inspect", "--format", "docker", "x:1"],
+            &["config", "x:1", "y", "--env", "A=b"],
+            &["export", "x:1", to.to_str().unwrap()],
+            &["unpack", "x:1", to.to_str().unwrap()],
+            &["gc"],
+        ] {
+            w.p.imgtool(args).fails("is damaged");
+        }
+        if is_manifest {
+            w.p.imgtool(&["push", "x:1", "127.0.0.1:1/x:1"]).fails("is damaged");
+        }
+    }
+}
+
 #[test]
 fn a_log_leads_to_images_and_may_be_damaged_itself() {
     needs_root!();
@@ -357,6 +385,21 @@ fn what_is_whole_is_never_touched() {
 }
 
 #[test]
+fn a_fixup_below_a_mount_is_left_alone() {
+    needs_root!();
+    let w = Whole::new(&[]);
+    let bundle = w.p.unpack("x:1", &[]);
+    fs::write(w.fixup().join("fs/strange"), "").unwrap();
+    let before = snapshot(&w.fixup());
+    let out = w.p.imgtool(&["fsck", "--repair"]);
+    assert!(out.code() == 1 && out.stdout.contains("is mounted, unmount it first"), "{}", out.stdout);
+    same(&before, &snapshot(&w.fixup()));
+    w.p.imgtool(&["umount", bundle.to_str().unwrap()]).ok();
+    w.p.imgtool(&["fsck", "--repair"]).ok();
+    assert!(!w.fixup().join("fs/strange").exists());
+}
+
+#[test]
 fn df_knows_what_is_shared_and_what_a_collection_frees() {
     needs_root!();
     let p = Place::new();
@@ -407,7 +450,13 @@ fn an_ordinary_user_may_look_too() {
     std::os::unix::fs::chown(&home, Some(12345), Some(12345)).unwrap();
     let orlop = s.path.join("orlop");
     support::copy_orlop(&orlop);
-    let closed = layer(&[dir("closed", 0o555), dir("closed/more", 0), file("closed/more/f", "")]);
+    let closed = layer(&[
+        dir("closed", 0o555),
+        dir("closed/more", 0),
+        file("closed/more/f", ""),
+        dir("read", 0o644),
+        file("read/f", ""),
+    ]);
     let source = Image::new([layers(), vec![closed]].concat()).name("x:1").write();
     let imgtool = |args: &[&str]| {
         let mut c = std::process::Command::new(&orlop);

@@ -169,6 +169,7 @@ fn what_is_removed_is_counted() {
     let bytes = out["bytes"].as_u64().unwrap();
     assert!(bytes >= 1 << 20, "{out}");
     assert_eq!(out["layers"].as_array().unwrap().len(), 2);
+    assert_eq!(out["gone"], json!([bundle]));
     let out = p.imgtool(&["rm", "x"]).ok().stdout;
     assert!(out.starts_with("x: removed, 2 layers and 4 blobs, "), "{out}");
 }

@@ -1,6 +1,6 @@
 //! What goes wrong in use, each by what is said of it: the image, the layer, the path, the call, its error, the remedy.
 
-use crate::make::{Image, Place, base, file, layer, script};
+use crate::make::{self, Image, Packing, Place, base, file, layer, script};
 use crate::support::{self, Outcome, Scratch, finish, finish_within};
 use crate::{image, needs_root, place, shell};
 use serde_json::Value;
@@ -237,6 +237,13 @@ fn a_full_disk_is_said_with_what_was_written() {
     let remedy =
         "no space left on device; orlop imgtool df shows what the store takes, gc removes what nothing uses";
     says(out, &[source.path(), ": layer sha256:", ": entry \"", "\": write: ", remedy]);
+    let packed = p.path().join("packed.tar.gz");
+    fs::write(&packed, make::pack(Packing::Gzip, &source.tar())).unwrap();
+    let packed = packed.to_str().unwrap();
+    says(
+        run(&["import", packed, "x"]),
+        &[packed, ": ", &small.path("store/tmp"), "/archive: write: ", remedy],
+    );
     assert_eq!(run(&["list", "-q"]).ok().stdout, "");
     assert_eq!(fs::read_dir(small.path("store/tmp")).unwrap().count(), 0);
     // The store has room, but not what is made of it.

@@ -2,7 +2,7 @@
 
 use super::layer::compress::{Packing, Taken, inflate, inflate_error, within};
 use super::layer::entry::{Kind, join, split};
-use super::layer::read::Reader;
+use super::layer::read::{Reader, read_error};
 use super::limits::Limits;
 use super::registry::pull::Remote;
 use super::store::{Store, Work};
@@ -11,7 +11,7 @@ use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -151,45 +151,48 @@ impl Files {
             return Self::index(file, None, limits).map_err(|e| inside(&at, e));
         }
         // A pipe cannot be read again from its start.
-        if meta.is_file() {
-            Self::spool(File::open(source).map_err(failed("open"))?, store, limits)
-                .map_err(|e| inside(&at, e))
-        } else {
-            let head = head.buffer().to_vec();
-            Self::spool(io::Cursor::new(head).chain(file), store, limits).map_err(|e| inside(&at, e))
-        }
+        let head = io::Cursor::new(head.buffer().to_vec());
+        Self::spool(head.chain(file), store, limits).map_err(|e| inside(&at, e))
     }
 
     fn spool(packed: impl Read + Send, store: &Store, limits: &Limits) -> Result<Self> {
         let failed = |e: io::Error| inflate_error(&e);
         let work = store.work()?;
         let path = work.path.join("archive");
-        let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
+        let own = |call: &'static str| {
+            let at = path.display().to_string();
+            move |e: io::Error| Error::io(at, call, &e)
+        };
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
+        let mut file = file.map_err(own("make"))?;
         let taken = AtomicU64::new(0);
         let packed = BufReader::with_capacity(256 << 10, Taken { inner: packed, count: &taken });
         let (_, mut plain) = inflate(packed, limits.window).map_err(failed)?;
         let max = limits.bytes.saturating_mul(2); // an image has several layers
-        let mut inflated = 0;
+        let (mut inflated, mut piece) = (0, vec![0; 256 << 10]);
         loop {
-            let n = io::copy(&mut plain.by_ref().take(1 << 20), &mut file).map_err(failed)?;
-            inflated += n;
+            let n = match plain.read(&mut piece) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other.map_err(failed)?,
+            };
             if n == 0 {
                 return Self::index(file, Some(work), limits);
             }
+            file.write_all(&piece[..n]).map_err(own("write"))?;
+            inflated += n as u64;
             within(limits, max, inflated, &taken)?;
         }
     }
 
-    fn index(file: File, work: Option<Work>, limits: &Limits) -> Result<Self> {
-        let file = Arc::new(file);
-        let whole = Part { file: file.clone(), at: 0, end: u64::MAX };
+    fn index(mut file: File, work: Option<Work>, limits: &Limits) -> Result<Self> {
+        file.rewind().map_err(|e| read_error(&e))?;
+        let end = file.metadata().map_err(|e| read_error(&e))?.len();
         let limits = Limits { bytes: u64::MAX, ..limits.clone() };
-        let mut reader =
-            Reader::new(Count { inner: BufReader::with_capacity(64 << 10, whole), at: 0 }, limits);
+        let mut reader = Reader::new(BufReader::with_capacity(64 << 10, &file), limits);
         let (mut index, mut held) = (HashMap::new(), 0);
         while let Some(entry) = reader.next_entry()? {
             let place = match entry.kind {
-                Kind::File { size, sparse: None } => Place::At(reader.stream().at, size),
+                Kind::File { size, sparse: None } => Place::At(reader.leap(end)?, size),
                 Kind::Link(target) => Place::Link(target),
                 Kind::Symlink(target) => match resolve(split(&entry.path).0, &target) {
                     Some(target) => Place::Link(target),
@@ -203,7 +206,7 @@ impl Files {
             }
             index.insert(entry.path, place);
         }
-        Ok(Files::Tar { file, index, _work: work })
+        Ok(Files::Tar { file: Arc::new(file), index, _work: work })
     }
 
     /// The file of this name, `None` when there is none. Only regular files count, and none outside the source.
@@ -266,29 +269,4 @@ fn resolve(dir: &[u8], target: &[u8]) -> Option<Vec<u8>> {
 pub fn inside(outer: &str, mut e: Error) -> Error {
     e.at = if e.at.is_empty() { outer.to_string() } else { format!("{outer}: {}", e.at) };
     e
-}
-
-/// Counts what was taken from a buffered reader.
-pub struct Count<R> {
-    inner: R,
-    at: u64,
-}
-
-impl<R: BufRead> Read for Count<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-impl<R: BufRead> BufRead for Count<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.at += n as u64;
-        self.inner.consume(n);
-    }
 }

@@ -1,5 +1,5 @@
-//! The blobs of layers as they came, kept beside what was made of them: by them an image leaves the store bit for bit,
-//! and a damaged layer is made again.
+//! Documents of images, and the blobs of layers as they came, kept beside what was made of them: by them an image leaves
+//! the store bit for bit, and a damaged layer is made again.
 
 use super::archive::Piece;
 use super::digest::{Digest, HashRead};
@@ -7,9 +7,13 @@ use super::limits::Limits;
 use super::progress::Task;
 use super::store::Store;
 use crate::error::{Error, Kind, Result};
+use oci_spec::image::ImageManifest;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// The remedy where a document is lost or damaged.
+const FSCK: &str = "run orlop imgtool fsck";
 
 /// A blob that is read once; what is read may be kept.
 pub struct Kept {
@@ -69,6 +73,41 @@ pub fn no_limits() -> Limits {
 impl Store {
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.dir().join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Stores a manifest or configuration.
+    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        let path = self.blob_path(&digest);
+        // One that was damaged is mended.
+        if !std::fs::read(&path).is_ok_and(|there| there == bytes) {
+            self.write(&path, bytes)?;
+        }
+        Ok(digest)
+    }
+
+    /// A manifest or configuration, checked against its digest.
+    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let path = self.blob_path(digest);
+        let at = || format!("blob {digest}");
+        let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::os(at(), format!("read {}", path.display()), libc::ENOENT).hint(FSCK)
+            }
+            _ => Error::io(path.display().to_string(), "read", &e),
+        })?;
+        match Digest::of(&bytes) {
+            found if found == *digest => Ok(bytes),
+            found => {
+                let what = format!("is damaged: its {} bytes have the digest {found}", bytes.len());
+                Err(Error::invalid(at(), what).hint(FSCK))
+            }
+        }
+    }
+
+    pub fn manifest(&self, digest: &Digest) -> Result<ImageManifest> {
+        serde_json::from_slice(&self.blob(digest)?)
+            .map_err(|e| Error::invalid(format!("manifest {digest}"), e.to_string()))
     }
 
     /// Whether a blob is there, by its size: that its bytes are right is for `verify` to say.

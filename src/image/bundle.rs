@@ -8,7 +8,7 @@ use super::rights::Rights;
 use super::stack::{Stack, is_image};
 use super::store::{Store, remove_path};
 use super::upper::Elsewhere;
-use super::view::{Opened, View, at as look};
+use super::view::{Opened, View, at as look, utf8};
 use super::{copy, fuse, manifest, mounts, overlay, upper, user, view};
 use crate::bundle::{
     IMAGE, MAX_LOWERS, NEEDS_APPENDING, NEEDS_DETACHED, Overlay, appends_lowers, takes_images,
@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::plan::UNSAFE_ANNOTATIONS;
 use crate::verbs::spec;
 use oci_spec::image::ImageConfiguration;
+use rustix::fs::FlockOperation;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -80,11 +81,8 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
 
 /// The configuration of an image and its layers.
 pub fn load(store: &Store, digest: &Digest) -> Result<(ImageConfiguration, Vec<Digest>)> {
-    let at = digest.to_string();
-    let bytes = store.blob(digest)?;
-    let m: oci_spec::image::ImageManifest =
-        serde_json::from_slice(&bytes).map_err(|e| Error::invalid(&at, e.to_string()))?;
-    manifest::config(&at, &store.blob(&manifest::digest(m.config())?)?)
+    let config = manifest::digest(store.manifest(digest)?.config())?;
+    manifest::config(&digest.to_string(), &store.blob(&config)?)
 }
 
 /// The bundle's directory, and whether it is new.
@@ -110,22 +108,29 @@ fn directory(store: &Store, path: &Path) -> Result<(PathBuf, bool)> {
 
 /// Takes back what [`fill`] made in a directory that was there before.
 fn empty(path: &Path) -> Result<()> {
-    for name in ["config.json", NEW_DOCUMENT, "overlay.json", NEW_ROOTFS, "rootfs", "work", "upper"] {
+    let own = ["config.json", NEW_DOCUMENT, "overlay.json", NEW_ROOTFS, "rootfs", "work", "upper"];
+    for name in own.into_iter().chain([overlay::LINKS]) {
         remove_path(&path.join(name))?;
     }
     Ok(())
 }
 
-/// The bundle must be an empty directory, or what a kill left of an unpack: recorded, without a document, and so never
-/// used. The caller holds its lock: nobody is at it.
+/// Whether a document is as a power cut leaves one that was written just before: empty, cut off or of zeros. What somebody
+/// has edited and spoiled is not.
+fn is_torn(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|text| {
+        let parsed: serde_json::Result<serde::de::IgnoredAny> = serde_json::from_slice(&text);
+        text.first() == Some(&0) || parsed.is_err_and(|e| e.is_eof())
+    })
+}
+
+/// The bundle must be an empty directory, or what a kill or a power cut left of an unpack: recorded, without whole
+/// documents, and so never used. The caller holds its lock: nobody is at it.
 fn clear_unfinished(store: &Store, path: &Path) -> Result<()> {
     let holds = |dir: &Path| std::fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some());
-    let rootfs = path.join("rootfs");
-    if holds(path)
-        && store.has_bundle(path)
-        && !path.join("config.json").exists()
-        && !holds(&path.join("upper"))
-    {
+    let (rootfs, document) = (path.join("rootfs"), path.join("config.json"));
+    let is_unfinished = || !document.exists() || is_torn(&document) || is_torn(&path.join("overlay.json"));
+    if holds(path) && store.has_bundle(path) && is_unfinished() && !holds(&path.join("upper")) {
         if overlay::is_mounted(&rootfs).unwrap_or(false) {
             overlay::unmount(&rootfs)?;
         }
@@ -161,10 +166,7 @@ fn fill(
     let own = make(UPPER, 0o755)?; // first: by it the sweep knows that the bundle is there
     make("rootfs", 0o755)?;
     root_metadata(stack, &own, opened)?;
-    let text = |p: &Path| {
-        p.to_str().map(str::to_string).ok_or_else(|| Error::invalid(p.display().to_string(), "is not UTF-8"))
-    };
-    let lower = |l: &PathBuf| Ok(if is_image(l) { format!("{IMAGE}{}", text(l)?) } else { text(l)? });
+    let lower = |l: &PathBuf| Ok(if is_image(l) { format!("{IMAGE}{}", utf8(l)?) } else { utf8(l)? });
     let lower = stack.lowers.iter().map(lower).collect::<Result<_>>()?;
     let mut o = Overlay { lower, image: Some(image.to_string()), ..Overlay::default() };
     if order.readonly {
@@ -172,7 +174,7 @@ fn fill(
         o.lower.insert(0, UPPER.into());
     } else if let Some(e) = elsewhere {
         upper::like(&own, &e.upper)?;
-        (o.upper, o.work) = (Some(text(&e.upper)?), Some(text(&e.work)?));
+        (o.upper, o.work) = (Some(utf8(&e.upper)?), Some(utf8(&e.work)?));
     } else {
         make(WORK, 0o700)?;
         (o.upper, o.work) = (Some(UPPER.into()), Some(WORK.into()));
@@ -238,7 +240,7 @@ fn rootfs(path: &Path, stack: &Stack, o: &mut Overlay, order: &Order, opened: &m
         Driver::Copy => {
             let new = path.join(NEW_ROOTFS);
             std::fs::create_dir(&new).map_err(|e| Error::io(new.display().to_string(), "make", &e))?;
-            copy::tree(&opened.view(&stack.lowers)?.layers, &view::open(&new)?)?;
+            copy::tree(&opened.view(&stack.lowers)?, &view::open(&new)?)?;
             root_metadata(stack, &new, opened)?;
             std::fs::rename(&new, &rootfs)
                 .map_err(|e| Error::io(rootfs.display().to_string(), "rename", &e))?;
@@ -301,6 +303,10 @@ pub fn settled(bundle: &Path) -> Result<(PathBuf, Overlay)> {
 pub fn mount(bundle: &Path) -> Result<()> {
     let (rootfs, o) = description(bundle)?;
     let dir = rootfs.parent().unwrap_or(&rootfs);
+    // Two that see no mount would lay two on one upper directory.
+    let lock = view::open(dir)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|e| Error::os(dir.display().to_string(), "flock", e.raw_os_error()))?;
     if let Err(e) = mounts::record_at_home(dir, &o) {
         tracing::warn!("{}: is not recorded, so that gc may remove its layers: {e}", dir.display());
     }

@@ -5,7 +5,7 @@ use super::mounts::{self, FileSystem, Held};
 use super::output::human;
 use super::store::{BundleRef, Store, remove_path};
 use super::{bundle, manifest, tags};
-use crate::error::{Error, Result, clean};
+use crate::error::{Result, clean};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub struct Removed {
     pub bundles: Vec<PathBuf>,
     /// Bundles whose file systems are not mounted.
     pub away: Vec<Away>,
+    /// Bundles that are not there, and so keep nothing any more.
+    pub gone: Vec<PathBuf>,
 }
 
 /// A bundle that may be there, on a file system that is not mounted.
@@ -52,6 +54,12 @@ impl Removed {
                 "{}: its file system is not mounted, keeps its layers while there is {}\n",
                 clean(&path),
                 clean(&record)
+            ));
+        }
+        for bundle in &self.gone {
+            out.push_str(&format!(
+                "{}: is not there, keeps no layers\n",
+                clean(&bundle.display().to_string())
             ));
         }
         out
@@ -90,6 +98,8 @@ pub struct Used {
     pub fixups: BTreeSet<String>,
     pub bundles: BTreeSet<String>,
     pub away: Vec<Away>,
+    /// The paths of those that are gone.
+    pub gone: Vec<PathBuf>,
 }
 
 /// Whether there is no bundle at a path, as far as that can be seen.
@@ -113,7 +123,9 @@ pub fn used(store: &Store, log: usize) -> Result<Used> {
     let mut used = Used::default();
     let held = Held::of(store);
     for (file, record) in store.bundles()? {
-        if !is_gone(&record) {
+        if is_gone(&record) {
+            used.gone.push(record.path);
+        } else {
             roots.insert(record.manifest);
             if is_missing(&record.path) {
                 used.away.push(Away { path: record.path, record: file.clone() });
@@ -133,8 +145,7 @@ impl Used {
     /// Adds what an image needs.
     pub fn add(&mut self, store: &Store, root: &Digest) -> Result<()> {
         self.blobs.insert(root.hex());
-        let m: oci_spec::image::ImageManifest = serde_json::from_slice(&store.blob(root)?)
-            .map_err(|e| Error::invalid(root.to_string(), e.to_string()))?;
+        let m = store.manifest(root)?;
         for d in m.layers().iter().chain([m.config()]) {
             self.blobs.insert(manifest::digest(d)?.hex());
         }
@@ -164,11 +175,7 @@ pub fn sweep(store: &Store, log: usize) -> Result<Removed> {
         let digest = |n: String| Digest::from_hex(&n).map_or_else(|| n.clone(), |d| d.to_string());
         names.into_iter().map(digest).collect()
     };
-    Ok(Removed {
-        layers: digests(layers.names),
-        blobs: digests(blobs.names),
-        bytes,
-        away: used.away,
-        ..Removed::default()
-    })
+    let (layers, blobs) = (digests(layers.names), digests(blobs.names));
+    let Used { away, gone, .. } = used;
+    Ok(Removed { layers, blobs, bytes, away, gone, ..Removed::default() })
 }

@@ -2,16 +2,16 @@
 
 use super::fixup::copy_metadata;
 use super::layer::dirs::open_dir;
-use super::layer::entry::{join, overlay_name};
+use super::layer::entry::{overlay_name, split};
+use super::layer::merge;
 use super::rights::Rights;
-use super::view::{at, failed, is_opaque, is_whiteout, proc_path};
+use super::view::{View, at, failed, proc_path, whole};
 use crate::error::Result as Told;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 /// Copies what the `O_PATH` descriptor `from` is, anything but a directory, to a free name.
 pub fn one(from: &OwnedFd, dir: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
@@ -54,8 +54,7 @@ fn metadata(from: &OwnedFd, stat: &Stat, dir: &OwnedFd, name: &[u8]) -> Result<(
         // The name is what was just made, in a directory that is ours alone.
         fs::chmodat(dir, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
     }
-    let mut there = format!("{}/", proc_path(dir)).into_bytes();
-    there.extend_from_slice(name);
+    let there = merge::proc_path(dir, name);
     xattrs(from, |key, value| fs::lsetxattr(&there[..], key, value, XattrFlags::empty()))?;
     fs::utimensat(dir, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
 }
@@ -69,13 +68,10 @@ pub fn times(stat: &Stat) -> Timestamps {
 /// Sets the attributes of `from` that are not overlayfs' own.
 pub fn xattrs(from: &OwnedFd, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -> Result<(), Errno> {
     let source = proc_path(from);
-    let mut names = vec![0u8; 64 << 10];
-    let n = fs::listxattr(&source, &mut names[..])?;
+    let names = whole(|buf| fs::listxattr(&source, buf))?;
     let own = |name: &&[u8]| !name.is_empty() && overlay_name(name).is_none();
-    for name in names[..n].split(|b| *b == 0).filter(own) {
-        let mut value = vec![0u8; 64 << 10];
-        let n = fs::getxattr(&source, name, &mut value[..])?;
-        match set(name, &value[..n]) {
+    for name in names.split(|b| *b == 0).filter(own) {
+        match set(name, &whole(|buf| fs::getxattr(&source, name, buf))?) {
             Err(Errno::PERM | Errno::OPNOTSUPP) if !Rights::ours().nodes => {}
             other => other?,
         }
@@ -83,80 +79,37 @@ pub fn xattrs(from: &OwnedFd, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -
     Ok(())
 }
 
-/// Copies the merged tree of `layers`, topmost first, into an empty directory, whose own metadata is left to the caller.
-pub fn tree(layers: &[Rc<OwnedFd>], to: &OwnedFd) -> Told<()> {
-    let dirs = layers.iter().map(|l| open_dir(l, b"").map_err(|e| failed(b"", "open", e)));
-    Tree { to, linked: HashMap::new() }.merge(&dirs.collect::<Told<Vec<_>>>()?, b"", to)
-}
-
-struct Tree<'a> {
-    to: &'a OwnedFd,
-    /// Files of several names, by device and inode, and the first of them.
-    linked: HashMap<(u64, u64), Vec<u8>>,
-}
-
-impl Tree<'_> {
-    /// Fills `to`, which is at `path`, with what these directories have, the topmost first. Paths are bounded, and so
-    /// is the recursion.
-    fn merge(&mut self, dirs: &[OwnedFd], path: &[u8], to: &OwnedFd) -> Told<()> {
-        let mut names: BTreeMap<Vec<u8>, Vec<&OwnedFd>> = BTreeMap::new();
-        for dir in dirs {
-            for entry in fs::Dir::read_from(dir).map_err(|e| failed(path, "read", e))? {
-                let entry = entry.map_err(|e| failed(path, "read", e))?;
-                let name = entry.file_name().to_bytes();
-                if name != b"." && name != b".." {
-                    names.entry(name.to_vec()).or_default().push(dir);
-                }
-            }
+/// Copies the merged tree of a view into an empty directory, whose own metadata is left to the caller.
+pub fn tree(view: &View, to: &OwnedFd) -> Told<()> {
+    // Directories, whose metadata comes last: each name that is made changes the time.
+    let mut dirs = Vec::new();
+    // Files of several names, by device and inode, and the first of them.
+    let mut linked: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+    merge::walk(view, false, |node| {
+        if node.is_whiteout() {
+            return Ok(());
         }
-        for (name, holders) in names {
-            let path = join(path, &name);
-            let wrong = |call: &'static str| {
-                let path = path.clone();
-                move |e: Errno| failed(&path, call, e)
-            };
-            let mut below: Vec<(OwnedFd, OwnedFd)> = Vec::new();
-            for dir in holders {
-                let Some(fd) = at(dir, &name)? else { continue };
-                let stat = fs::fstat(&fd).map_err(wrong("fstat"))?;
-                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                    if below.is_empty() && !is_whiteout(&stat) {
-                        self.file(&fd, &stat, &path, to, &name).map_err(wrong("copy"))?;
-                    }
-                    break; // it hides what lies below
-                }
-                let last = is_opaque(&fd);
-                below.push((fd, open_dir(dir, &name).map_err(wrong("open"))?));
-                if last {
-                    break;
-                }
-            }
-            let Some(first) = below.first().map(|b| &b.0) else { continue };
-            fs::mkdirat(to, &name[..], Mode::RWXU).map_err(wrong("mkdirat"))?;
-            let made = open_dir(to, &name).map_err(wrong("open"))?;
-            let first = first.try_clone().map_err(|e| wrong("dup")(errno(e)))?;
-            let dirs: Vec<OwnedFd> = below.into_iter().map(|b| b.1).collect();
-            self.merge(&dirs, &path, &made)?;
-            copy_metadata(&first, &made).map_err(wrong("copy the metadata"))?;
+        let wrong = |call: &'static str| move |e: Errno| failed(node.path, call, e);
+        let dir = open_dir(to, split(node.path).0).map_err(wrong("open"))?;
+        if node.is_dir() {
+            dirs.push((node.path.to_vec(), node.layer));
+            return fs::mkdirat(&dir, node.name, Mode::RWXU).map_err(wrong("mkdirat"));
         }
-        Ok(())
+        let file = (node.stat.st_dev, node.stat.st_ino);
+        if let Some(first) = linked.get(&file) {
+            return fs::linkat(to, &first[..], &dir, node.name, AtFlags::empty()).map_err(wrong("linkat"));
+        }
+        if node.stat.st_nlink > 1 {
+            linked.insert(file, node.path.to_vec());
+        }
+        let from = at(node.dir, node.name)?.ok_or_else(|| wrong("open")(Errno::NOENT))?;
+        one(&from, &dir, node.name).map_err(wrong("copy"))
+    })?;
+    for (path, layer) in dirs.iter().rev() {
+        let wrong = |call: &'static str| move |e: Errno| failed(path, call, e);
+        let from = at(&view.layers[*layer], path)?.ok_or_else(|| wrong("open")(Errno::NOENT))?;
+        let made = open_dir(to, path).map_err(wrong("open"))?;
+        copy_metadata(&from, &made).map_err(wrong("copy the metadata"))?;
     }
-
-    fn file(
-        &mut self,
-        from: &OwnedFd,
-        stat: &Stat,
-        path: &[u8],
-        dir: &OwnedFd,
-        name: &[u8],
-    ) -> Result<(), Errno> {
-        let key = (stat.st_dev, stat.st_ino);
-        if let Some(first) = self.linked.get(&key) {
-            return fs::linkat(self.to, &first[..], dir, name, AtFlags::empty());
-        }
-        if stat.st_nlink > 1 {
-            self.linked.insert(key, path.to_vec());
-        }
-        one(from, dir, name)
-    }
+    Ok(())
 }

@@ -8,6 +8,7 @@ use super::tags::KEPT;
 use super::tree::{Met, Usage};
 use super::view;
 use crate::error::{Error, Result};
+use rustix::io::Errno;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +100,10 @@ fn measure(store: &Store) -> Result<BTreeMap<Item, Usage>> {
     for (n, sub) in SUBS.into_iter().enumerate() {
         for path in store.files(sub)? {
             let at = path.display().to_string();
-            let stat = rustix::fs::lstat(&path).map_err(|e| Error::os(&at, "stat", e.raw_os_error()))?;
+            let stat = match rustix::fs::lstat(&path) {
+                Err(Errno::NOENT) => continue, // what a pull has finished by now
+                other => other.map_err(|e| Error::os(&at, "stat", e.raw_os_error()))?,
+            };
             let usage = match path.is_dir() {
                 true => Usage::of(&view::open(&path)?, &mut met)?,
                 false => {

@@ -9,13 +9,13 @@ use super::layer::write::{open_regular, xattrs};
 use super::names::about;
 use super::stack::Stack;
 use super::store::Store;
+use super::tree::difference;
 use super::view::{Opened, View, is_whiteout};
 use super::{bundle, import};
 use crate::error::{Error, Result, clean};
 use rustix::fs::{self, FileType};
 use serde::Serialize;
 use std::cmp::Ordering;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -60,8 +60,7 @@ impl Side {
     /// The first `count` layers; the upper directory comes behind the last.
     fn tree(&self, store: &Store, count: usize, opened: &mut Opened) -> Result<Tree> {
         let layers = count.min(self.ids.len());
-        import::fixups(store, &self.ids[..layers])?;
-        let Stack { mut lowers, mut root, .. } = Stack::of(store, &self.ids[..layers])?;
+        let Stack { mut lowers, mut root, .. } = import::fixups(store, &self.ids[..layers])?;
         if let Some(upper) = self.upper.as_ref().filter(|_| count > layers) {
             lowers.insert(0, upper.clone());
             root = Some(upper.clone());
@@ -226,7 +225,8 @@ impl Compare<'_> {
             FileType::RegularFile if s.st_size != t.st_size => Ok(true),
             FileType::RegularFile => {
                 let open = |dir, stat| open_regular(path, dir, name, stat);
-                contents_differ(open(&a, s)?, open(&b, t)?)
+                difference(open(&a, s)?, open(&b, t)?)
+                    .map(|found| found.is_some())
                     .map_err(|e| Error::io(String::from_utf8_lossy(path), "read", &e))
             }
             FileType::Symlink => {
@@ -241,18 +241,4 @@ impl Compare<'_> {
 
 fn id(c: &Child) -> (u64, u64) {
     (c.stat.st_dev, c.stat.st_ino)
-}
-
-pub fn contents_differ(mut a: std::fs::File, mut b: std::fs::File) -> std::io::Result<bool> {
-    const CHUNK: u64 = 64 << 10;
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    loop {
-        left.clear();
-        right.clear();
-        a.by_ref().take(CHUNK).read_to_end(&mut left)?;
-        b.by_ref().take(CHUNK).read_to_end(&mut right)?;
-        if left != right || left.is_empty() {
-            return Ok(left != right);
-        }
-    }
 }

@@ -2,12 +2,11 @@
 
 use super::change::edit::Edit;
 use super::change::history::comment;
-use super::import::fixups;
 use super::manifest;
 use super::stack::{Stack, is_image};
 use super::store::Store;
 use crate::bundle::IMAGE;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -23,11 +22,8 @@ pub enum Form {
 
 pub fn inspect(store: &Store, image: &str) -> Result<Value> {
     let edit = Edit::open(store, image)?;
-    let document = store.blob(&edit.digest)?;
-    let m: oci_spec::image::ImageManifest = serde_json::from_slice(&document)
-        .map_err(|e| Error::invalid(edit.digest.to_string(), e.to_string()))?;
+    let m = store.manifest(&edit.digest)?;
     let ids = edit.ids();
-    fixups(store, &ids)?;
     let stack = Stack::of(store, &ids)?;
     let mut size = 0;
     for id in &ids {
@@ -62,7 +58,7 @@ pub fn inspect(store: &Store, image: &str) -> Result<Value> {
         "Descriptor": {
             "mediaType": m.media_type().as_ref().map_or("application/vnd.oci.image.manifest.v1+json", |t| t.as_ref()),
             "digest": edit.digest,
-            "size": document.len(),
+            "size": store.blob(&edit.digest)?.len(),
         },
     });
     if !text("variant").is_empty() {

@@ -25,7 +25,7 @@ use super::rights::Rights;
 use super::stack::{Stack, is_image};
 use super::store::Store;
 use super::verify::is_lack;
-use super::view::{Opened, at, is_opaque, is_whiteout, proc_path};
+use super::view::{Opened, at, is_opaque, is_whiteout, proc_path, utf8};
 use crate::bundle::{IMAGE, Overlay, appends_lowers};
 use crate::error::{Error, Result};
 use clap::ValueEnum;
@@ -145,9 +145,7 @@ fn attempt(dir: &Path) -> Result<()> {
     let text = |name: &str| {
         let path = dir.join(name);
         std::fs::create_dir_all(&path).map_err(io)?;
-        path.to_str()
-            .map(str::to_string)
-            .ok_or_else(|| Error::invalid(path.display().to_string(), "is not UTF-8"))
+        utf8(&path)
     };
     let lower = vec![format!("{IMAGE}{}/erofs", text("")?.trim_end_matches('/')), text("lower")?];
     overlay::assemble(&Overlay { lower, ..Overlay::default() }, &dir.join("lower"), &mut Opened::default())?;
@@ -186,10 +184,7 @@ pub fn fitting(store: &Store) -> Result<(Driver, String)> {
     let dir = work.path.join("trial");
     let text = |name: &str| -> Result<String> {
         work.make(&format!("trial/{name}"), 0o755)?;
-        let path = dir.join(name);
-        path.to_str()
-            .map(str::to_string)
-            .ok_or_else(|| Error::invalid(path.display().to_string(), "is not UTF-8"))
+        utf8(&dir.join(name))
     };
     let mut o = Overlay { lower: vec![text("lower")?], ..Overlay::default() };
     (o.upper, o.work) = (Some(text("upper")?), Some(text("work")?));

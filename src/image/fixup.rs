@@ -3,8 +3,9 @@
 
 use super::copy;
 use super::layer::apply::Needs;
-use super::layer::dirs::{open_dir, remove_all};
+use super::layer::dirs::{names, open_dir, remove_all};
 use super::layer::entry::{ancestors, is_below, join, split};
+use super::layer::merge;
 use super::rights::Rights;
 use super::view::{View, at, failed, is_opaque, proc_path, read_dir};
 use crate::error::{Error, Result};
@@ -303,7 +304,7 @@ impl Fix<'_> {
         }
         copy::one(&source, dir, name).map_err(|e| failed(to, "copy", e))?;
         if !Rc::ptr_eq(layer, &self.layer) {
-            let place = [format!("{}/", proc_path(dir)).as_bytes(), name].concat();
+            let place = merge::proc_path(dir, name);
             note(fs::lsetxattr(&place[..], ORIGIN, from, XattrFlags::empty()))
                 .map_err(|e| failed(to, "lsetxattr", e))?;
         }
@@ -329,10 +330,7 @@ impl Fix<'_> {
                     .map_err(|e| failed(path, "fsetxattr", e))?;
             }
         }
-        let empty = fs::Dir::read_from(&self.out)
-            .map_err(|e| failed(b"", "read", e))?
-            .all(|e| e.is_ok_and(|e| matches!(e.file_name().to_bytes(), b"." | b"..")));
-        Ok(!empty)
+        names(&self.out).map(|names| !names.is_empty()).map_err(|e| failed(b"", "read", e))
     }
 }
 

@@ -91,7 +91,8 @@ fn litter(store: &Store) -> Result<Vec<PathBuf>> {
     Ok(out)
 }
 
-/// The layers of images that are mounted: these are not taken away from below a mount.
+/// The layers and fixups of images that are mounted: these are not taken away from below a mount. That of a bundle whose
+/// runtime mounts it is seen by its container alone.
 fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
     let mut out = BTreeMap::new();
     for (_, record) in store.all_bundles()? {
@@ -99,7 +100,12 @@ fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
         if overlay::is_mounted(&record.path.join("rootfs")).unwrap_or(false) {
             // An image whose documents are lost has no layers that anybody knows.
             let layers = super::bundle::load(store, &record.manifest).map(|l| l.1).unwrap_or_default();
-            out.extend(layers.into_iter().map(|id| (id, record.path.clone())));
+            let mut chain = None;
+            for id in layers {
+                let next = Digest::chain(chain.as_ref(), &id);
+                out.extend([(id, record.path.clone()), (next, record.path.clone())]);
+                chain = Some(next);
+            }
         }
     }
     Ok(out)
@@ -110,6 +116,7 @@ struct Mend<'a> {
     repair: bool,
     /// What damaged layers or fixups must be.
     layers: BTreeMap<Digest, Work>,
+    /// Their bundles, by diffID and chainID.
     mounted: BTreeMap<Digest, PathBuf>,
 }
 
@@ -135,6 +142,13 @@ impl Mend<'_> {
     }
 
     fn one(&self, damage: &Damage) -> Result<State> {
+        let bundle = match &damage.object {
+            Object::Layer(id) | Object::Fixup(id) => self.mounted.get(id),
+            _ => None,
+        };
+        if let Some(bundle) = bundle {
+            return Ok(State::Left(format!("bundle {} is mounted, unmount it first", bundle.display())));
+        }
         match &damage.object {
             Object::Ref(path) => {
                 self.remove(path)?;
@@ -184,8 +198,7 @@ impl Mend<'_> {
 
     /// The configuration of an image whose manifest is whole.
     fn remove_damaged_config(&self, digest: &Digest) -> Result<()> {
-        let Ok(bytes) = self.store.blob(digest) else { return Ok(()) };
-        let Ok(m) = serde_json::from_slice::<oci_spec::image::ImageManifest>(&bytes) else { return Ok(()) };
+        let Ok(m) = self.store.manifest(digest) else { return Ok(()) };
         let Ok(config) = super::manifest::digest(m.config()) else { return Ok(()) };
         match self.store.look_at_blob(&config, None) {
             Ok((_, found)) if found != config => self.remove(&self.store.blob_path(&config)),
@@ -195,9 +208,6 @@ impl Mend<'_> {
 
     fn layer(&self, id: &Digest) -> Result<State> {
         let path = self.store.layer(id);
-        if let Some(bundle) = self.mounted.get(id) {
-            return Ok(State::Left(format!("bundle {} is mounted, unmount it first", bundle.display())));
-        }
         match self.layers.get(id) {
             Some(work) => self.replace(work, "layer", &path),
             None if path.exists() => {
@@ -212,8 +222,7 @@ impl Mend<'_> {
     /// Puts what was made again in the place of what is damaged, at once.
     fn replace(&self, work: &Work, name: &str, place: &Path) -> Result<State> {
         let new = work.path.join(name);
-        rustix::fs::syncfs(&work.fd)
-            .map_err(|e| Error::os(place.display().to_string(), "syncfs", e.raw_os_error()))?;
+        self.store.sync()?;
         let cwd = rustix::fs::CWD;
         if rustix::fs::renameat_with(cwd, &new, cwd, place, RenameFlags::EXCHANGE).is_err() {
             // Nothing was there, or the file system cannot exchange.
@@ -233,6 +242,20 @@ impl Mend<'_> {
             .map_err(|e| Error::io(path.display().to_string(), "rename", &e))?;
         sync_parent(path)
     }
+}
+
+/// A file of the store; `None` where another command has removed it since its directory was read.
+fn text(path: &Path) -> Option<Result<String>> {
+    match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        other => Some(other.map_err(|e| Error::io(path.display().to_string(), "read", &e))),
+    }
+}
+
+/// The record of a bundle.
+pub(super) fn record(path: &Path) -> Option<Result<BundleRef>> {
+    let wrong = |e| Error::invalid(path.display().to_string(), format!("is damaged: {e}"));
+    Some(text(path)?.and_then(|t| serde_json::from_str(&t).map_err(wrong)))
 }
 
 /// A file of the store, and what it says.
@@ -260,26 +283,21 @@ impl Store {
     /// All names with their files, whatever these say.
     pub fn all_refs(&self) -> Result<Vec<(PathBuf, String, Result<Digest>)>> {
         let read = |path: PathBuf| {
-            let at = path.display().to_string();
+            let digest =
+                text(&path)?.and_then(|t| Digest::parse(&path.display().to_string(), t.trim_ascii_end()));
             let name = decode(path.file_name().unwrap_or_default().as_bytes());
-            let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&at, "read", &e));
-            let digest = text.and_then(|t| Digest::parse(&at, t.trim_ascii_end()));
-            (path, name, digest)
+            Some((path, name, digest))
         };
-        Ok(self.files("refs")?.into_iter().map(read).collect())
+        Ok(self.files("refs")?.into_iter().filter_map(read).collect())
     }
 
     /// All records of bundles with their files, whatever these say.
     pub fn all_bundles(&self) -> Result<Vec<Read<BundleRef>>> {
         let read = |path: PathBuf| {
-            let at = path.display().to_string();
-            let text = std::fs::read(&path).map_err(|e| Error::io(&at, "read", &e));
-            let record = text.and_then(|t| {
-                serde_json::from_slice(&t).map_err(|e| Error::invalid(&at, format!("is damaged: {e}")))
-            });
-            (path, record)
+            let record = record(&path)?;
+            Some((path, record))
         };
-        Ok(self.files("bundles")?.into_iter().map(read).collect())
+        Ok(self.files("bundles")?.into_iter().filter_map(read).collect())
     }
 
     /// The digests that are names in a directory of the store; what is not one is for `gc` to remove.

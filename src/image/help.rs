@@ -53,15 +53,17 @@ manifest, config and history are the documents of the image; of one that is not 
 last five of a layer are null. docker: as docker inspect answers, of images in the store.";
 
 pub const RM: &str = "\
-JSON: {names, layers, blobs, bytes, bundles, away}
+JSON: {names, layers, blobs, bytes, bundles, away, gone}
 names are those that were removed; layers and blobs are digests of what nothing used, bytes what is
-free by it on disk. Of an image that bundles use only the name goes: they keep its layers. away is as of gc.";
+free by it on disk. Of an image that bundles use only the name goes: they keep its layers. away and
+gone are as of gc.";
 
 pub const GC: &str = "\
-JSON: {names, layers, blobs, bytes, bundles, away}
+JSON: {names, layers, blobs, bytes, bundles, away, gone}
 layers and blobs are digests of what was removed, bytes what is free by it on disk; names and
 bundles are empty. away has path and record of each bundle whose file system is not mounted: it
-keeps its layers while there is the file of its record.";
+keeps its layers while there is the file of its record. gone are bundles that are not there, and so
+keep nothing any more.";
 
 pub const VERIFY: &str = "\
 JSON: [{kind, digest, file, images, place, what}]
@@ -71,7 +73,8 @@ The exit code is 1 when there is damage.";
 pub const FSCK: &str = "\
 JSON: {litter: [{file, removed}], damages: [{kind, digest, file, images, place, what, state, how}]}
 As verify; state is found, mended or left, and how says what was done or why not. The exit code is 1
-when damage is left. Nobody else may use the store meanwhile.";
+when damage is left. Nobody else may use the store meanwhile, and with --repair no container may run
+whose bundle has no mount of its own: nobody sees what it stands on.";
 
 pub const CONVERT: &str = "\
 JSON: [{diffID, form, result, bundle}]

@@ -12,6 +12,7 @@ use super::layout::{Image, images};
 use super::limits::Limits;
 use super::manifest::Layer;
 use super::platform::Platform;
+use super::progress::Task;
 use super::stack::Stack;
 use super::store::{LayerMeta, NameLock, Store, Work};
 use super::tree::Usage;
@@ -45,7 +46,7 @@ pub fn import(store: &Store, order: &Order) -> Result<Vec<(String, Digest)>> {
 /// As [`import`], of what is open.
 pub fn take(store: &Store, files: &Files, order: &Order) -> Result<Vec<(String, Digest)>> {
     let source = order.source.display().to_string();
-    let found = images(files, &order.platform, &order.limits).map_err(|e| inside(&source, e))?;
+    let found = images(files, &order.platform, &order.limits, order.name).map_err(|e| inside(&source, e))?;
     let named = name(found, order)?;
     // Before the work: a name may come from an annotation or a file.
     named.iter().flat_map(|(names, _)| names).try_for_each(|n| store.ref_path(n).map(drop))?;
@@ -137,11 +138,11 @@ pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|p| p.into_inner())
 }
 
-/// Runs `job` on all, on as many threads as there are processors, `least` on a small machine; the first error stops the
-/// rest.
+/// Runs `job` on all, on as many threads as there are processors, but on `least` at least and on four at most: each may
+/// hold a window of 8 MiB. The first error stops the rest.
 pub fn in_parallel<T: Sync>(todo: &[T], least: usize, job: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(least).min(todo.len());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(least, 4).min(todo.len());
     let work = || {
         while let Some(item) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(e) = job(item) {
@@ -159,6 +160,7 @@ struct Made {
     work: Work,
     _lock: NameLock,
     moves: Vec<(&'static str, PathBuf)>,
+    task: Task,
 }
 
 /// Layers that are made but not yet durable. Whoever finds nobody at it makes all of them durable at once; the others
@@ -183,6 +185,7 @@ impl Ready {
                 .flat_map(|m| m.moves.iter().map(|(n, to)| (&m.work, *n, to.as_path())))
                 .collect();
             store.commit(&moves)?;
+            batch.iter().for_each(|made| made.task.done("imported"));
         }
         Ok(())
     }
@@ -226,9 +229,7 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
         let (seen, ()) = through(source, layer.size, how.limits, |_| Ok(()))?;
         is_as_said(&seen, layer)?;
     }
-    ready.push(store, Made { work, _lock: lock, moves })?;
-    task.done("imported");
-    Ok(())
+    ready.push(store, Made { work, _lock: lock, moves, task })
 }
 
 /// Whether a blob was what the manifest and the configuration say of it.

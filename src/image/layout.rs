@@ -60,13 +60,19 @@ impl Budget {
     }
 }
 
-/// All images of the source for a platform.
-pub fn images(files: &Files, platform: &Platform, limits: &Limits) -> Result<Vec<Image>> {
+/// All images of the source for a platform, or where one has the name that is wanted that one alone: what is wrong with
+/// the others is nothing to it.
+pub fn images(
+    files: &Files,
+    platform: &Platform,
+    limits: &Limits,
+    wanted: Option<&str>,
+) -> Result<Vec<Image>> {
     let budget = &mut Budget::new(limits);
     let out = if files.get("index.json")?.is_some() {
-        oci(files, platform, limits, budget)
+        oci(files, platform, limits, budget, wanted)
     } else if files.get("manifest.json")?.is_some() {
-        docker(files, limits, budget)
+        docker(files, limits, budget, wanted)
     } else {
         let what = "has neither index.json of an OCI layout nor manifest.json of docker save";
         Err(Error::invalid("", what))
@@ -88,7 +94,13 @@ struct OciLayout {
     image_layout_version: String,
 }
 
-fn oci(files: &Files, platform: &Platform, limits: &Limits, budget: &mut Budget) -> Result<Vec<Image>> {
+fn oci(
+    files: &Files,
+    platform: &Platform,
+    limits: &Limits,
+    budget: &mut Budget,
+    wanted: Option<&str>,
+) -> Result<Vec<Image>> {
     let text = files.need("oci-layout")?.all("oci-layout", 4096, MANIFEST_FLAG)?;
     let layout: OciLayout =
         serde_json::from_slice(&text).map_err(|e| Error::invalid("oci-layout", e.to_string()))?;
@@ -103,6 +115,9 @@ fn oci(files: &Files, platform: &Platform, limits: &Limits, budget: &mut Budget)
     let mut by_name: BTreeMap<Option<String>, Vec<Descriptor>> = BTreeMap::new();
     for d in index.manifests() {
         by_name.entry(name_of(d)).or_default().push(d.clone());
+    }
+    if by_name.keys().flatten().any(|name| Some(&**name) == wanted) {
+        by_name.retain(|name, _| name.as_deref() == wanted);
     }
     let mut out: Vec<(Digest, Image)> = Vec::new();
     for (name, descriptors) in by_name {
@@ -184,7 +199,7 @@ fn platform_of(d: &Descriptor) -> Option<Platform> {
     Some(Platform {
         os: p.os().to_string(),
         arch: p.architecture().to_string(),
-        variant: p.variant().clone(),
+        variant: p.variant().clone().filter(|v| !v.is_empty()),
     })
 }
 
@@ -216,10 +231,14 @@ struct Saved {
 }
 
 /// `docker save` has no manifest of the image: one is made.
-fn docker(files: &Files, limits: &Limits, budget: &mut Budget) -> Result<Vec<Image>> {
+fn docker(files: &Files, limits: &Limits, budget: &mut Budget, wanted: Option<&str>) -> Result<Vec<Image>> {
     let text = files.need("manifest.json")?.all("manifest.json", limits.manifest, MANIFEST_FLAG)?;
-    let saved: Vec<Saved> =
+    let mut saved: Vec<Saved> =
         serde_json::from_slice(&text).map_err(|e| Error::invalid("manifest.json", e.to_string()))?;
+    let is_wanted = |s: &Saved| s.repo_tags.iter().flatten().any(|name| Some(&**name) == wanted);
+    if saved.iter().any(is_wanted) {
+        saved.retain(is_wanted);
+    }
     let (mut out, mut known) = (Vec::new(), HashMap::new());
     for s in saved {
         let config = files.need(&s.config)?.all(&s.config, limits.config, CONFIG_FLAG)?;

@@ -6,7 +6,6 @@ use super::manifest;
 use super::registry::reference::Reference;
 use super::store::Store;
 use crate::error::{Error, Kind, Result};
-use oci_spec::image::ImageManifest;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -60,8 +59,7 @@ impl Store {
 
     /// `None` where the manifest is damaged: then the image has no such digest.
     pub(super) fn config_of(&self, manifest: &Digest) -> Option<Digest> {
-        let m: ImageManifest = serde_json::from_slice(&self.blob(manifest).ok()?).ok()?;
-        manifest::digest(m.config()).ok()
+        manifest::digest(self.manifest(manifest).ok()?.config()).ok()
     }
 
     /// The name that `name` is already written as: with and without `:latest` it is the same.

@@ -1,6 +1,6 @@
 //! The overlay mount of a bundle.
 
-use super::view::Opened;
+use super::view::{Opened, utf8};
 use crate::bundle::{IMAGE, Overlay, appends_lowers, is_plain};
 use crate::error::{Error, Result};
 use nix::sched::CloneFlags;
@@ -103,8 +103,7 @@ fn create_in_private(o: &Overlay, lowers: &[Lower], target: &Path) -> Result<Own
         std::fs::create_dir(&place).map_err(|e| Error::io(&at, "make a place for a layer", &e))?;
         mount::move_mount(fd, "", rustix::fs::CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(os("move_mount of a layer"))?;
-        let name = place.to_str().ok_or_else(|| Error::invalid(&at, "is not UTF-8"))?;
-        places.push((n, name.to_string()));
+        places.push((n, utf8(&place)?));
     }
     let mut lowers = lowers.to_vec();
     places.iter().for_each(|(n, name)| lowers[*n] = Lower::Dir(name));
@@ -171,6 +170,9 @@ fn refused(fs: &OwnedFd, at: &str, call: &str, e: Errno) -> Error {
     }
 }
 
+/// The directory of short links beside a rootfs, for as long as it is mounted.
+pub const LINKS: &str = ".lower";
+
 /// The way of older kernels: all layers in one page of options, which short links keep small.
 fn mount_by_string(o: &Overlay, target: &Path) -> Result<()> {
     let at = target.display().to_string();
@@ -181,7 +183,8 @@ fn mount_by_string(o: &Overlay, target: &Path) -> Result<()> {
         let at = at.clone();
         move |e: std::io::Error| Error::io(at, what, &e)
     };
-    let links = target.with_file_name(format!(".lower-{}", std::process::id()));
+    let links = target.with_file_name(LINKS);
+    let _ = std::fs::remove_dir_all(&links); // of a command that was killed: nobody else is at this bundle
     std::fs::create_dir(&links).map_err(io("make links to the layers"))?;
     let mounted = (|| {
         let all = o.lower.iter().map(String::as_str);
@@ -213,7 +216,7 @@ fn mount_by_string(o: &Overlay, target: &Path) -> Result<()> {
     mounted
 }
 
-/// Whether something is mounted on a directory: its device is not that of its parent, or it is its own root.
+/// Whether a directory is the root of a mount (statx(2), Linux 5.8).
 pub fn is_mounted(dir: &Path) -> Result<bool> {
     use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
     let at = dir.display().to_string();
@@ -262,6 +265,7 @@ mod tests {
         }
         let o = Overlay { lower, upper: Some(make("upper")), work: Some(make("work")), ..Overlay::default() };
         let target = PathBuf::from(make("rootfs"));
+        std::fs::write(PathBuf::from(make(LINKS)).join("0"), "left by a kill").unwrap();
         let look = || {
             let seen =
                 (std::fs::read_to_string(target.join("f")), std::fs::read_dir(&target).unwrap().count());

@@ -51,7 +51,7 @@ impl Platform {
             (None, Some(_)) => Some(10),
             // A newer arm runs what was built for an older one.
             (Some(a), Some(b)) if self.arch == "arm" && b < a => {
-                Some(50 + u32::from(b.as_bytes()[b.len() - 1]) % 10)
+                Some(50 + b.bytes().next_back().map_or(0, |n| u32::from(n) % 10))
             }
             _ => None,
         }
@@ -76,6 +76,7 @@ mod tests {
             ("linux/amd64", &["linux/arm64", "linux/amd64"][..], Some("linux/amd64")),
             ("linux/arm64", &["linux/arm64/v9", "linux/arm64/v8"], Some("linux/arm64/v8")),
             ("linux/arm/v7", &["linux/arm/v5", "linux/arm/v6", "linux/arm/v8"], Some("linux/arm/v6")),
+            ("linux/arm/v7", &["linux/arm/v5", "linux/arm/"], Some("linux/arm/v5")),
             ("linux/amd64", &["linux/amd64/v3", "linux/amd64"], Some("linux/amd64")),
             ("linux/s390x", &["linux/amd64"], None),
         ] {

@@ -9,7 +9,6 @@ use super::names::about;
 use super::platform::Platform;
 use super::store::Store;
 use crate::error::{Error, Kind, Result};
-use oci_spec::image::ImageManifest;
 use std::path::Path;
 
 /// The documents of an image.
@@ -26,9 +25,7 @@ pub struct Documents {
 impl Documents {
     /// Of an image of the store, by its manifest.
     pub fn of(store: &Store, digest: Digest) -> Result<Self> {
-        let manifest = store.blob(&digest)?;
-        let m: ImageManifest = serde_json::from_slice(&manifest)
-            .map_err(|e| Error::invalid(digest.to_string(), e.to_string()))?;
+        let (manifest, m) = (store.blob(&digest)?, store.manifest(&digest)?);
         let config = store.blob(&manifest::digest(m.config())?)?;
         let names = store.refs()?.into_iter().filter(|r| r.1 == digest).map(|r| r.0).collect();
         Ok(Self { names, digest, manifest, config, is_outside: false })
@@ -50,7 +47,7 @@ impl Documents {
     fn outside(store: &Store, path: &str, name: Option<&str>) -> Result<Self> {
         let limits = Limits::default();
         let files = Files::open(Path::new(path), store, &limits)?;
-        let found = images(&files, &Platform::host(), &limits);
+        let found = images(&files, &Platform::host(), &limits, name);
         // The command has no option to choose another platform by.
         let mut found = found.map_err(|e| inside(path, Error { hint: None, ..e }))?;
         let count = found.len();

@@ -4,6 +4,7 @@
 //! litter there, whose lock nobody holds; the next command removes it.
 
 use super::digest::Digest;
+use super::fsck::record;
 use super::layer::apply::Applied;
 use super::layer::dirs::{open_dir, remove_all};
 use super::mounts::FileSystem;
@@ -28,7 +29,7 @@ pub(super) const FORMAT: &str = "orlop store 1\n";
 /// An open store, locked shared or exclusively for as long as it lives.
 pub struct Store {
     dir: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// `layers/DIFFID/meta`.
@@ -55,11 +56,6 @@ pub struct BundleRef {
     /// What the bundle is on; older records do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<FileSystem>,
-}
-
-fn record(file: &Path, text: &[u8]) -> Result<BundleRef> {
-    serde_json::from_slice(text)
-        .map_err(|e| Error::invalid(file.display().to_string(), format!("is damaged: {e}")))
 }
 
 fn error(path: &Path, what: &str, e: &std::io::Error) -> Error {
@@ -107,7 +103,7 @@ impl Store {
             std::fs::create_dir_all(dir.join(sub)).map_err(|e| error(&dir.join(sub), "make", &e))?;
         }
         let lock = lock_file(&dir.join("lock"), exclusive)?;
-        Ok(Self { dir, _lock: lock })
+        Ok(Self { dir, lock })
     }
 
     /// A directory with other things in it is not taken over.
@@ -138,7 +134,8 @@ impl Store {
         file.write_all(FORMAT.as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(|e| error(&new, "write", &e))?;
-        std::fs::rename(&new, &path).map_err(|e| error(&path, "rename", &e))
+        std::fs::rename(&new, &path).map_err(|e| error(&path, "rename", &e))?;
+        sync_parent(&path)
     }
 
     pub fn dir(&self) -> &Path {
@@ -230,8 +227,10 @@ impl Store {
 
     /// Makes what was written durable and gives each its name; one that is there already stays.
     pub fn commit(&self, moves: &[(&Work, &str, &Path)]) -> Result<()> {
-        let Some((first, ..)) = moves.first() else { return Ok(()) };
-        fs::syncfs(&first.fd).map_err(|e| os(&first.path, "syncfs", e))?;
+        if moves.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
         for (work, from, to) in moves {
             match std::fs::rename(work.path.join(from), to) {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {}
@@ -242,26 +241,10 @@ impl Store {
         parents.values().try_for_each(|to| sync_parent(to))
     }
 
-    /// Stores a manifest or configuration.
-    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
-        let digest = Digest::of(bytes);
-        let path = self.blob_path(&digest);
-        // One that was damaged is mended.
-        if !std::fs::read(&path).is_ok_and(|there| there == bytes) {
-            self.write(&path, bytes)?;
-        }
-        Ok(digest)
-    }
-
-    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
-        let path = self.blob_path(digest);
-        std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::os(format!("blob {digest}"), format!("read {}", path.display()), libc::ENOENT)
-                    .hint("run orlop imgtool fsck")
-            }
-            _ => error(&path, "read", &e),
-        })
+    /// Makes durable what was written. By a descriptor that is older than all of it: syncfs(2) tells an error of writing
+    /// back to those that were open then.
+    pub(super) fn sync(&self) -> Result<()> {
+        fs::syncfs(&self.lock).map_err(|e| os(&self.dir, "syncfs", e))
     }
 
     /// Replaces a file of the store.
@@ -277,7 +260,7 @@ impl Store {
     pub fn set_ref(&self, name: &str, manifest: &Digest) -> Result<()> {
         let name = &self.spelled(name);
         let path = self.ref_path(name)?;
-        self.log_ref(name, Some(manifest))?;
+        let _lock = self.log_ref(name, Some(manifest))?;
         self.write(&path, format!("{manifest}\n").as_bytes())
     }
 
@@ -294,14 +277,8 @@ impl Store {
 
     /// All names with their manifests, sorted.
     pub fn refs(&self) -> Result<Vec<(String, Digest)>> {
-        let dir = self.dir.join("refs");
-        let mut out = Vec::new();
-        for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
-            let path = entry.map_err(|e| error(&dir, "read", &e))?.path();
-            let text = std::fs::read_to_string(&path).map_err(|e| error(&path, "read", &e))?;
-            let name = decode(path.file_name().unwrap_or_default().as_bytes());
-            out.push((name, Digest::parse(&path.display().to_string(), text.trim_ascii_end())?));
-        }
+        let all = self.all_refs()?.into_iter().map(|(_, name, digest)| Ok((name, digest?)));
+        let mut out: Vec<_> = all.collect::<Result<_>>()?;
         out.sort();
         Ok(out)
     }
@@ -333,25 +310,12 @@ impl Store {
 
     /// The record of the bundle at `path` (absolute).
     pub fn bundle(&self, path: &Path) -> Result<Option<BundleRef>> {
-        let file = self.bundle_path(path);
-        match std::fs::read(&file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(error(&file, "read", &e)),
-            Ok(text) => record(&file, &text).map(Some),
-        }
+        record(&self.bundle_path(path)).transpose()
     }
 
     /// Every recorded bundle, with the file of its record.
     pub fn bundles(&self) -> Result<Vec<(PathBuf, BundleRef)>> {
-        let dir = self.dir.join("bundles");
-        let mut out = Vec::new();
-        for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
-            let path = entry.map_err(|e| error(&dir, "read", &e))?.path();
-            let text = std::fs::read(&path).map_err(|e| error(&path, "read", &e))?;
-            let record = record(&path, &text)?;
-            out.push((path, record));
-        }
-        Ok(out)
+        self.all_bundles()?.into_iter().map(|(path, record)| Ok((path, record?))).collect()
     }
 
     /// Removes what `keep` does not name from one of the store's directories: renamed first, so that nobody ever sees
@@ -572,6 +536,57 @@ mod tests {
         assert_eq!(store.find("z").unwrap_err().kind, Kind::NotFound);
         store.remove_ref("z:1").unwrap();
         assert!(store.find("z:1").is_err());
+    }
+
+    /// In a process of its own, for which the limit is, with the time that an endless loop would have.
+    #[test]
+    fn work_that_cannot_be_opened_is_an_error() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        const DIR: &str = "ORLOP_TEST_OF_WORK";
+        let Some(dir) = std::env::var_os(DIR) else {
+            let temp = Temp::new("work");
+            let mut child = std::process::Command::new("timeout");
+            child.arg("20").arg(std::env::current_exe().unwrap()).env(DIR, &temp.0);
+            let name = "image::store::tests::work_that_cannot_be_opened_is_an_error";
+            let out = child.args(["--exact", name]).output().unwrap();
+            assert!(out.status.success(), "{out:?}");
+            return;
+        };
+        let store = Store::open(Path::new(&dir), false).unwrap();
+        let next = std::os::fd::AsRawFd::as_raw_fd(&File::open("/").unwrap()) as u64;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(next), ..getrlimit(Resource::Nofile) }).unwrap();
+        assert_eq!(store.work().err().and_then(|e| e.errno()), Some(libc::EMFILE));
+    }
+
+    /// A link to nothing is read as what is removed between the reading of its directory and its own.
+    #[test]
+    fn what_another_command_removes_meanwhile_is_not_there() {
+        let temp = Temp::new("removed");
+        let store = Store::open(&temp.0, false).unwrap();
+        let a = Digest::of(b"a");
+        store.set_ref("x", &a).unwrap();
+        store.add_bundle(Path::new("/b"), &a).unwrap();
+        for sub in ["refs", "bundles"] {
+            std::os::unix::fs::symlink("nothing", temp.0.join(sub).join("y")).unwrap();
+        }
+        assert_eq!(store.refs().unwrap(), [("x".to_string(), a)]);
+        assert_eq!(store.bundles().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_name_points_to_what_its_log_says_last() {
+        let temp = Temp::new("log");
+        let store = Store::open(&temp.0, false).unwrap();
+        for _ in 0..20 {
+            std::thread::scope(|s| {
+                for n in 0..4 {
+                    let store = &store;
+                    s.spawn(move || store.set_ref("x", &Digest::of(&[n])).unwrap());
+                }
+            });
+            let (named, logged) = (store.find("x").unwrap().1, store.log("x").unwrap().remove(0).digest);
+            assert_eq!(Some(named), logged);
+        }
     }
 
     #[test]

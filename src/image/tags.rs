@@ -3,7 +3,7 @@
 use super::bundle;
 use super::digest::Digest;
 use super::names::other_spelling;
-use super::store::{Store, decode};
+use super::store::{NameLock, Store, decode};
 use crate::error::{Error, Kind, Result};
 use crate::log::rfc3339;
 use serde::Serialize;
@@ -31,9 +31,9 @@ impl Store {
     }
 
     /// Adds to the log of a name, before what it says is done: a kill in between leaves a line too many, whose image is
-    /// there.
-    pub(super) fn log_ref(&self, name: &str, digest: Option<&Digest>) -> Result<()> {
-        let _lock = self.lock(&format!("{}.log", Digest::of(name.as_bytes()).hex()))?;
+    /// there. The lock is for doing it in the order of the log.
+    pub(super) fn log_ref(&self, name: &str, digest: Option<&Digest>) -> Result<NameLock> {
+        let lock = self.lock(&format!("{}.log", Digest::of(name.as_bytes()).hex()))?;
         let path = self.log_path(name)?;
         let mut text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -42,11 +42,11 @@ impl Store {
         };
         let digest = digest.map_or("-".into(), Digest::to_string);
         if text.lines().last().and_then(|l| l.split_once(' ')).is_some_and(|l| l.1 == digest) {
-            return Ok(()); // named so already
+            return Ok(lock); // named so already
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         text.push_str(&format!("{now} {digest}\n"));
-        self.write(&path, text.as_bytes())
+        self.write(&path, text.as_bytes()).map(|()| lock)
     }
 
     /// What a name pointed to, the newest first.
@@ -120,7 +120,7 @@ pub fn tag(store: &Store, image: &str, name: &str) -> Result<Digest> {
 /// Takes a name away; its log stays, by which it can be given back.
 pub fn untag(store: &Store, name: &str) -> Result<(String, Digest)> {
     let (name, digest) = store.exact(name)?;
-    store.log_ref(&name, None)?;
+    let _lock = store.log_ref(&name, None)?;
     store.remove_ref(&name)?;
     Ok((name, digest))
 }

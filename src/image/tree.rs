@@ -1,18 +1,19 @@
 //! Trees of files, measured and compared. Everything is reached by descriptors, no link is followed, and nothing is
 //! opened but directories and regular files.
 
-use super::layer::dirs::{failed, open_dir};
-use super::layer::entry::join;
-use super::view::is_whiteout;
-use crate::error::Result;
+use super::layer::dirs::{failed, names, open_dir};
+use super::layer::entry::{join, shown};
+use super::layer::merge::proc_path;
+use super::view::{is_whiteout, whole};
+use crate::error::{Error, Result};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 
 /// What a tree takes of its file system; a file of several names counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -121,14 +122,11 @@ fn list(root: &OwnedFd, path: &[u8]) -> Result<Option<(OwnedFd, Vec<Vec<u8>>)>> 
         Err(Errno::ACCESS) => return Ok(None),
         other => other.map_err(|e| failed(path, "open", e))?,
     };
-    let mut names = Vec::new();
-    for entry in fs::Dir::read_from(&dir).map_err(|e| failed(path, "read", e))? {
-        let entry = entry.map_err(|e| failed(path, "read", e))?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
+    // One that can only be read gives its names, and nothing of what they are.
+    if fs::statat(&dir, ".", AtFlags::empty()).err() == Some(Errno::ACCESS) {
+        return Ok(None);
     }
+    let mut names = names(&dir).map_err(|e| failed(path, "read", e))?;
     names.sort_unstable();
     Ok(Some((dir, names)))
 }
@@ -208,7 +206,7 @@ impl Compare<'_> {
                 (a, b) => (self.report)(&at, format!("leads to {b:?}, its layer says {a:?}")),
             },
             FileType::RegularFile if w.st_size == h.st_size => {
-                if let Some(n) = difference(&at, name, want, have)? {
+                if let Some(n) = files(&at, name, want, have)? {
                     (self.report)(&at, format!("differs in what it holds, first at byte {n}"));
                 }
             }
@@ -259,67 +257,60 @@ impl Compare<'_> {
 
 /// The attributes of a name, links not followed.
 fn xattrs(at: &[u8], name: &[u8], dir: &OwnedFd) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
-    let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat();
-    let mut keys = Vec::new();
-    match fs::llistxattr_query(&path[..]) {
-        Ok(0) | Err(Errno::OPNOTSUPP | Errno::ACCESS) => return Ok(HashMap::new()),
-        Ok(n) => keys.resize(n, 0),
-        Err(e) => return Err(failed(at, "llistxattr", e)),
-    }
-    let n = fs::llistxattr(&path[..], &mut keys[..]).map_err(|e| failed(at, "llistxattr", e))?;
+    let path = proc_path(dir, name);
+    let keys = match whole(|buf| fs::llistxattr(&path[..], buf)) {
+        Err(Errno::OPNOTSUPP | Errno::ACCESS) => return Ok(HashMap::new()),
+        other => other.map_err(|e| failed(at, "llistxattr", e))?,
+    };
     let mut out = HashMap::new();
-    for key in keys[..n].split(|b| *b == 0).filter(|k| !k.is_empty()) {
-        let mut value = vec![0; 64 << 10];
-        match fs::lgetxattr(&path[..], key, &mut value[..]) {
-            Ok(n) => value.truncate(n),
-            Err(Errno::ACCESS) => continue,
+    for key in keys.split(|b| *b == 0).filter(|k| !k.is_empty()) {
+        match whole(|buf| fs::lgetxattr(&path[..], key, buf)) {
+            Ok(value) => drop(out.insert(key.to_vec(), value)),
+            Err(Errno::ACCESS) => {}
             Err(e) => return Err(failed(at, "lgetxattr", e)),
         }
-        out.insert(key.to_vec(), value);
     }
     Ok(out)
 }
 
-/// The first byte in which two regular files of one size differ.
-fn difference(at: &[u8], name: &[u8], want: &OwnedFd, have: &OwnedFd) -> Result<Option<u64>> {
+/// The first byte in which two regular files of a name differ.
+fn files(at: &[u8], name: &[u8], want: &OwnedFd, have: &OwnedFd) -> Result<Option<u64>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let open = |dir| fs::openat(dir, name, flags, Mode::empty()).map(File::from);
     let (want, have) = match (open(want), open(have)) {
         (Err(Errno::ACCESS), _) => return Ok(None), // closed to the ordinary user who owns the store
         (w, h) => (w.map_err(|e| failed(at, "open", e))?, h.map_err(|e| failed(at, "open", e))?),
     };
-    let (mut a, mut b) = (vec![0; 128 << 10], vec![0; 128 << 10]);
-    let mut done = 0;
+    difference(want, have).map_err(|e| Error::io(format!("entry {:?}", shown(at)), "read", &e))
+}
+
+/// The first byte in which two files differ.
+pub fn difference(mut a: File, mut b: File) -> std::io::Result<Option<u64>> {
+    let (mut left, mut right, mut done) = (Vec::new(), Vec::new(), 0);
     loop {
-        let fill = |file: &File, buf: &mut [u8]| {
-            let mut len = 0;
-            while len < buf.len() {
-                match file.read_at(&mut buf[len..], done + len as u64) {
-                    Ok(0) => break,
-                    Ok(n) => len += n,
-                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(failed(at, "read", Errno::from_io_error(&e).unwrap_or(Errno::IO))),
-                }
-            }
-            Ok(len)
-        };
-        let (n, m) = (fill(&want, &mut a)?, fill(&have, &mut b)?);
-        if a[..n] != b[..m] {
-            let same = a[..n].iter().zip(&b[..m]).take_while(|(a, b)| a == b).count();
+        for (file, piece) in [(&mut a, &mut left), (&mut b, &mut right)] {
+            piece.clear();
+            file.take(CHUNK).read_to_end(piece)?;
+        }
+        if left != right {
+            let same = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
             return Ok(Some(done + same as u64));
         }
-        if n == 0 {
+        if left.is_empty() {
             return Ok(None);
         }
-        done += n as u64;
+        done += left.len() as u64;
     }
 }
+
+/// Bytes of files that are compared at a time.
+const CHUNK: u64 = 128 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::image::view;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
     use std::path::{Path, PathBuf};
 
     struct Temp(PathBuf);

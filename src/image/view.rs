@@ -1,7 +1,7 @@
 //! The merged tree of a stack of layers, looked at without mounting it.
 
 use super::erofs;
-use super::layer::dirs::open_dir;
+use super::layer::dirs::{open_dir, parts};
 use super::layer::entry::{join, split};
 use super::stack::is_image;
 use crate::error::{Error, Result};
@@ -94,13 +94,6 @@ impl View {
     /// The path without links of `path`, as a process with this root would find it; `last` says whether a link as the
     /// last part is followed too. What is missing is kept as it is written.
     pub fn resolve(&self, path: &[u8], last: bool) -> Result<Vec<u8>> {
-        let parts = |p: &[u8]| -> Vec<Vec<u8>> {
-            p.split(|b| *b == b'/')
-                .filter(|p| !p.is_empty() && *p != b".")
-                .map(<[u8]>::to_vec)
-                .rev()
-                .collect()
-        };
         let mut todo = parts(path);
         let (mut at, mut links) = (Vec::new(), 0);
         while let Some(part) = todo.pop() {
@@ -187,6 +180,20 @@ pub fn is_opaque(dir: &OwnedFd) -> bool {
     })
 }
 
+/// What a call answers that fills a buffer with an attribute or the names of all: mostly little, at most 64 KiB.
+pub fn whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut out = vec![0; 256];
+    loop {
+        match call(&mut out) {
+            Err(Errno::RANGE) if out.len() < 64 << 10 => out.resize(64 << 10, 0),
+            n => {
+                out.truncate(n?);
+                return Ok(out);
+            }
+        }
+    }
+}
+
 pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
     Error::os(String::from_utf8_lossy(path), call, e.raw_os_error())
 }
@@ -195,6 +202,11 @@ pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
 pub fn read_dir(layer: &OwnedFd, path: &[u8]) -> Result<fs::Dir> {
     let fd = open_dir(layer, path).map_err(|e| failed(path, "open", e))?;
     fs::Dir::new(fd).map_err(|e| failed(path, "read", e))
+}
+
+/// A path for a document or an option of a mount.
+pub fn utf8(path: &Path) -> Result<String> {
+    path.to_str().map(Into::into).ok_or_else(|| Error::invalid(path.display().to_string(), "is not UTF-8"))
 }
 
 /// Bytes of a path.

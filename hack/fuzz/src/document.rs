@@ -32,7 +32,7 @@ pub fn run(data: &[u8]) {
     fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     let limits = Limits { manifest: 1 << 16, config: 1 << 16, ..Limits::default() };
     let platform = Platform::parse("linux/amd64").unwrap();
-    for image in images(&Files::Dir(open(&dir).unwrap()), &platform, &limits).into_iter().flatten() {
+    for image in images(&Files::Dir(open(&dir).unwrap()), &platform, &limits, None).into_iter().flatten() {
         // Whatever is taken is read again, as other commands do.
         let (config, ids) = manifest::config("x", &image.config).unwrap();
         assert_eq!(ids.len(), image.layers.len());

@@ -21,6 +21,19 @@ pub fn open_dir(dir: &OwnedFd, path: &[u8]) -> std::result::Result<OwnedFd, Errn
     fs::openat2(dir, path, flags, Mode::empty(), resolve)
 }
 
+/// The names in a directory, in no order.
+pub fn names(dir: &OwnedFd) -> std::result::Result<Vec<Vec<u8>>, Errno> {
+    let mut out = Vec::new();
+    for entry in fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            out.push(name.to_vec());
+        }
+    }
+    Ok(out)
+}
+
 /// The error of a call on an entry.
 pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
     Error::os(format!("entry {:?}", shown(path)), call, e.raw_os_error())
@@ -182,7 +195,7 @@ impl<S: Sink> Tree<S> {
 }
 
 /// The parts of a path, last first; `..` only comes from targets of links.
-fn parts(path: &[u8]) -> Vec<Vec<u8>> {
+pub fn parts(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").map(<[u8]>::to_vec).rev().collect()
 }
 
@@ -198,12 +211,6 @@ pub fn remove_all(dir: &OwnedFd, name: &[u8]) -> std::result::Result<(), Errno> 
         let _ = fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty());
     }
     let sub = open_dir(dir, name)?;
-    for entry in fs::Dir::read_from(&sub)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            remove_all(&sub, name)?;
-        }
-    }
+    names(&sub)?.iter().try_for_each(|name| remove_all(&sub, name))?;
     fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
 }

@@ -3,6 +3,7 @@
 
 use super::dirs::{failed, not_owned, open_dir, remove_all};
 use super::entry::{Meta, shown, split};
+use super::merge::proc_path;
 use super::read::read_error;
 use super::sink::{Node, Seen, Sink};
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamp
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::io::{BufRead, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// Open descriptors that are kept, by each of the threads.
@@ -69,8 +70,7 @@ impl Files {
     fn metadata_at(&self, path: &[u8], dir: &OwnedFd, name: &[u8], meta: &Meta) -> Result<()> {
         self.owner_at(path, dir, name, meta)?;
         if !meta.xattrs.is_empty() {
-            let mut there = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
-            there.extend_from_slice(name);
+            let there = proc_path(dir, name);
             self.xattrs(path, meta, |key, value| fs::lsetxattr(&there[..], key, value, XattrFlags::empty()))?;
         }
         fs::utimensat(dir, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW)

@@ -1,13 +1,13 @@
 //! The merged tree of layers in overlay form, name by name, in an order that does not depend on the file system.
 
-use super::dirs::{failed, open_dir};
+use super::dirs::{failed, names, open_dir};
 use super::entry::join;
 use crate::error::Result;
-use crate::image::view::{View, is_whiteout};
+use crate::image::view::{self, View, is_whiteout};
 use rustix::fs::{self, AtFlags, FileType, Stat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 /// A name of the merged tree: what the topmost layer that has it says.
@@ -49,7 +49,7 @@ impl Node<'_> {
 
 /// `/proc/self/fd/N/NAME`.
 pub fn proc_path(dir: &OwnedFd, name: &[u8]) -> Vec<u8> {
-    [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat()
+    [view::proc_path(dir).as_bytes(), b"/", name].concat()
 }
 
 /// A name of one merged directory.
@@ -96,24 +96,16 @@ impl<'a> Open<'a> {
 
     /// Its names in order, of the layers that are merged in it.
     pub fn list(&mut self, layers: impl Iterator<Item = usize>) -> Result<Vec<Child>> {
-        let mut names: BTreeMap<Vec<u8>, (usize, Vec<usize>)> = BTreeMap::new();
+        let mut all: BTreeMap<Vec<u8>, Vec<usize>> = BTreeMap::new();
         for layer in layers {
             let dir = self.get(layer)?;
-            for entry in fs::Dir::read_from(&*dir).map_err(|e| failed(self.path, "read", e))? {
-                let entry = entry.map_err(|e| failed(self.path, "read", e))?;
-                let name = entry.file_name().to_bytes();
-                if name == b"." || name == b".." {
-                    continue;
-                }
-                match names.get_mut(name) {
-                    Some(holders) => holders.1.push(layer),
-                    None => drop(names.insert(name.to_vec(), (layer, Vec::new()))),
-                }
+            for name in names(&dir).map_err(|e| failed(self.path, "read", e))? {
+                all.entry(name).or_default().push(layer);
             }
         }
-        let mut out = Vec::with_capacity(names.len());
-        for (name, (first, more)) in names {
-            match self.child(name, first, &more) {
+        let mut out = Vec::with_capacity(all.len());
+        for (name, holders) in all {
+            match self.child(name, &holders) {
                 // Of a tree that is in use.
                 Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) => {}
                 child => out.push(child?),
@@ -122,13 +114,14 @@ impl<'a> Open<'a> {
         Ok(out)
     }
 
-    fn child(&mut self, name: Vec<u8>, layer: usize, more: &[usize]) -> Result<Child> {
-        let stat = self.stat(layer, &name)?;
-        let mut child = Child { name, layer, stat, merged: Vec::new(), opaque: false };
+    /// What a name is that these layers have, the topmost first.
+    fn child(&mut self, name: Vec<u8>, holders: &[usize]) -> Result<Child> {
+        let stat = self.stat(holders[0], &name)?;
+        let mut child = Child { name, layer: holders[0], stat, merged: Vec::new(), opaque: false };
         if !child.is_dir() {
             return Ok(child);
         }
-        for layer in std::iter::once(&layer).chain(more) {
+        for layer in holders {
             let stat = self.stat(*layer, &child.name)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 child.opaque = true;

@@ -5,7 +5,7 @@ use super::entry::{Entry, Kind, Meta, clean, refuse};
 use super::pax::{Pax, decimal};
 use crate::error::{Error, Result};
 use crate::image::limits::{EXTENSION, Limits};
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek};
 
 const BLOCK: u64 = 512;
 /// Most extents of a sparse file.
@@ -87,11 +87,6 @@ impl<R: BufRead> Reader<R> {
         Data(self)
     }
 
-    /// The stream, at the data of the entry that [`Reader::next_entry`] returned last.
-    pub fn stream(&self) -> &R {
-        &self.inner
-    }
-
     fn entry(&mut self, header: &tar::Header, pending: Pending) -> Result<Entry> {
         let Pending { mut pax, name, link, .. } = pending;
         let raw = pax.sparse.name.take().or(pax.path.take()).or(name);
@@ -139,7 +134,11 @@ impl<R: BufRead> Reader<R> {
             }
             b'2' => Kind::Symlink(link),
             b'3' | b'4' => {
-                let (major, minor) = (number(header, raw, MAJOR)? as u32, number(header, raw, MINOR)? as u32);
+                // What is larger than any device's is refused with these.
+                let part = |field| -> Result<u32> {
+                    Ok(u32::try_from(number(header, raw, field)?).unwrap_or(u32::MAX))
+                };
+                let (major, minor) = (part(MAJOR)?, part(MINOR)?);
                 if flag == b'3' { Kind::Char(major, minor) } else { Kind::Block(major, minor) }
             }
             b'6' => Kind::Fifo,
@@ -279,6 +278,21 @@ impl<R: BufRead> Reader<R> {
             left -= n;
         }
         Ok(())
+    }
+}
+
+impl<R: BufRead + Seek> Reader<R> {
+    /// Goes behind the data of the entry that [`Reader::next_entry`] returned last, in a stream of `end` bytes, without
+    /// reading it; where it begins.
+    pub fn leap(&mut self, end: u64) -> Result<u64> {
+        let at = self.inner.stream_position().map_err(|e| read_error(&e))?;
+        let left = std::mem::take(&mut self.left);
+        // Behind the end nothing more would be read, and nothing be missed.
+        if at.checked_add(left).is_none_or(|to| to > end) {
+            return Err(read_error(&io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.inner.seek_relative(left as i64).map_err(|e| read_error(&e))?;
+        Ok(at)
     }
 }
 

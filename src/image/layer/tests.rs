@@ -569,14 +569,14 @@ fn attributes_are_kept_or_refused_as_the_kernel_does() {
 
 #[test]
 fn no_device_becomes_another_one() {
-    for (major, minor) in [("00010000", "0000000"), ("0000001", "04000000"), ("0000000", "0000000")] {
+    let (zero, wide) = (b"00000000", b"\x80\0\0\x01\0\0\0\x01");
+    for (major, minor) in [(b"00010000", zero), (b"00000001", b"04000000"), (zero, zero), (wide, zero)] {
         let mut tar = Tar::default().entry(b'3', "c", "", b"");
-        tar.0[329..337].copy_from_slice(format!("{major:0>8}").as_bytes());
-        tar.0[337..345].copy_from_slice(format!("{minor:0>8}").as_bytes());
+        tar.0[329..345].copy_from_slice(&[*major, *minor].concat());
         let mut h = tar::Header::from_byte_slice(&tar.0[..512]).clone();
         h.set_cksum();
         tar.0[..512].copy_from_slice(h.as_bytes());
-        assert!(Place::new().apply(tar.end()).is_err(), "{major} {minor}");
+        assert!(Place::new().apply(tar.end()).is_err(), "{major:?} {minor:?}");
     }
 }
 

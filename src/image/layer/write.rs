@@ -7,7 +7,7 @@ use super::merge::{Node, proc_path, walk};
 use crate::error::{Error, Result};
 use crate::image::limits::Limits;
 use crate::image::rights::Rights;
-use crate::image::view::View;
+use crate::image::view::{View, whole};
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -264,15 +264,10 @@ pub fn open_regular(path: &[u8], dir: &OwnedFd, name: &[u8], stat: &Stat) -> Res
 
 /// The attributes of what is at `place`, by name, without those that are overlayfs' own or the host's.
 pub fn xattrs(path: &[u8], place: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let list = |e| failed(path, "llistxattr", e);
-    // Most files have none.
-    match fs::llistxattr_query(place) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        other => other.map_err(list)?,
+    let names = match whole(|buf| fs::llistxattr(place, buf)) {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        other => other.map_err(|e| failed(path, "llistxattr", e))?,
     };
-    let mut names = vec![0; 64 << 10]; // the kernel's limit, as for a value
-    let n = fs::llistxattr(place, &mut names[..]).map_err(list)?;
-    names.truncate(n);
     let mut out = Vec::new();
     for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
         match overlay_name(name) {
@@ -287,10 +282,8 @@ pub fn xattrs(path: &[u8], place: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
             }
             None => {}
         }
-        let mut value = vec![0; 64 << 10];
-        let n = fs::lgetxattr(place, name, &mut value[..])
+        let value = whole(|buf| fs::lgetxattr(place, name, buf))
             .map_err(|e| failed(path, &format!("lgetxattr {}", super::entry::shown(name)), e))?;
-        value.truncate(n);
         out.push((name.to_vec(), value));
     }
     out.sort();

@@ -47,9 +47,7 @@ pub fn push(store: &Store, order: &Order) -> Result<Digest> {
     if order.target.digest.is_some() {
         return Err(Error::invalid(at, "has a digest, which the image gives"));
     }
-    let bytes = store.blob(&digest)?;
-    let m: ImageManifest =
-        serde_json::from_slice(&bytes).map_err(|e| Error::invalid(digest.to_string(), e.to_string()))?;
+    let (bytes, m) = (store.blob(&digest)?, store.manifest(&digest)?);
     let client = Client::new(&order.target, &order.wire, "pull,push")?;
     let send = || -> Result<()> {
         let mut missing = blobs(store, &order.target, &m)?;
@@ -110,8 +108,7 @@ fn elsewhere(store: &Store, target: &Reference) -> Result<BTreeMap<Digest, Strin
             continue;
         }
         // What is damaged of other images is nothing to this one.
-        let Ok(bytes) = store.blob(&digest) else { continue };
-        let Ok(m) = serde_json::from_slice::<ImageManifest>(&bytes) else { continue };
+        let Ok(m) = store.manifest(&digest) else { continue };
         for digest in m.layers().iter().chain([m.config()]).flat_map(manifest::digest) {
             out.entry(digest).or_insert_with(|| r.repository.clone());
         }
