@@ -8,7 +8,7 @@ use orlop::image::digest::Digest;
 use serde_json::json;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 use std::time::Duration;
 
@@ -66,6 +66,54 @@ fn many_attributes_take_time_by_their_number() {
     let start = std::time::Instant::now();
     Place::new().imgtool(&["import", source.path(), "x"]).ok();
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+/// Directories without entries were looked for in every layer below, from the root on: ten deep ones took a minute. They
+/// are not kept open either: deep trees in many layers would need more descriptors than there are.
+#[test]
+fn directories_without_entries_take_time_by_their_number() {
+    needs_root!();
+    let way = "d/".repeat(239);
+    let deep = |n: usize| match n {
+        0 => Tar::default().entry(head(b'5', "d").mode(0o711), b"").long(&format!("{way}f0"), ""),
+        // The last directory is nowhere below.
+        n => Tar::default().long(&format!("{way}e{n}/f"), ""),
+    };
+    let name = |n: usize, layer: usize| format!("usr/lib/node_modules/p{}/lib/f{layer}-{n}", n % 50);
+    let wide = |layer: usize| {
+        let start = match layer {
+            0 => Tar::default().entry(head(b'5', "usr/lib").mode(0o711), b""),
+            _ => Tar::default(),
+        };
+        (0..200).fold(start, |t, n| t.file(&name(n, layer), ""))
+    };
+    let deep = Image::new((0..12).map(|n| deep(n).end()).collect()).write();
+    let wide = Image::new((0..12).map(|n| wide(n).end()).collect()).write();
+    for form in forms() {
+        let p = Place::new();
+        // Seconds of CPU: the machine may have other work.
+        let bounded = |args: &[&str]| {
+            let mut c = Command::new("sh");
+            c.args(["-c", "ulimit -n 1000; ulimit -t 25; exec \"$@\"", "sh"]);
+            c.args([ORLOP, "imgtool", "-q", "--store"]).arg(p.store()).args(args);
+            finish_within(&mut c, Duration::from_secs(120)).ok();
+        };
+        for (source, image) in [(&deep, "deep"), (&wide, "wide")] {
+            bounded(&["import", "--layers", form, source.path(), image]);
+        }
+        bounded(&["verify", "deep"]);
+        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let bundle = p.unpack("deep", &[]);
+        let root = bundle.join("rootfs");
+        assert_eq!((mode(&root.join("d")), mode(&root.join(&way))), (0o711, 0o755));
+        assert_eq!(fs::read_dir(root.join(&way)).unwrap().count(), 12);
+        p.remove(&bundle);
+        let bundle = p.unpack("wide", &[]);
+        let root = bundle.join("rootfs");
+        assert_eq!((mode(&root.join("usr")), mode(&root.join("usr/lib"))), (0o755, 0o711));
+        assert_eq!(fs::read_dir(root.join("usr/lib/node_modules/p7/lib")).unwrap().count(), 48);
+        p.remove(&bundle);
+    }
 }
 
 #[test]

@@ -6,10 +6,11 @@ use super::layer::apply::Needs;
 use super::layer::dirs::{names, open_dir, remove_all};
 use super::layer::entry::{ancestors, is_below, join, split};
 use super::layer::merge;
+use super::merged::Merged;
 use super::rights::Rights;
-use super::view::{View, at, failed, is_opaque, proc_path, read_dir};
+use super::view::{at, failed, is_opaque, proc_path, read_dir};
 use crate::error::{Error, Result};
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -17,10 +18,11 @@ use std::rc::Rc;
 
 /// Fills the empty directory `out` with the fixups of `layer` on top of `below`. Files are hard links to those of the
 /// layers; only those of EROFS images are copied. False when nothing was to be done.
-pub fn build(out: OwnedFd, layer: Rc<OwnedFd>, below: &View, needs: &Needs) -> Result<bool> {
+pub fn build(out: OwnedFd, layer: Rc<OwnedFd>, below: &mut Merged, needs: &Needs) -> Result<bool> {
     let implicit = needs.dirs.iter().map(|d| d.bytes()).collect();
     let mut f = Fix {
         out,
+        own: Merged::of(std::slice::from_ref(&layer)),
         layer,
         below,
         implicit,
@@ -69,13 +71,17 @@ fn read_origin(get: impl Fn(&mut [u8]) -> std::result::Result<usize, Errno>) -> 
     get(&mut value).ok().map(|n| value[..n].to_vec())
 }
 
+const EPOCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
 /// A layer and a path in it: an open descriptor for each of a hundred thousand directories would be too many.
 type Source = (Rc<OwnedFd>, Vec<u8>);
 
 struct Fix<'a> {
     out: OwnedFd,
     layer: Rc<OwnedFd>,
-    below: &'a View,
+    /// The layer alone.
+    own: Merged,
+    below: &'a mut Merged,
     implicit: BTreeSet<&'a [u8]>,
     /// Directories made here, and whose metadata they get.
     made: BTreeMap<Vec<u8>, Option<Source>>,
@@ -170,8 +176,10 @@ impl Fix<'_> {
             names.extend(found.into_iter().map(|(inode, name)| ((device, inode), layer.clone(), name)));
         }
         for (file, layer, name) in names {
-            let is_moved = self.moved.keys().any(|m| is_below(&name, m));
-            if !is_moved && at(&self.out, &name)?.is_none() && self.shown(&name)? == Some(file) {
+            if self.behind(&name).is_none()
+                && at(&self.out, &name)?.is_none()
+                && self.shown(&name)? == Some(file)
+            {
                 self.put(&layer, &name, &name)?;
             }
         }
@@ -180,9 +188,12 @@ impl Fix<'_> {
     }
 
     /// Device and inode of what is at a path when only the fixups are missing.
-    fn shown(&self, path: &[u8]) -> Result<Option<(u64, u64)>> {
-        let layers = std::iter::once(&self.layer).chain(&self.below.layers).cloned().collect();
-        Ok(View { layers }.lookup(path)?.map(|f| (f.stat.st_dev, f.stat.st_ino)))
+    fn shown(&mut self, path: &[u8]) -> Result<Option<(u64, u64)>> {
+        let found = match self.own.lookup(path)? {
+            None if !self.own.hides(path)? => self.below.lookup(path)?,
+            found => found,
+        };
+        Ok(found.map(|f| (f.stat.st_dev, f.stat.st_ino)))
     }
 
     /// Moves what the layer has at `from` to the directory `to`.
@@ -244,12 +255,12 @@ impl Fix<'_> {
             fs::fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
         };
         let own = at(&self.layer, path)?.filter(is_dir).map(|_| self.layer.clone());
-        let below = || -> Result<Option<Rc<OwnedFd>>> {
-            Ok(self.below.lookup(path)?.filter(|f| f.kind() == FileType::Directory).map(|f| f.layer))
-        };
         let source = match own {
             Some(layer) if !self.implicit.contains(path) => Some(layer),
-            own => below()?.or(own),
+            own => {
+                let below = self.below.lookup(path)?.filter(|f| f.kind() == FileType::Directory);
+                below.map(|f| f.layer).or(own)
+            }
         };
         let source = source.map(|layer| (layer, path.to_vec()));
         let (parent, name) = self.parent(path)?;
@@ -321,8 +332,11 @@ impl Fix<'_> {
                     let source = at(layer, from)?.ok_or_else(|| failed(from, "open", Errno::NOENT))?;
                     copy_metadata(&source, &dir).map_err(|e| failed(path, "copy the metadata", e))?
                 }
+                // As of a directory without an entry in any layer.
                 None => {
-                    fs::fchmod(&dir, Mode::from_raw_mode(0o755)).map_err(|e| failed(path, "fchmod", e))?
+                    let epoch = Timestamps { last_access: EPOCH, last_modification: EPOCH };
+                    fs::fchmod(&dir, Mode::from_raw_mode(0o755)).map_err(|e| failed(path, "fchmod", e))?;
+                    fs::futimens(&dir, &epoch).map_err(|e| failed(path, "futimens", e))?;
                 }
             }
             if self.alone.contains(path) {

@@ -11,6 +11,7 @@ use super::layer::files;
 use super::layout::{Image, images};
 use super::limits::Limits;
 use super::manifest::Layer;
+use super::merged::Merged;
 use super::platform::Platform;
 use super::progress::Task;
 use super::stack::Stack;
@@ -311,9 +312,16 @@ pub fn tree_of(work: &Work, is_image: bool) -> PathBuf {
     work.path.join(if is_image { "layer/erofs" } else { "layer/fs" })
 }
 
+/// What is open and known of the layers below, from one fixup to the next.
+#[derive(Default)]
+pub struct Grown {
+    opened: Opened,
+    merged: Merged,
+}
+
 /// Makes the missing fixups of a stack, bottom first: each is part of what the next one looks at. The whole stack.
 pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<Stack> {
-    let (mut stack, mut opened) = (Stack::default(), Opened::default());
+    let (mut stack, mut grown) = (Stack::default(), Grown::default());
     for id in diff_ids {
         let meta = stack.meta(store, id)?;
         let chain = Digest::chain(stack.chain.as_ref(), id);
@@ -324,7 +332,7 @@ pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<Stack> {
             let _lock = store.lock(&format!("{}.fixup", chain.hex()))?;
             if !target.exists() {
                 let work = store.work()?;
-                build_fixup(store, &work, id, &meta, &stack, &mut opened)?;
+                build_fixup(store, &work, id, &meta, &stack, &mut grown)?;
                 store.commit(&[(&work, "fixup", &target)])?;
             }
         }
@@ -340,13 +348,15 @@ pub fn build_fixup(
     id: &Digest,
     meta: &LayerMeta,
     below: &Stack,
-    opened: &mut Opened,
+    grown: &mut Grown,
 ) -> Result<()> {
+    let Grown { opened, merged } = grown;
     let below = if meta.applied.opaque { View::default() } else { opened.view(&below.lowers)? };
+    merged.show(&below.layers);
     work.make("fixup", 0o700)?;
     let out = work.make("fixup/fs", 0o755)?;
     let layer = opened.layer(&store.layer_tree(id))?;
-    if !fixup::build(out, layer, &below, &meta.applied.needs)
+    if !fixup::build(out, layer, merged, &meta.applied.needs)
         .map_err(|e| inside(&format!("layer {id}"), e))?
     {
         let fs = work.path.join("fixup/fs");

@@ -1,7 +1,7 @@
 //! `imgtool`: images of layers to bundles. No verb reaches this room; what it leaves for them is `overlay.json`.
 //!
 //! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
-//! ([`layer`], [`erofs`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`]);
+//! ([`layer`], [`erofs`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`], [`merged`]);
 //! [`bundle`] stacks them ([`stack`]) by the means that fit ([`driver`]: [`overlay`] with [`upper`], [`fuse`],
 //! [`copy`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`] and [`names`] name them, [`diff`] compares them;
 //! [`collect`] removes what no record and no mount ([`mounts`]) keeps, [`inspect`], [`docker`] and [`info`] show, in the
@@ -37,6 +37,7 @@ pub mod layout;
 pub mod limits;
 pub mod made;
 pub mod manifest;
+pub mod merged;
 pub mod mounts;
 pub mod names;
 pub mod output;

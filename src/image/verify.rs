@@ -4,13 +4,13 @@
 use super::blobs::no_limits;
 use super::digest::Digest;
 use super::driver;
-use super::import::{build_fixup, build_layer, in_parallel, locked, tree_of};
+use super::import::{Grown, build_fixup, build_layer, in_parallel, locked, tree_of};
 use super::manifest::{self, Layer};
 use super::progress::{self, Task};
 use super::stack::{Stack, is_image};
 use super::store::{LayerMeta, Store, Work, decode};
 use super::tree::{Met, Usage, compare, difference};
-use super::view::{self, Opened};
+use super::view;
 use crate::error::{Error, Result, clean};
 use oci_spec::image::ImageManifest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -365,7 +365,7 @@ impl<'a> Exam<'a> {
     /// `fixup/`. A missing one is made by the next unpack.
     pub fn fixups(&mut self, keep: bool) -> Result<BTreeMap<Digest, Work>> {
         let (mut works, mut seen) = (BTreeMap::new(), BTreeSet::new());
-        let mut opened = Opened::default();
+        let mut grown = Grown::default();
         for (names, ids) in self.images.clone() {
             let mut stack = Stack::default();
             for (n, id) in ids.iter().enumerate() {
@@ -375,7 +375,7 @@ impl<'a> Exam<'a> {
                 let there = self.store.fixup(&chain);
                 if !meta.applied.needs.is_empty() && there.exists() && seen.insert(chain) {
                     let place = format!("fixup of layer {} ({chain})", n + 1);
-                    let (work, told) = self.fixup(&chain, id, &meta, &stack, &mut opened)?;
+                    let (work, told) = self.fixup(&chain, id, &meta, &stack, &mut grown)?;
                     let damaged = !told.is_empty();
                     self.damages.extend(told.into_iter().map(|(path, what)| {
                         let place = if path.is_empty() { place.clone() } else { format!("{place}: {path}") };
@@ -398,10 +398,10 @@ impl<'a> Exam<'a> {
         id: &Digest,
         meta: &LayerMeta,
         below: &Stack,
-        opened: &mut Opened,
+        grown: &mut Grown,
     ) -> Result<(Option<Work>, Vec<(String, String)>)> {
         let work = self.store.work()?;
-        match build_fixup(self.store, &work, id, meta, below, opened) {
+        match build_fixup(self.store, &work, id, meta, below, grown) {
             Err(e) if is_lack(&e) => return Err(e),
             Err(e) => return Ok((None, vec![(String::new(), e.to_string())])),
             Ok(()) => {}

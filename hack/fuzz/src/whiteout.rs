@@ -9,6 +9,7 @@ use orlop::error::Result;
 use orlop::image::erofs;
 use orlop::image::fixup;
 use orlop::image::layer::apply::Applied;
+use orlop::image::merged::Merged;
 use orlop::image::view::{View, open, proc_path};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 use std::os::fd::{AsFd, OwnedFd};
@@ -59,6 +60,7 @@ pub fn run(data: &[u8]) {
 struct Stack {
     /// Topmost first.
     lowers: Vec<Rc<OwnedFd>>,
+    merged: Merged,
 }
 
 impl Stack {
@@ -70,8 +72,9 @@ impl Stack {
         if applied.opaque {
             self.lowers.clear();
         }
-        let (layer, below) = (Rc::new(layer), self.view());
-        let fixed = fixup::build(open(fix)?, layer.clone(), &below, &applied.needs)?;
+        let layer = Rc::new(layer);
+        self.merged.show(&self.lowers);
+        let fixed = fixup::build(open(fix)?, layer.clone(), &mut self.merged, &applied.needs)?;
         self.lowers.insert(0, layer);
         if fixed {
             self.lowers.insert(0, Rc::new(open(fix)?));
