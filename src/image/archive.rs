@@ -2,7 +2,7 @@
 
 use super::layer::compress::{Packing, Taken, inflate, inflate_error, within};
 use super::layer::entry::{Kind, join, split};
-use super::layer::read::Reader;
+use super::layer::read::{Reader, is_archive};
 use super::limits::Limits;
 use super::registry::pull::Remote;
 use super::store::{Store, Work};
@@ -11,7 +11,7 @@ use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -169,6 +169,11 @@ impl Files {
         let packed = BufReader::with_capacity(256 << 10, Taken { inner: packed, count: &taken });
         let (_, mut plain) = inflate(packed, limits.window).map_err(failed)?;
         let max = limits.bytes.saturating_mul(2); // an image has several layers
+        // Not to fill the disk with what is no archive.
+        let mut head = Vec::new();
+        plain.by_ref().take(512).read_to_end(&mut head).map_err(failed)?;
+        is_archive(&head)?;
+        file.write_all(&head).map_err(failed)?;
         let mut inflated = 0;
         loop {
             let n = io::copy(&mut plain.by_ref().take(1 << 20), &mut file).map_err(failed)?;
