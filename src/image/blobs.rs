@@ -5,7 +5,7 @@ use super::archive::Piece;
 use super::digest::{Digest, HashRead};
 use super::limits::Limits;
 use super::progress::Task;
-use super::store::Store;
+use super::store::{Store, open_file};
 use crate::error::{Error, Kind, Result};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -79,7 +79,7 @@ impl Store {
     /// The blob of a layer, which may have been left out.
     pub fn open_blob(&self, digest: &Digest) -> Result<Piece> {
         let path = self.blob_path(digest);
-        match File::open(&path).and_then(Piece::whole) {
+        match open_file(&path).and_then(Piece::whole) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let at = format!("blob {digest}");
                 Err(Error::new(Kind::NotFound, at, "is not in the store").hint("import the image again"))

@@ -6,7 +6,7 @@ use super::fixup::copy_metadata;
 use super::import::fixups;
 use super::rights::Rights;
 use super::stack::{Stack, is_image};
-use super::store::{Store, remove_path};
+use super::store::{MEND, Store, remove_path};
 use super::upper::Elsewhere;
 use super::view::{Opened, View, at as look};
 use super::{copy, fuse, manifest, mounts, overlay, upper, user, view};
@@ -83,8 +83,8 @@ pub fn load(store: &Store, digest: &Digest) -> Result<(ImageConfiguration, Vec<D
     let at = digest.to_string();
     let bytes = store.blob(digest)?;
     let m: oci_spec::image::ImageManifest =
-        serde_json::from_slice(&bytes).map_err(|e| Error::invalid(&at, e.to_string()))?;
-    manifest::config(&at, &store.blob(&manifest::digest(m.config())?)?)
+        serde_json::from_slice(&bytes).map_err(|e| Error::invalid(&at, e.to_string()).hint(MEND))?;
+    manifest::config(&at, &store.blob(&manifest::digest(m.config())?)?).map_err(|e| e.hint(MEND))
 }
 
 /// The bundle's directory, and whether it is new.

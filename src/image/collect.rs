@@ -3,7 +3,7 @@
 use super::digest::Digest;
 use super::mounts::{self, FileSystem, Held};
 use super::output::human;
-use super::store::{BundleRef, Store, remove_path};
+use super::store::{BundleRef, MEND, Store, remove_path};
 use super::{bundle, manifest, tags};
 use crate::error::{Error, Result, clean};
 use serde::Serialize;
@@ -134,7 +134,7 @@ impl Used {
     pub fn add(&mut self, store: &Store, root: &Digest) -> Result<()> {
         self.blobs.insert(root.hex());
         let m: oci_spec::image::ImageManifest = serde_json::from_slice(&store.blob(root)?)
-            .map_err(|e| Error::invalid(root.to_string(), e.to_string()))?;
+            .map_err(|e| Error::invalid(root.to_string(), e.to_string()).hint(MEND))?;
         for d in m.layers().iter().chain([m.config()]) {
             self.blobs.insert(manifest::digest(d)?.hex());
         }

@@ -5,7 +5,7 @@ use super::collect::is_gone;
 use super::digest::Digest;
 use super::driver::damaged_trial;
 use super::overlay;
-use super::store::{BundleRef, Store, Work, decode, remove_path, sync_parent};
+use super::store::{BundleRef, Store, Work, decode, read, remove_path, sync_parent};
 use super::verify::{Damage, Exam, Object, all};
 use crate::error::{Error, Result, clean};
 use rustix::fs::RenameFlags;
@@ -92,7 +92,7 @@ fn litter(store: &Store) -> Result<Vec<PathBuf>> {
 }
 
 /// The layers of images that are mounted: these are not taken away from below a mount.
-fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
+pub(super) fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
     let mut out = BTreeMap::new();
     for (_, record) in store.all_bundles()? {
         let Ok(record) = record else { continue };
@@ -259,27 +259,27 @@ impl Store {
 
     /// All names with their files, whatever these say.
     pub fn all_refs(&self) -> Result<Vec<(PathBuf, String, Result<Digest>)>> {
-        let read = |path: PathBuf| {
+        let one = |path: PathBuf| {
             let at = path.display().to_string();
             let name = decode(path.file_name().unwrap_or_default().as_bytes());
-            let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&at, "read", &e));
-            let digest = text.and_then(|t| Digest::parse(&at, t.trim_ascii_end()));
+            let text = read(&path).map_err(|e| Error::io(&at, "read", &e));
+            let digest = text.and_then(|t| Digest::parse(&at, String::from_utf8_lossy(&t).trim_ascii_end()));
             (path, name, digest)
         };
-        Ok(self.files("refs")?.into_iter().map(read).collect())
+        Ok(self.files("refs")?.into_iter().map(one).collect())
     }
 
     /// All records of bundles with their files, whatever these say.
     pub fn all_bundles(&self) -> Result<Vec<Read<BundleRef>>> {
-        let read = |path: PathBuf| {
+        let one = |path: PathBuf| {
             let at = path.display().to_string();
-            let text = std::fs::read(&path).map_err(|e| Error::io(&at, "read", &e));
+            let text = read(&path).map_err(|e| Error::io(&at, "read", &e));
             let record = text.and_then(|t| {
                 serde_json::from_slice(&t).map_err(|e| Error::invalid(&at, format!("is damaged: {e}")))
             });
             (path, record)
         };
-        Ok(self.files("bundles")?.into_iter().map(read).collect())
+        Ok(self.files("bundles")?.into_iter().map(one).collect())
     }
 
     /// The digests that are names in a directory of the store; what is not one is for `gc` to remove.
