@@ -8,6 +8,8 @@ mod bounds;
 mod canary;
 #[path = "image_hostile/container.rs"]
 mod container;
+#[path = "image_hostile/digests.rs"]
+mod digests;
 #[path = "image_hostile/documents.rs"]
 mod documents;
 #[path = "image_hostile/entries.rs"]

@@ -20,9 +20,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The remedy where a store cannot be had.
+/// The remedies where a store cannot be had, and where something in it is damaged.
 const OTHER_STORE: &str = "--store or ORLOP_STORE names another store";
-/// The remedy where something in it is damaged.
 pub(super) const MEND: &str = "run orlop imgtool fsck --repair";
 
 pub(super) const FORMAT: &str = "orlop store 1\n";
