@@ -8,7 +8,7 @@ use super::output::{Output, OutputOfRemoval, json, lines, print};
 use super::platform::Platform;
 use super::registry::reference::Reference;
 use super::rights::Rights;
-use super::source::Documents;
+use super::source::{Documents, is_source};
 use super::store::Store;
 use super::{bundle, change, collect, docker, help, import, info, inspect, progress, registry, rest, tags};
 use crate::error::{Error, Result};
@@ -179,6 +179,11 @@ fn refused(args: &[OsString]) -> String {
 
 fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
     let store = |exclusive| Store::existing(dir, exclusive);
+    // What lies elsewhere needs none that is there, but a place to inflate it.
+    let asked = |image: &str| match is_source(image) {
+        true => Store::open(dir, false),
+        false => Store::existing(dir, false),
+    };
     match command {
         Command::Import { source, name, platform, no_blobs, limits, layers: form, output } => {
             let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
@@ -207,10 +212,10 @@ fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
             output.show(quiet, &rows, || inspect::table(&rows), rows.iter().map(|r| r.name.clone()))?;
         }
         Command::Inspect { image, .. } if quiet => {
-            lines([Documents::find(&store(false)?, &image)?.digest.to_string()])?;
+            lines([Documents::find(&asked(&image)?, &image)?.digest.to_string()])?;
         }
         Command::Inspect { image, format: docker::Form::Oci } => {
-            let store = store(false)?;
+            let store = asked(&image)?;
             let documents = Documents::find(&store, &image)?;
             json(&about(&image, inspect::inspect(&store, &documents))?)?;
         }
@@ -229,7 +234,13 @@ fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
         }
         Command::Info(command) => info::run(&command, &Store::open(dir, false)?, quiet)?,
         Command::Rest(command) => return rest::run(command, dir, quiet),
-        Command::Change(command) => return change::run(command, &store(false)?, quiet),
+        Command::Change(command) => {
+            let store = match &command {
+                change::Command::History { image, .. } => asked(image),
+                _ => store(false),
+            };
+            return change::run(command, &store?, quiet);
+        }
     }
     Ok(0)
 }

@@ -217,6 +217,25 @@ mod tests {
     }
 
     #[test]
+    fn images_are_found_by_name_and_digest() {
+        let temp = std::env::temp_dir().join(format!("orlop-find-{}", std::process::id()));
+        let store = Store::open(&temp, false).unwrap();
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        store.set_ref("x/y:latest", &a).unwrap();
+        store.set_ref("z:1", &b).unwrap();
+        for (word, want) in
+            [("x/y:latest", a), ("x/y", a), ("z:1", b), (&b.hex()[..12], b), (&a.to_string(), a)]
+        {
+            assert_eq!(store.find(word).unwrap().1, want, "{word}");
+        }
+        assert_eq!(store.find("z").unwrap_err().kind, Kind::NotFound);
+        store.remove_ref("z:1").unwrap();
+        assert!(store.find("z:1").is_err());
+        drop(store);
+        std::fs::remove_dir_all(temp).unwrap();
+    }
+
+    #[test]
     fn no_name_is_taken_for_a_digest() {
         let temp = std::env::temp_dir().join(format!("orlop-names-{}", std::process::id()));
         let store = Store::open(&temp, false).unwrap();
