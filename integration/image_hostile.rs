@@ -6,6 +6,10 @@ mod support;
 mod bounds;
 #[path = "image_hostile/canary.rs"]
 mod canary;
+#[path = "image_hostile/container.rs"]
+mod container;
+#[path = "image_hostile/digests.rs"]
+mod digests;
 #[path = "image_hostile/documents.rs"]
 mod documents;
 #[path = "image_hostile/entries.rs"]

@@ -10,6 +10,8 @@ mod damage;
 mod export;
 #[path = "image/kill.rs"]
 mod kill;
+#[path = "image_store/lost.rs"]
+mod lost;
 #[allow(dead_code)] // of it each test program uses its part
 #[path = "image/make.rs"]
 mod make;

@@ -1,6 +1,6 @@
 //! Indexes, manifests, configurations, and archives of docker, that say two things or too much.
 
-use crate::make::{Image, Layout, Place, dir, file, layer};
+use crate::make::{Image, Layout, Packing, Place, dir, file, layer};
 use crate::needs_root;
 use crate::raw::{Tar, head};
 use crate::support::{Outcome, Scratch};
@@ -100,6 +100,56 @@ fn documents_that_readers_take_for_two_things_are_refused() {
         let source = plain();
         fs::write(Path::new(source.path()).join("index.json"), text).unwrap();
         refuse(&source, "");
+    }
+}
+
+#[test]
+fn keys_that_are_the_users_own_may_be_alike() {
+    needs_root!();
+    for (kind, after, more) in [
+        (MANIFEST, "{", "\"annotations\":{\"Size\":\"1\",\"size\":\"2\"},\"x\":[[1]],"),
+        (CONFIG, "{", "\"x\":{\"config\":[[{\"cmd\":1,\"Cmd\":2}]]},"),
+        (
+            CONFIG,
+            "\"config\":{",
+            "\"Labels\":{\"User\":\"a\",\"user\":\"b\"},\"Volumes\":{\"/a\":{},\"/A\":{}},",
+        ),
+    ] {
+        let source = plain();
+        let text = document(&source, kind);
+        with_text(&source, kind, &text.replacen(after, &format!("{after}{more}"), 1));
+        let p = Place::new();
+        p.imgtool(&["import", source.path(), "x"]).ok();
+        p.imgtool(&["inspect", "x"]).ok();
+        p.remove(&p.unpack("x", &[]));
+    }
+}
+
+#[test]
+fn a_source_without_images_is_an_error() {
+    needs_root!();
+    let source = plain();
+    source.edit_index(|i| i["manifests"] = json!([]));
+    refuse(&source, "names no image");
+    let s = Scratch::new("none");
+    let tar = s.path.join("x.tar");
+    fs::write(&tar, layer(&[file("manifest.json", "[]")])).unwrap();
+    Place::new().imgtool(&["import", tar.to_str().unwrap()]).fails("names no image");
+    // Before the disk is full.
+    let p = Place::new();
+    p.imgtool(&["import", "/dev/zero", "x"]).fails("is no tar archive");
+    p.imgtool(&["import", "/dev/urandom", "x"]).fails("");
+    assert_eq!(fs::read_dir(p.store().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_blob_that_is_another_is_told_before_what_is_wrong_in_it() {
+    needs_root!();
+    for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
+        let source = Image::new(vec![layer(&[dir("d", 0o755), file("d/f", &"f".repeat(1 << 20))])]);
+        let source = source.packing(packing).write();
+        source.damage_layer(0, |b| b[30] ^= 0x55);
+        refuse(&source, "have the digest sha256:");
     }
 }
 

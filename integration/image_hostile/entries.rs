@@ -420,3 +420,35 @@ fn a_packed_stream_is_whole() {
         }
     }
 }
+
+/// Both forms of layers take the same; how much of it a file system takes is told as that.
+#[test]
+fn attributes_have_limits() {
+    needs_root!();
+    let canary = Canary::new();
+    let set = |all: &[(String, usize)]| {
+        let values: Vec<Vec<u8>> = all.iter().map(|(_, n)| vec![b'v'; *n]).collect();
+        let all: Vec<(String, &[u8])> =
+            all.iter().zip(&values).map(|((k, _), v)| (format!("SCHILY.xattr.user.{k}"), &v[..])).collect();
+        tar().pax(&all.iter().map(|(k, v)| (k.as_str(), *v)).collect::<Vec<_>>()).file("f", "")
+    };
+    let many: Vec<(String, usize)> = (0..300).map(|n| (format!("{n:0>250}"), 0)).collect();
+    hold(
+        &canary,
+        vec![
+            refused("a long name", "whose name has 256 bytes, at most 255", set(&[("n".repeat(251), 1)])),
+            refused("a large value", "of 65536 bytes, at most 65535", set(&[("a".into(), 65536)])),
+            refused("many names", "have 76800 bytes, at most 65536", set(&many)),
+        ],
+    );
+    let p = Place::new();
+    let out = p.imgtool(&[
+        "import",
+        "--layers",
+        "dir",
+        Image::new(vec![set(&[("a".into(), 20_000)]).end()]).write().path(),
+        "x",
+    ]);
+    assert!(!out.stderr.contains("no space left"), "{}", out.stderr);
+    assert!(out.status.success() || out.stderr.contains("has no room in one file"), "{}", out.stderr);
+}

@@ -2,7 +2,7 @@
 
 use super::layer::compress::{Packing, Taken, inflate, inflate_error, within};
 use super::layer::entry::{Kind, join, split};
-use super::layer::read::{Reader, read_error};
+use super::layer::read::{Reader, is_archive, read_error};
 use super::limits::Limits;
 use super::registry::pull::Remote;
 use super::store::{Store, Work};
@@ -169,7 +169,12 @@ impl Files {
         let packed = BufReader::with_capacity(256 << 10, Taken { inner: packed, count: &taken });
         let (_, mut plain) = inflate(packed, limits.window).map_err(failed)?;
         let max = limits.bytes.saturating_mul(2); // an image has several layers
-        let (mut inflated, mut piece) = (0, vec![0; 256 << 10]);
+        // Not to fill the disk with what is no archive.
+        let mut head = Vec::new();
+        plain.by_ref().take(512).read_to_end(&mut head).map_err(failed)?;
+        is_archive(&head)?;
+        file.write_all(&head).map_err(own("write"))?;
+        let (mut inflated, mut piece) = (head.len() as u64, vec![0; 256 << 10]);
         loop {
             let n = match plain.read(&mut piece) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,

@@ -5,7 +5,7 @@ use super::archive::Piece;
 use super::digest::{Digest, HashRead};
 use super::limits::Limits;
 use super::progress::Task;
-use super::store::Store;
+use super::store::{MEND, Store, open_file, read};
 use crate::error::{Error, Kind, Result};
 use oci_spec::image::ImageManifest;
 use std::fs::File;
@@ -13,7 +13,6 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The remedy where a document is lost or damaged.
-const FSCK: &str = "run orlop imgtool fsck";
 
 /// A blob that is read once; what is read may be kept.
 pub struct Kept {
@@ -80,7 +79,7 @@ impl Store {
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
         // One that was damaged is mended.
-        if !std::fs::read(&path).is_ok_and(|there| there == bytes) {
+        if !read(&path).is_ok_and(|there| there == bytes) {
             self.write(&path, bytes)?;
         }
         Ok(digest)
@@ -90,9 +89,9 @@ impl Store {
     pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.blob_path(digest);
         let at = || format!("blob {digest}");
-        let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        let bytes = read(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
-                Error::os(at(), format!("read {}", path.display()), libc::ENOENT).hint(FSCK)
+                Error::os(at(), format!("read {}", path.display()), libc::ENOENT).hint(MEND)
             }
             _ => Error::io(path.display().to_string(), "read", &e),
         })?;
@@ -100,7 +99,7 @@ impl Store {
             found if found == *digest => Ok(bytes),
             found => {
                 let what = format!("is damaged: its {} bytes have the digest {found}", bytes.len());
-                Err(Error::invalid(at(), what).hint(FSCK))
+                Err(Error::invalid(at(), what).hint(MEND))
             }
         }
     }
@@ -118,7 +117,7 @@ impl Store {
     /// The blob of a layer, which may have been left out.
     pub fn open_blob(&self, digest: &Digest) -> Result<Piece> {
         let path = self.blob_path(digest);
-        match File::open(&path).and_then(Piece::whole) {
+        match open_file(&path).and_then(Piece::whole) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let at = format!("blob {digest}");
                 Err(Error::new(Kind::NotFound, at, "is not in the store").hint("import the image again"))

@@ -6,7 +6,7 @@ use super::fixup::copy_metadata;
 use super::import::fixups;
 use super::rights::Rights;
 use super::stack::{Stack, is_image};
-use super::store::{Store, remove_path};
+use super::store::{MEND, Store, remove_path};
 use super::upper::Elsewhere;
 use super::view::{Opened, View, at as look, utf8};
 use super::{copy, fuse, manifest, mounts, overlay, upper, user, view};
@@ -82,7 +82,7 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
 /// The configuration of an image and its layers.
 pub fn load(store: &Store, digest: &Digest) -> Result<(ImageConfiguration, Vec<Digest>)> {
     let config = manifest::digest(store.manifest(digest)?.config())?;
-    manifest::config(&digest.to_string(), &store.blob(&config)?)
+    manifest::config(&digest.to_string(), &store.blob(&config)?).map_err(|e| e.hint(MEND))
 }
 
 /// The bundle's directory, and whether it is new.

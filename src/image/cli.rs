@@ -8,7 +8,7 @@ use super::output::{Output, OutputOfRemoval, json, lines, print};
 use super::platform::Platform;
 use super::registry::reference::Reference;
 use super::rights::Rights;
-use super::source::Documents;
+use super::source::{Documents, is_source};
 use super::store::Store;
 use super::{bundle, change, collect, docker, help, import, info, inspect, progress, registry, rest, tags};
 use crate::error::{Error, Result};
@@ -178,27 +178,44 @@ fn refused(args: &[OsString]) -> String {
 }
 
 fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
-    let store = |exclusive| Store::open(dir, exclusive);
+    let store = |exclusive| Store::existing(dir, exclusive);
+    // What lies elsewhere needs none that is there, but a place to inflate it.
+    let asked = |image: &str| match is_source(image) {
+        true => Store::open(dir, false),
+        false => Store::existing(dir, false),
+    };
     match command {
         Command::Import { source, name, platform, no_blobs, limits, layers: form, output } => {
             let platform = platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
             let (name, blobs) = (name.as_deref(), !no_blobs);
             let order = import::Order { source: &source, name, platform, limits, blobs, form };
-            let store = store(false)?;
+            let store = Store::open(dir, false)?;
             let all = import::import(&store, &order).map_err(|e| source_hint(e, &source))?;
             let made = |(name, digest)| Made::of(&store, name, digest);
             Made::show_all(&all.into_iter().map(made).collect::<Vec<_>>(), output, quiet)?;
         }
+        Command::Registry(command @ registry::Command::Pull { .. }) => {
+            registry::run(command, &Store::open(dir, false)?, quiet)?
+        }
         Command::Registry(command) => registry::run(command, &store(false)?, quiet)?,
         Command::List { output } => {
-            let rows = inspect::rows(&store(false)?)?;
+            let rows = match store(false) {
+                // Nothing was brought in yet.
+                Err(e) if e.errno() == Some(libc::ENOENT) && default_store().is_ok_and(|d| d == dir) => {
+                    Vec::new()
+                }
+                store => inspect::rows(&store?)?,
+            };
+            for row in &rows {
+                row.error.iter().for_each(|e| tracing::warn!("image {:?}: {e}", row.name));
+            }
             output.show(quiet, &rows, || inspect::table(&rows), rows.iter().map(|r| r.name.clone()))?;
         }
         Command::Inspect { image, .. } if quiet => {
-            lines([Documents::find(&store(false)?, &image)?.digest.to_string()])?;
+            lines([Documents::find(&asked(&image)?, &image)?.digest.to_string()])?;
         }
         Command::Inspect { image, format: docker::Form::Oci } => {
-            let store = store(false)?;
+            let store = asked(&image)?;
             let documents = Documents::find(&store, &image)?;
             json(&about(&image, inspect::inspect(&store, &documents))?)?;
         }
@@ -215,9 +232,15 @@ fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
             let all = removed.layers.iter().chain(&removed.blobs).cloned();
             Output::from(output).show(quiet, &removed, || removed.line(), all)?;
         }
-        Command::Info(command) => info::run(&command, &store(false)?, quiet)?,
+        Command::Info(command) => info::run(&command, &Store::open(dir, false)?, quiet)?,
         Command::Rest(command) => return rest::run(command, dir, quiet),
-        Command::Change(command) => return change::run(command, &store(false)?, quiet),
+        Command::Change(command) => {
+            let store = match &command {
+                change::Command::History { image, .. } => asked(image),
+                _ => store(false),
+            };
+            return change::run(command, &store?, quiet);
+        }
     }
     Ok(0)
 }
@@ -237,7 +260,7 @@ fn carry_out_of_bundles(command: Bundles, dir: &Path) -> Result<u8> {
             let mount = mount || !no_mount && rustix::process::geteuid().is_root();
             let upper = upper.as_deref();
             let order = bundle::Order { image: &image, bundle: &path, mount, readonly, driver, upper };
-            about(&image, bundle::unpack(&Store::open(dir, false)?, &order))?;
+            about(&image, bundle::unpack(&Store::existing(dir, false)?, &order))?;
         }
         Bundles::Mount { bundle: path } => bundle::mount(&path)?,
         Bundles::Umount { bundle: path } => bundle::unmount(&path)?,

@@ -5,7 +5,7 @@ use super::collect::is_gone;
 use super::digest::Digest;
 use super::driver::damaged_trial;
 use super::overlay;
-use super::store::{BundleRef, Store, Work, decode, remove_path, sync_parent};
+use super::store::{BundleRef, Store, Work, decode, read, remove_path, sync_parent};
 use super::verify::{Damage, Exam, Object, all};
 use crate::error::{Error, Result, clean};
 use rustix::fs::RenameFlags;
@@ -93,7 +93,7 @@ fn litter(store: &Store) -> Result<Vec<PathBuf>> {
 
 /// The layers and fixups of images that are mounted: these are not taken away from below a mount. That of a bundle whose
 /// runtime mounts it is seen by its container alone.
-fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
+pub(super) fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
     let mut out = BTreeMap::new();
     for (_, record) in store.all_bundles()? {
         let Ok(record) = record else { continue };
@@ -246,9 +246,10 @@ impl Mend<'_> {
 
 /// A file of the store; `None` where another command has removed it since its directory was read.
 fn text(path: &Path) -> Option<Result<String>> {
-    match std::fs::read_to_string(path) {
+    match read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        other => Some(other.map_err(|e| Error::io(path.display().to_string(), "read", &e))),
+        Err(e) => Some(Err(Error::io(path.display().to_string(), "read", &e))),
+        Ok(text) => Some(Ok(String::from_utf8_lossy(&text).into_owned())),
     }
 }
 

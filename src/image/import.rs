@@ -6,7 +6,7 @@ use super::digest::Digest;
 use super::driver::{self, Form};
 use super::erofs::image::Image as Erofs;
 use super::layer::apply::apply;
-use super::layer::compress::{Seen, through};
+use super::layer::compress::{Seen, other_blob, through_named};
 use super::layer::files;
 use super::layout::{Image, images};
 use super::limits::Limits;
@@ -49,8 +49,14 @@ pub fn take(store: &Store, files: &Files, order: &Order) -> Result<Vec<(String, 
     let source = order.source.display().to_string();
     let found = images(files, &order.platform, &order.limits, order.name).map_err(|e| inside(&source, e))?;
     let named = name(found, order)?;
-    // Before the work: a name may come from an annotation or a file.
-    named.iter().flat_map(|(names, _)| names).try_for_each(|n| store.ref_path(n).map(drop))?;
+    // Before the work: a name may come from an annotation or a file. That of a pull was looked at by it: its digest may be
+    // that of an index.
+    if !matches!(files, Files::Remote(_)) {
+        for (names, image) in &named {
+            let digest = Digest::of(&image.manifest);
+            names.iter().try_for_each(|n| store.may_name(n, Some(&digest)))?;
+        }
+    }
     let mut out = Vec::new();
     let images = driver::images(store, order.form)?;
     let how = How { limits: &order.limits, blobs: order.blobs, images };
@@ -200,17 +206,17 @@ pub fn add_one(store: &Store, files: &Files, layer: &Layer, limits: &Limits, for
 }
 
 fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Ready) -> Result<()> {
-    let missing = || -> Result<(bool, bool)> {
+    let missing = || {
         let blob = how.blobs && !store.has_blob(&layer.digest, layer.size);
-        Ok((store.layer_meta(&layer.diff_id)?.is_none(), blob))
+        (!store.has_layer(&layer.diff_id), blob)
     };
     let task = progress::task("layer", &layer.digest, layer.size);
-    if missing()? == (false, false) {
+    if missing() == (false, false) {
         task.done("exists");
         return Ok(());
     }
     let lock = store.lock(&layer.diff_id.hex())?;
-    let (tree, blob) = missing()?;
+    let (tree, blob) = missing();
     if !tree && !blob {
         task.done("exists"); // made while we waited
         return Ok(());
@@ -227,7 +233,7 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
         build_layer(&work, source, layer, how.limits, how.images)?;
         moves.push(("layer", store.layer(&layer.diff_id)));
     } else {
-        let (seen, ()) = through(source, layer.size, how.limits, |_| Ok(()))?;
+        let (seen, ()) = through_named(source, (layer.size, &layer.digest), how.limits, |_| Ok(()))?;
         is_as_said(&seen, layer)?;
     }
     ready.push(store, Made { work, _lock: lock, moves, task })
@@ -236,7 +242,7 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
 /// Whether a blob was what the manifest and the configuration say of it.
 pub fn is_as_said(seen: &Seen, layer: &Layer) -> Result<()> {
     if (seen.size, seen.digest) != (layer.size, layer.digest) {
-        return Err(Error::invalid("", format!("its {} bytes have the digest {}", seen.size, seen.digest)));
+        return Err(other_blob(seen.size, &seen.digest));
     }
     if seen.diff_id != layer.diff_id {
         return Err(Error::invalid(
@@ -262,7 +268,7 @@ pub fn build_layer(
 ) -> Result<LayerMeta> {
     work.make("layer", 0o700)?;
     let path = tree_of(work, is_image);
-    let (seen, (applied, told)) = through(blob, layer.size, limits, |stream| {
+    let (seen, (applied, told)) = through_named(blob, (layer.size, &layer.digest), limits, |stream| {
         if !is_image {
             let (applied, _) = apply(stream, files::Files::new(work.make("layer/fs", 0o755)?), limits)?;
             return Ok((applied, Usage::of(&view::open(&path)?, &mut HashSet::new())?.told()));

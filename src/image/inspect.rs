@@ -4,7 +4,7 @@ use super::digest::Digest;
 use super::output::{columns, human, time};
 use super::source::Documents;
 use super::stack::is_image;
-use super::store::Store;
+use super::store::{MEND, Store};
 use super::{bundle, manifest};
 use crate::error::{Error, Result};
 use serde::Serialize;
@@ -16,26 +16,40 @@ use std::collections::btree_map::Entry;
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     pub name: String,
-    pub digest: Digest,
+    /// `None` where the name is damaged.
+    pub digest: Option<Digest>,
     pub platform: String,
     pub layers: usize,
     /// Bytes of the tar streams.
     pub size: u64,
     /// When the image says that it was made.
     pub created: Option<String>,
+    /// What is wrong with it: then no more than its name is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 pub fn rows(store: &Store) -> Result<Vec<Row>> {
     let mut known: BTreeMap<Digest, Row> = BTreeMap::new();
     let mut out = Vec::new();
-    for (name, digest) in store.refs()? {
-        let row = match known.entry(digest) {
-            Entry::Occupied(e) => e.into_mut(),
-            Entry::Vacant(e) => e.insert(row(store, digest)?),
+    for (_, name, digest) in store.all_refs()? {
+        let row = match digest.map(|digest| known.entry(digest)) {
+            Ok(Entry::Occupied(e)) => e.into_mut().clone(),
+            Ok(Entry::Vacant(e)) => {
+                let digest = *e.key();
+                e.insert(row(store, digest).unwrap_or_else(|e| damaged(Some(digest), e))).clone()
+            }
+            Err(e) => damaged(None, e),
         };
-        out.push(Row { name, ..row.clone() });
+        out.push(Row { name, ..row });
     }
+    out.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(out)
+}
+
+fn damaged(digest: Option<Digest>, e: Error) -> Row {
+    let error = Some(e.hint(MEND).to_string());
+    Row { name: String::new(), digest, platform: String::new(), layers: 0, size: 0, created: None, error }
 }
 
 fn row(store: &Store, digest: Digest) -> Result<Row> {
@@ -47,11 +61,12 @@ fn row(store: &Store, digest: Digest) -> Result<Row> {
     let platform = format!("{}/{}", c.os(), c.architecture());
     Ok(Row {
         name: String::new(),
-        digest,
+        digest: Some(digest),
         platform,
         layers: ids.len(),
         size,
         created: c.created().as_deref().and_then(time),
+        error: None,
     })
 }
 
@@ -62,8 +77,8 @@ pub fn table(rows: &[Row]) -> String {
         let created = r.created.clone().unwrap_or_default();
         [
             r.name.clone(),
-            r.digest.hex()[..12].into(),
-            r.platform.clone(),
+            r.digest.map(|d| d.hex()[..12].to_string()).unwrap_or_default(),
+            if r.error.is_some() { "damaged".into() } else { r.platform.clone() },
             r.layers.to_string(),
             human(r.size),
             created,

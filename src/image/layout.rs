@@ -77,6 +77,9 @@ pub fn images(
         let what = "has neither index.json of an OCI layout nor manifest.json of docker save";
         Err(Error::invalid("", what))
     }?;
+    if out.is_empty() {
+        return Err(Error::invalid("", "names no image"));
+    }
     out.iter().try_for_each(|i| count("manifest", i.layers.len()))?;
     Ok(out)
 }

@@ -101,12 +101,17 @@ const OBJECTS: [&str; 3] = ["config", "platform", "rootfs"];
 /// Whether all readers take a document for the same.
 fn plain(bytes: &[u8]) -> serde_json::Result<()> {
     let mut d = serde_json::Deserializer::from_slice(bytes);
-    Plain { list: false }.deserialize(&mut d).and_then(|()| d.end())
+    Plain::Object.deserialize(&mut d).and_then(|()| d.end())
 }
 
-/// Any value; `list` says whether it may be a list. No list of an image's documents has lists in it.
-struct Plain {
-    list: bool,
+/// A value, by its place. No list of an image's documents has lists in it.
+enum Plain {
+    Object,
+    /// Also a list.
+    Value,
+    /// Below a key that is not one of [`KEYS`]: labels, annotations, and what no reader of images knows. Keys there are
+    /// the user's own.
+    Free,
 }
 
 impl<'de> DeserializeSeed<'de> for Plain {
@@ -121,7 +126,7 @@ impl<'de> Visitor<'de> for Plain {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.list { "a value" } else { "an object" })
+        f.write_str(if matches!(self, Plain::Object) { "an object" } else { "a value" })
     }
 
     fn visit_unit<E>(self) -> std::result::Result<(), E> {
@@ -149,10 +154,12 @@ impl<'de> Visitor<'de> for Plain {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> std::result::Result<(), A::Error> {
-        if !self.list {
-            return Err(A::Error::custom("has a list in the place of an object"));
-        }
-        while all.next_element_seed(Plain { list: false })?.is_some() {}
+        let is_free = match self {
+            Plain::Object => return Err(A::Error::custom("has a list in the place of an object")),
+            Plain::Value => false,
+            Plain::Free => true,
+        };
+        while all.next_element_seed(if is_free { Plain::Free } else { Plain::Object })?.is_some() {}
         Ok(())
     }
 
@@ -160,14 +167,16 @@ impl<'de> Visitor<'de> for Plain {
         let mut seen = Vec::new();
         while let Some(key) = all.next_key::<String>()? {
             let lower = key.to_ascii_lowercase();
-            let list = !OBJECTS.contains(&lower.as_str());
-            if KEYS.contains(&lower.as_str()) {
-                if seen.contains(&lower) {
-                    return Err(A::Error::custom(format!("has {key:?} twice, in one spelling or two")));
-                }
-                seen.push(lower);
+            if matches!(self, Plain::Free) || !KEYS.contains(&lower.as_str()) {
+                all.next_value_seed(Plain::Free)?;
+                continue;
             }
-            all.next_value_seed(Plain { list })?;
+            if seen.contains(&lower) {
+                return Err(A::Error::custom(format!("has {key:?} twice, in one spelling or two")));
+            }
+            let is_object = OBJECTS.contains(&lower.as_str());
+            all.next_value_seed(if is_object { Plain::Object } else { Plain::Value })?;
+            seen.push(lower);
         }
         Ok(())
     }
@@ -292,10 +301,21 @@ mod tests {
                 MANIFESTS[0]
             )
         };
-        assert!(parse("m", manifest(",\"x\":{\"A\":1,\"a\":2}").as_bytes(), None).is_ok());
-        for more in
-            [",\"layers\":[]", ",\"Layers\":[]", ",\"x\":{\"size\":1,\"SIZE\":2}", ",\"x\":[[1]]", "} {"]
-        {
+        for more in [
+            ",\"x\":{\"A\":1,\"a\":2}",
+            ",\"x\":{\"size\":1,\"SIZE\":2,\"config\":[]}",
+            ",\"x\":[[1]]",
+            ",\"annotations\":{\"User\":\"a\",\"user\":\"b\"}",
+        ] {
+            assert!(parse("m", manifest(more).as_bytes(), None).is_ok(), "{more}");
+        }
+        for more in [
+            ",\"layers\":[]",
+            ",\"Layers\":[]",
+            ",\"subject\":1,\"history\":[{\"size\":1,\"SIZE\":2}]",
+            ",\"history\":[[1]]",
+            "} {",
+        ] {
             assert!(parse("m", manifest(more).as_bytes(), None).is_err(), "{more}");
         }
         let deep = format!(",\"x\":{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
@@ -307,10 +327,20 @@ mod tests {
                 "{{\"os\":\"linux\",\"architecture\":\"amd64\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[]}}{more}}}"
             )
         };
-        super::config("c", config("").as_bytes()).unwrap();
-        for more in
-            [",\"history\":[[null,null,null,null,null]]", ",\"config\":[\"root\"]", ",\"OS\":\"linux\""]
-        {
+        for more in [
+            "",
+            ",\"config\":{\"Labels\":{\"User\":\"a\",\"user\":\"b\"},\"Volumes\":{\"/env\":{},\"/Env\":{}}}",
+            ",\"config\":{\"Labels\":{\"Size\":\"1\",\"size\":\"2\"},\"ExposedPorts\":{\"1/tcp\":{}}}",
+            ",\"moby.buildkit.x\":{\"layers\":[[{\"cmd\":1,\"Cmd\":[[2]]}]]}",
+        ] {
+            super::config("c", config(more).as_bytes()).unwrap();
+        }
+        for more in [
+            ",\"history\":[[null,null,null,null,null]]",
+            ",\"config\":[\"root\"]",
+            ",\"config\":{\"User\":\"a\",\"user\":\"b\"}",
+            ",\"OS\":\"linux\"",
+        ] {
             assert!(super::config("c", config(more).as_bytes()).is_err(), "{more}");
         }
     }

@@ -4,7 +4,7 @@
 //! ([`layer`], [`erofs`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`], [`merged`]);
 //! [`bundle`] stacks them ([`stack`]) by the means that fit ([`driver`]: [`overlay`] with [`upper`], [`fuse`],
 //! [`copy`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`] and [`names`] name them, [`diff`] compares them;
-//! [`collect`] removes what no record and no mount ([`mounts`]) keeps, [`inspect`], [`docker`] and [`info`] show, in the
+//! [`collect`] removes what no record and no mount ([`mounts`]) keeps ([`sweep`]), [`inspect`], [`docker`] and [`info`] show, in the
 //! forms of [`output`], and [`made`] what was made. Images come from and go
 //! to registries too ([`registry`]); [`progress`] tells how far that is. The store at rest ([`rest`]): [`export`] takes
 //! images out of it, [`verify`] and [`fsck`] look whether it is whole ([`found`]), [`df`] says what it takes, [`convert`] changes the form of layers.
@@ -50,6 +50,7 @@ pub mod rights;
 pub mod source;
 pub mod stack;
 pub mod store;
+pub mod sweep;
 pub mod tags;
 pub mod tree;
 pub mod upper;

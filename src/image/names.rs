@@ -4,7 +4,7 @@ use super::archive::inside;
 use super::digest::Digest;
 use super::manifest;
 use super::registry::reference::Reference;
-use super::store::Store;
+use super::store::{MEND, Store};
 use crate::error::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,30 +15,73 @@ impl Store {
     /// The image that `word` names: a name, with or without what is understood in it (`:latest`, `docker.io/library/`),
     /// a repository with a digest behind `@`, the digest of a manifest or of a configuration, or the start of one.
     pub fn find(&self, word: &str) -> Result<Ref> {
-        let refs = self.refs()?;
-        if let Some(found) = named(&refs, word) {
-            return Ok(found.clone());
-        }
+        let (refs, damaged) = self.readable()?;
         let at = || format!("image {word:?}");
         let found = self.by_digest(&refs, word);
+        if let Some(named) = named(&refs, word).filter(|_| !is_digest(word)) {
+            if found.iter().any(|f| f.1 != named.1) {
+                let what = "is the name of an image, and the start of the digest of another";
+                return Err(Error::invalid(at(), what).hint("give the tag too, or more of the digest"));
+            }
+            return Ok(named.clone());
+        }
         match (found.first(), found.len()) {
             (Some((name, digest)), 1) => Ok((name.clone(), *digest)),
             (Some(_), _) => {
                 let all: Vec<&str> = found.iter().map(|f| f.0.as_str()).collect();
                 Err(Error::invalid(at(), format!("is the start of several digests: of {}", all.join(", "))))
             }
-            (None, _) => Err(Error::new(Kind::NotFound, at(), "does not exist").hint(remedy(word))),
+            (None, _) => {
+                let is_meant = |name: &str| name == word || Some(name) == other_spelling(word).as_deref();
+                let damage = damaged.into_iter().find(|d| is_meant(&d.0)).map(|d| d.1);
+                let none = || Error::new(Kind::NotFound, at(), "does not exist").hint(remedy(word));
+                Err(damage.unwrap_or_else(none))
+            }
         }
+    }
+
+    /// The names with their manifests, and those that are damaged, which are in the way of no other.
+    fn readable(&self) -> Result<(Vec<Ref>, Vec<(String, Error)>)> {
+        let (mut refs, mut damaged) = (Vec::new(), Vec::new());
+        for (_, name, digest) in self.all_refs()? {
+            match digest {
+                Ok(digest) => refs.push((name, digest)),
+                Err(e) => damaged.push((name, e.hint(MEND))),
+            }
+        }
+        refs.sort();
+        Ok((refs, damaged))
     }
 
     /// The image of this name; a digest is none.
     pub fn named(&self, word: &str) -> Result<Option<Ref>> {
-        Ok(named(&self.refs()?, word).cloned())
+        Ok(named(&self.readable()?.0, word).filter(|_| !is_digest(word)).cloned())
+    }
+
+    /// Whether an image of this `manifest`, `None` while it is not made, may get a name: one that can be a file, and that
+    /// no lookup takes for a digest. Names come out of archives, and a digest is what people rely on.
+    pub fn may_name(&self, name: &str, manifest: Option<&Digest>) -> Result<()> {
+        self.ref_path(name)?;
+        let wrong = |what: &str| {
+            Err(Error::invalid(format!("image name {name:?}"), what).hint("give the image another name"))
+        };
+        let meant = Reference::parse(name).map_or_else(|_| name.to_string(), |r| r.familiar());
+        let short = meant.strip_suffix(":latest").unwrap_or(&meant);
+        if is_digest(name) || is_digest(short) || short.len() >= SHOWN && is_start(short) {
+            return wrong("is taken for a digest");
+        }
+        match name.split_once('@').and_then(|(_, digest)| Digest::parse("", digest).ok()) {
+            Some(digest) if manifest != Some(&digest) => wrong("has a digest that is not that of the image"),
+            _ => Ok(()),
+        }
     }
 
     /// The images whose manifest, or else whose configuration, has a digest that begins so; each once.
     fn by_digest(&self, refs: &[Ref], word: &str) -> Vec<Ref> {
         let hex = word.strip_prefix("sha256:").unwrap_or(word);
+        if !is_start(hex) {
+            return Vec::new();
+        }
         let mut images: BTreeMap<Digest, &String> = BTreeMap::new();
         for (name, digest) in refs {
             images.entry(*digest).or_insert(name);
@@ -46,9 +89,6 @@ impl Store {
         let pick = |is: &dyn Fn(&Digest) -> bool| -> Vec<Ref> {
             images.iter().filter(|i| is(i.0)).map(|(digest, name)| ((*name).clone(), *digest)).collect()
         };
-        if hex.len() < 4 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return Vec::new();
-        }
         let found = pick(&|digest| digest.hex().starts_with(hex));
         if !found.is_empty() {
             return found;
@@ -73,21 +113,30 @@ impl Store {
     }
 }
 
-/// By the name itself, then with and without its tag `latest`, then by what both mean in full.
+/// How many digits of a digest lists show. A shorter name of such letters may be a word.
+const SHOWN: usize = 12;
+
+/// Whether a word is never a name, but a digest or the start of one.
+fn is_digest(word: &str) -> bool {
+    word.strip_prefix("sha256:").is_some_and(is_start) || Digest::from_hex(word).is_some()
+}
+
+fn is_start(hex: &str) -> bool {
+    (4..=64).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// By the name itself, then with and without its tag `latest`, then by what both mean in full. Of a repository with a
+/// digest the image of that digest counts first; the digest of an index is in the name alone by which it was pulled.
 fn named<'a>(refs: &'a [Ref], word: &str) -> Option<&'a Ref> {
     let exact = |name: &str| refs.iter().find(|r| r.0 == name);
-    if let Some(found) = exact(word).or_else(|| exact(&other_spelling(word)?)) {
-        return Some(found);
-    }
-    let wanted = Reference::parse(word).ok()?;
+    let exact = exact(word).or_else(|| exact(&other_spelling(word)?));
+    let Ok(wanted) = Reference::parse(word) else { return exact };
     let means = |name: &str| Reference::parse(name).ok();
-    let same = refs.iter().find(|r| means(&r.0).as_ref() == Some(&wanted));
-    same.or_else(|| {
-        let digest = wanted.digest?;
-        let is_repository =
-            |o: Reference| (o.registry, o.repository) == (wanted.registry.clone(), wanted.repository.clone());
-        refs.iter().find(|r| r.1 == digest && means(&r.0).is_some_and(is_repository))
-    })
+    let same = exact.or_else(|| refs.iter().find(|r| means(&r.0).as_ref() == Some(&wanted)));
+    let Some(digest) = wanted.digest else { return same };
+    let is_repository = |o: Reference| (&o.registry, &o.repository) == (&wanted.registry, &wanted.repository);
+    let of_digest = || refs.iter().find(|r| r.1 == digest && means(&r.0).is_some_and(is_repository));
+    same.filter(|r| r.1 == digest).or_else(of_digest).or(same)
 }
 
 /// `x` and `x:latest` are one name; with another tag or a digest there is only one spelling.
@@ -160,6 +209,67 @@ mod tests {
         assert_eq!(named(&refs, &at("short", a)).map(|r| r.0.as_str()), Some("short:1"));
         assert_eq!(named(&refs, &at("short:9", a)).map(|r| r.0.as_str()), Some("short:1"));
         assert_eq!(named(&refs, &at("short", b)), None);
+        // A name that was not looked at when it was given.
+        let refs = [(at("short", a), b), ("short:1".to_string(), a)];
+        assert_eq!(named(&refs, &at("short", a)).map(|r| r.0.as_str()), Some("short:1"));
+    }
+
+    #[test]
+    fn images_are_found_by_name_and_digest() {
+        let temp = std::env::temp_dir().join(format!("orlop-find-{}", std::process::id()));
+        let store = Store::open(&temp, false).unwrap();
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        store.set_ref("x/y:latest", &a).unwrap();
+        store.set_ref("z:1", &b).unwrap();
+        for (word, want) in
+            [("x/y:latest", a), ("x/y", a), ("z:1", b), (&b.hex()[..12], b), (&a.to_string(), a)]
+        {
+            assert_eq!(store.find(word).unwrap().1, want, "{word}");
+        }
+        assert_eq!(store.find("z").unwrap_err().kind, Kind::NotFound);
+        store.remove_ref("z:1").unwrap();
+        assert!(store.find("z:1").is_err());
+        drop(store);
+        std::fs::remove_dir_all(temp).unwrap();
+    }
+
+    #[test]
+    fn no_name_is_taken_for_a_digest() {
+        let temp = std::env::temp_dir().join(format!("orlop-names-{}", std::process::id()));
+        let store = Store::open(&temp, false).unwrap();
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let (hex, start) = (a.hex(), &a.hex()[..12]);
+        let may = |name: &str| store.may_name(name, Some(&b)).is_ok();
+        for bad in [
+            a.to_string(),
+            b.to_string(),
+            hex.clone(),
+            start.into(),
+            format!("sha256:{start}"),
+            "sha256:abcd".into(),
+            format!("{start}:latest"),
+            format!("docker.io/library/{start}"),
+            format!("docker.io/sha256:{hex}"),
+            format!("index.docker.io/library/sha256:{hex}"),
+            format!("x@{a}"),
+            format!("X:y@{a}"),
+        ] {
+            assert!(!may(&bad), "{bad}");
+        }
+        for good in ["cafe", "2024", "abcdef", "me/deadbeefdeadbeef", "x:deadbeefdeadbeef", "sha256"] {
+            assert!(may(good), "{good}");
+        }
+        assert!(may(&format!("x@{b}")) && store.may_name(&format!("x@{b}"), None).is_err());
+        // Whatever an older version has put there.
+        for (name, digest) in [(&a.to_string(), &b), (&hex[..4].to_string(), &b), (&"good".to_string(), &a)] {
+            store.set_ref(name, digest).unwrap();
+        }
+        let found = |word: &str| store.find(word).map(|f| f.1);
+        assert_eq!((found(&a.to_string()), found(&hex), found(&hex[..8])), (Ok(a), Ok(a), Ok(a)));
+        assert!(found(&hex[..4]).unwrap_err().what.contains("the start of the digest of another"));
+        assert_eq!(found(&format!("{}:latest", &hex[..4])), Ok(b));
+        drop(store);
+        std::fs::remove_dir_all(temp).unwrap();
     }
 
     #[test]

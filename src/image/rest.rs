@@ -84,14 +84,14 @@ pub fn run(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
         Command::Export { image, dest, format, name, .. } => {
             let image = image.to_string_lossy(); // no name has other bytes
             let order = export::Order { image: &image, dest: &dest, format, name: name.as_deref() };
-            let store = Store::open(dir, false)?;
+            let store = Store::existing(dir, false)?;
             let (name, digest) = about(&image, export::export(&store, &order))?;
             if dest != Path::new("-") {
                 Made::of(&store, name, digest).show(Output::default(), quiet)?;
             }
         }
         Command::Verify { images, output } => {
-            let damages = verify::verify(&Store::open(dir, false)?, &images)?;
+            let damages = verify::verify(&Store::existing(dir, false)?, &images)?;
             let all: Vec<_> = damages.iter().map(found::damage).collect();
             let table = || damages.iter().map(|d| format!("{d}\n")).collect();
             output.show(quiet, &all, table, found::names(damages.iter()))?;
@@ -108,13 +108,13 @@ pub fn run(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
             return Ok(u8::from(!report.is_whole()));
         }
         Command::Convert { images, layers, output } => {
-            let done = convert::convert(&Store::open(dir, true)?, &images, layers)?;
+            let done = convert::convert(&Store::existing(dir, true)?, &images, layers)?;
             let converted = done.iter().filter(|d| d.result == "converted").map(|d| d.diff_id.to_string());
             output.show(quiet, &done, || done.iter().map(convert::Done::line).collect(), converted)?;
             return Ok(u8::from(done.iter().any(|d| d.result == "kept")));
         }
         Command::Df { output } => {
-            let report = df::df(&Store::open(dir, false)?)?;
+            let report = df::df(&Store::existing(dir, false)?)?;
             let names = report.images.iter().flat_map(|i| i.names.clone());
             output.show(quiet, &report, || df::table(&report), names)?;
         }

@@ -34,6 +34,12 @@ impl Rights {
     pub fn opaque(self) -> &'static str {
         if self.nodes { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
     }
+
+    /// Whether overlayfs heeds an attribute, mounted as this process mounts it. To the other of its two forms
+    /// (`userxattr`) it gives no meaning: every process of a container may set `user.overlay.opaque` on its files.
+    pub fn is_heeded(self, key: &[u8]) -> bool {
+        key.starts_with(if self.nodes { b"trusted.overlay." } else { b"user.overlay." })
+    }
 }
 
 #[cfg(test)]
@@ -49,7 +55,12 @@ mod tests {
             (true, "0 1000 1\n", false, false),
             (true, "", false, false),
         ] {
-            assert_eq!(Rights::of(root, map), Rights { owners, nodes }, "{map}");
+            let rights = Rights::of(root, map);
+            assert_eq!(rights, Rights { owners, nodes }, "{map}");
+            assert_eq!(rights.opaque().starts_with("trusted."), nodes);
+            for key in ["trusted.overlay.opaque", "user.overlay.opaque"] {
+                assert_eq!(rights.is_heeded(key.as_bytes()), key == rights.opaque(), "{map}");
+            }
         }
     }
 }

@@ -27,7 +27,9 @@ impl Documents {
     pub fn of(store: &Store, digest: Digest) -> Result<Self> {
         let (manifest, m) = (store.blob(&digest)?, store.manifest(&digest)?);
         let config = store.blob(&manifest::digest(m.config())?)?;
-        let names = store.refs()?.into_iter().filter(|r| r.1 == digest).map(|r| r.0).collect();
+        let is_name = |r: &(_, String, Result<Digest>)| r.2.as_ref().is_ok_and(|d| *d == digest);
+        let mut names: Vec<String> = store.all_refs()?.into_iter().filter(is_name).map(|r| r.1).collect();
+        names.sort();
         Ok(Self { names, digest, manifest, config, is_outside: false })
     }
 
@@ -65,6 +67,11 @@ impl Documents {
         let (names, manifest, config) = (image.names, image.manifest, image.config);
         Ok(Self { names, digest, manifest, config, is_outside: true })
     }
+}
+
+/// Whether a word is the path of a source, perhaps with a name behind it.
+pub fn is_source(word: &str) -> bool {
+    place(word).is_some()
 }
 
 /// A word as the path of a source, and a name of an image in it.

@@ -8,21 +8,22 @@ use super::fsck::record;
 use super::layer::apply::Applied;
 use super::layer::dirs::{open_dir, remove_all};
 use super::mounts::FileSystem;
-use super::tree::{Told, freed};
+use super::tree::Told;
 use crate::error::{Error, Result};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The remedy where a store cannot be had.
+/// The remedies where a store cannot be had, and where something in it is damaged.
 const OTHER_STORE: &str = "--store or ORLOP_STORE names another store";
+pub(super) const MEND: &str = "run orlop imgtool fsck --repair";
 
 pub(super) const FORMAT: &str = "orlop store 1\n";
 
@@ -72,6 +73,18 @@ impl Store {
         let store = Self::open_unswept(dir, exclusive)?;
         store.sweep_tmp()?;
         Ok(store)
+    }
+
+    /// As [`Store::open`], of one that is there: no question makes a store.
+    pub fn existing(dir: &Path, exclusive: bool) -> Result<Self> {
+        let is_nothing = match std::fs::read_dir(dir) {
+            Ok(mut names) => names.next().is_none(),
+            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        };
+        match is_nothing {
+            true => Err(os(dir, "open", Errno::NOENT).hint(OTHER_STORE)),
+            false => Self::open(dir, exclusive),
+        }
     }
 
     /// As [`Store::open`], with the litter left where it is.
@@ -161,10 +174,10 @@ impl Store {
     /// `None` when the layer is not there.
     pub fn layer_meta(&self, diff_id: &Digest) -> Result<Option<LayerMeta>> {
         let path = self.layer(diff_id).join("meta");
-        match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|e| Error::invalid(path.display().to_string(), format!("is damaged: {e}"))),
+        match read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+                Error::invalid(path.display().to_string(), format!("is damaged: {e}")).hint(MEND)
+            }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(error(&path, "read", &e)),
         }
@@ -213,8 +226,9 @@ impl Store {
         let tmp = self.dir.join("tmp");
         for entry in std::fs::read_dir(&tmp).map_err(|e| error(&tmp, "read", &e))? {
             let path = entry.map_err(|e| error(&tmp, "read", &e))?.path();
-            let Ok(fd) = fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
-            else {
+            // Not to wait for the writer of a FIFO.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let Ok(fd) = fs::open(&path, flags, Mode::empty()) else {
                 continue; // its owner has just removed or renamed it
             };
             if fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
@@ -225,7 +239,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes what was written durable and gives each its name; one that is there already stays.
+    /// Makes what was written durable and gives each its name; one that is there already stays, but for what is left of a
+    /// layer.
     pub fn commit(&self, moves: &[(&Work, &str, &Path)]) -> Result<()> {
         if moves.is_empty() {
             return Ok(());
@@ -233,7 +248,9 @@ impl Store {
         self.sync()?;
         for (work, from, to) in moves {
             match std::fs::rename(work.path.join(from), to) {
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {}
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
+                    self.replace_damaged(work, from, to)?;
+                }
                 other => other.map_err(|e| error(to, "rename", &e))?,
             }
         }
@@ -245,6 +262,26 @@ impl Store {
     /// back to those that were open then.
     pub(super) fn sync(&self) -> Result<()> {
         fs::syncfs(&self.lock).map_err(|e| os(&self.dir, "syncfs", e))
+    }
+
+    /// A layer without a `meta` that can be read is none, and makes room for the new one.
+    fn replace_damaged(&self, work: &Work, from: &str, to: &Path) -> Result<()> {
+        let name = to.strip_prefix(self.dir.join("layers")).ok().and_then(Path::to_str);
+        let Some(id) = name.and_then(Digest::from_hex).filter(|id| !self.has_layer(id)) else {
+            return Ok(());
+        };
+        if let Some(bundle) = super::fsck::mounted(self)?.get(&id) {
+            let what = format!("is damaged, and bundle {} is mounted", bundle.display());
+            return Err(Error::invalid(format!("layer {id}"), what).hint("unmount it first"));
+        }
+        let (old, new) = (work.path.join("damaged"), work.path.join(from));
+        std::fs::rename(to, &old).map_err(|e| error(to, "rename", &e))?;
+        std::fs::rename(&new, to).map_err(|e| error(to, "rename", &e))
+    }
+
+    /// Whether a layer is there, by what the store says of it.
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
+        matches!(self.layer_meta(diff_id), Ok(Some(_)))
     }
 
     /// Replaces a file of the store.
@@ -277,8 +314,8 @@ impl Store {
 
     /// All names with their manifests, sorted.
     pub fn refs(&self) -> Result<Vec<(String, Digest)>> {
-        let all = self.all_refs()?.into_iter().map(|(_, name, digest)| Ok((name, digest?)));
-        let mut out: Vec<_> = all.collect::<Result<_>>()?;
+        let read = |(_, name, digest): (_, _, Result<_>)| digest.map(|d| (name, d)).map_err(|e| e.hint(MEND));
+        let mut out: Vec<_> = self.all_refs()?.into_iter().map(read).collect::<Result<_>>()?;
         out.sort();
         Ok(out)
     }
@@ -310,41 +347,14 @@ impl Store {
 
     /// The record of the bundle at `path` (absolute).
     pub fn bundle(&self, path: &Path) -> Result<Option<BundleRef>> {
-        record(&self.bundle_path(path)).transpose()
+        record(&self.bundle_path(path)).transpose().map_err(|e| e.hint(MEND))
     }
 
     /// Every recorded bundle, with the file of its record.
     pub fn bundles(&self) -> Result<Vec<(PathBuf, BundleRef)>> {
-        self.all_bundles()?.into_iter().map(|(path, record)| Ok((path, record?))).collect()
+        let read = |(path, record): (_, Result<_>)| record.map(|r| (path, r)).map_err(|e| e.hint(MEND));
+        self.all_bundles()?.into_iter().map(read).collect()
     }
-
-    /// Removes what `keep` does not name from one of the store's directories: renamed first, so that nobody ever sees
-    /// half of it.
-    pub fn sweep(&self, sub: &str, keep: &std::collections::BTreeSet<String>) -> Result<Swept> {
-        let dir = self.dir.join(sub);
-        let work = self.work()?;
-        let mut swept = Swept::default();
-        for entry in std::fs::read_dir(&dir).map_err(|e| error(&dir, "read", &e))? {
-            let entry = entry.map_err(|e| error(&dir, "read", &e))?;
-            if entry.file_name().to_str().is_some_and(|n| keep.contains(n)) {
-                continue;
-            }
-            std::fs::rename(entry.path(), work.path.join(entry.file_name()))
-                .map_err(|e| error(&entry.path(), "rename", &e))?;
-            swept.names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-        swept.bytes = freed(&work.fd).unwrap_or(0); // only told
-        swept.names.sort();
-        Ok(swept)
-    }
-}
-
-/// What was removed.
-#[derive(Debug, Default)]
-pub struct Swept {
-    pub names: Vec<String>,
-    /// Bytes of the blocks that are free by it.
-    pub bytes: u64,
 }
 
 /// A lock on one name of the store; its file goes with it.
@@ -398,6 +408,22 @@ pub fn remove_path(path: &Path) -> Result<()> {
 pub fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     File::open(parent).and_then(|d| d.sync_all()).map_err(|e| error(parent, "fsync", &e))
+}
+
+/// Opens a file to read it; what is not a regular one is an error, and never waited for.
+pub(super) fn open_file(path: &Path) -> std::io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(std::io::Error::other("is not a regular file")),
+    }
+}
+
+/// Reads a file of the store.
+pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    open_file(path)?.read_to_end(&mut out)?;
+    Ok(out)
 }
 
 fn lock_file(path: &Path, exclusive: bool) -> Result<File> {
@@ -465,7 +491,6 @@ pub(super) fn decode(file: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
 
     /// A store of the test, removed at its end.
     struct Temp(PathBuf);
@@ -519,23 +544,6 @@ mod tests {
         assert_eq!(std::fs::metadata(&temp.0).unwrap().mode() & 0o777, 0o700);
         std::fs::write(temp.0.join("format"), "orlop store 9\n").unwrap();
         assert!(Store::open(&temp.0, false).is_err());
-    }
-
-    #[test]
-    fn images_are_found_by_name_and_digest() {
-        let temp = Temp::new("find");
-        let store = Store::open(&temp.0, false).unwrap();
-        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
-        store.set_ref("x/y:latest", &a).unwrap();
-        store.set_ref("z:1", &b).unwrap();
-        for (word, want) in
-            [("x/y:latest", a), ("x/y", a), ("z:1", b), (&b.hex()[..12], b), (&a.to_string(), a)]
-        {
-            assert_eq!(store.find(word).unwrap().1, want, "{word}");
-        }
-        assert_eq!(store.find("z").unwrap_err().kind, Kind::NotFound);
-        store.remove_ref("z:1").unwrap();
-        assert!(store.find("z:1").is_err());
     }
 
     /// In a process of its own, for which the limit is, with the time that an endless loop would have.

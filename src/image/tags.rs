@@ -3,7 +3,7 @@
 use super::bundle;
 use super::digest::Digest;
 use super::names::other_spelling;
-use super::store::{NameLock, Store, decode};
+use super::store::{MEND, NameLock, Store, decode, read};
 use crate::error::{Error, Kind, Result};
 use crate::log::rfc3339;
 use serde::Serialize;
@@ -35,8 +35,8 @@ impl Store {
     pub(super) fn log_ref(&self, name: &str, digest: Option<&Digest>) -> Result<NameLock> {
         let lock = self.lock(&format!("{}.log", Digest::of(name.as_bytes()).hex()))?;
         let path = self.log_path(name)?;
-        let mut text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let mut text = match read(&path) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(Error::io(path.display().to_string(), "read", &e)),
         };
@@ -53,16 +53,20 @@ impl Store {
     pub fn log(&self, name: &str) -> Result<Vec<Entry>> {
         let path = self.log_path(name)?;
         let at = path.display().to_string();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let text = match read(&path) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Error::io(at, "read", &e)),
+            Err(e) => return Err(Error::io(at, "read", &e).hint(MEND)),
         };
         let line = |line: &str| {
-            let wrong = || Error::invalid(&at, format!("is damaged: {line:?}"));
+            let wrong = || Error::invalid(&at, format!("is damaged: {line:?}")).hint(MEND);
             let (time, digest) = line.split_once(' ').ok_or_else(wrong)?;
             let seconds = time.parse::<u32>().map_err(|_| wrong())?;
-            let digest = if digest == "-" { None } else { Some(Digest::parse(&at, digest)?) };
+            let digest = if digest == "-" {
+                None
+            } else {
+                Some(Digest::parse(&at, digest).map_err(|e| e.hint(MEND))?)
+            };
             let kept = digest.is_some_and(|d| self.is_whole(&d));
             Ok(Entry { time: rfc3339(UNIX_EPOCH + Duration::from_secs(seconds.into())), digest, kept })
         };
@@ -113,6 +117,7 @@ impl Store {
 /// Gives an image another name.
 pub fn tag(store: &Store, image: &str, name: &str) -> Result<Digest> {
     let digest = store.find(image)?.1;
+    store.may_name(name, Some(&digest))?;
     store.set_ref(name, &digest)?;
     Ok(digest)
 }

@@ -3,6 +3,7 @@
 use super::erofs;
 use super::layer::dirs::open_dir;
 use super::merged::Merged;
+use super::rights::Rights;
 use super::stack::is_image;
 use crate::error::{Error, Result};
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -118,12 +119,10 @@ pub fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
+/// By the mark that counts when we mount: a store is its owner's alone, who has the same rights whenever it is used.
 pub fn is_opaque(dir: &OwnedFd) -> bool {
-    let path = proc_path(dir);
-    ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|key| {
-        let mut value = [0; 1];
-        fs::getxattr(&path, *key, &mut value[..]).is_ok() && value == *b"y"
-    })
+    let mut value = [0; 1];
+    fs::getxattr(proc_path(dir), Rights::ours().opaque(), &mut value[..]).is_ok() && value == *b"y"
 }
 
 /// What a call answers that fills a buffer with an attribute or the names of all: mostly little, at most 64 KiB.

@@ -49,7 +49,7 @@ pub struct Changes {
 
 /// Makes an image that differs in its configuration only: all layers are shared.
 pub fn config(store: &Store, image: &str, name: &str, changes: &Changes) -> Result<Made> {
-    store.ref_path(name)?;
+    store.may_name(name, None)?;
     let mut edit = Edit::open(store, image)?;
     let mut history = edit.history();
     let inner = edit.config.entry("config").or_insert_with(|| json!({}));

@@ -50,7 +50,7 @@ type How<'a> = (Packing, Form, &'a Limits);
 
 /// The upper directory of a bundle as a layer on its image.
 pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<Made> {
-    store.ref_path(name)?;
+    store.may_name(name, None)?;
     let at = bundle.display().to_string();
     let (record, overlay) = record_of(store, bundle)?;
     let upper = overlay.upper.ok_or_else(|| {
@@ -78,7 +78,7 @@ pub fn commit(store: &Store, bundle: &Path, name: &str, note: &Note) -> Result<M
 
 /// A directory or an archive as a layer on the image.
 pub fn append(store: &Store, image: &str, source: &Path, name: &str, note: &Note) -> Result<Made> {
-    store.ref_path(name)?;
+    store.may_name(name, None)?;
     let mut edit = Edit::open(store, image)?;
     let at = source.display().to_string();
     let how = (note.packing, edit.form(store), note.limits);
@@ -167,7 +167,7 @@ pub fn squash(
     name: &str,
     note: &Note,
 ) -> Result<Made> {
-    store.ref_path(name)?;
+    store.may_name(name, None)?;
     let mut edit = Edit::open(store, image)?;
     let first = edit.place(from.unwrap_or("1"))?;
     let last = to.map_or(Ok(edit.parts.len().saturating_sub(1)), |to| edit.place(to))?;
@@ -220,7 +220,7 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, note: &Note) 
 
 /// The image without one of its layers.
 pub fn remove(store: &Store, image: &str, layer: &str, name: &str) -> Result<Made> {
-    store.ref_path(name)?;
+    store.may_name(name, None)?;
     let mut edit = Edit::open(store, image)?;
     let place = edit.place(layer)?;
     if edit.parts.len() == 1 {
@@ -238,7 +238,7 @@ const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// The layers above the base `old` of the image, on the image `onto`.
 pub fn rebase(store: &Store, image: &str, onto: &str, old: Option<&str>, name: &str) -> Result<Made> {
-    store.ref_path(name)?;
+    store.may_name(name, None)?;
     let mut edit = Edit::open(store, image)?;
     let new = Edit::open(store, onto)?;
     let old = base(store, &edit, old)?;

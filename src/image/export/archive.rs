@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::archive::inside;
+use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -84,24 +85,52 @@ pub fn to_file(dest: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) ->
         }
         _ => {}
     }
-    let new = Beside::new(dest)?;
-    let mut file =
-        File::options().write(true).create_new(true).open(&new.0).map_err(io("make a file beside"))?;
+    let (new, mut file) = Beside::make(dest).map_err(io("make a file beside"))?;
     stream(&mut file)?;
     file.sync_all().map_err(io("fsync"))?;
     std::fs::rename(&new.0, dest).map_err(io("rename"))?;
     crate::image::store::sync_parent(&std::path::absolute(dest).map_err(io("resolve"))?)
 }
 
-/// A name beside a file, removed unless it was renamed.
+/// A name beside a file, removed unless it was renamed. The file is locked as long as it is written: one that is not was
+/// left by an export that was killed.
 struct Beside(PathBuf);
 
 impl Beside {
-    fn new(dest: &Path) -> Result<Self> {
+    fn make(dest: &Path) -> io::Result<(Self, File)> {
         let name = dest.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
-        let name = String::from_utf8_lossy(&name[..name.len().min(200)]).into_owned();
-        let number = crate::image::store::random()?;
-        Ok(Self(dest.with_file_name(format!(".{name}.{number:016x}.part"))))
+        let name = format!(".{}.", String::from_utf8_lossy(&name[..name.len().min(200)]));
+        Self::clear(dest, &name);
+        loop {
+            let number = crate::image::store::random().map_err(io::Error::other)?;
+            let new = Self(dest.with_file_name(format!("{name}{number:016x}.part")));
+            let file = File::options().write(true).create_new(true).open(&new.0)?;
+            // Where there are no locks, nothing is cleared either. Before this one, another export may have taken it for
+            // a dead one.
+            let _ = fs::flock(&file, FlockOperation::LockExclusive);
+            if new.0.exists() {
+                return Ok((new, file));
+            }
+        }
+    }
+
+    /// Removes what is left of others for the same file; what cannot be removed is in nobody's way.
+    fn clear(dest: &Path, start: &str) {
+        let dir = dest.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let is_part = |name: &str| {
+            let number = name.strip_prefix(start).and_then(|n| n.strip_suffix(".part"));
+            number.is_some_and(|n| n.len() == 16 && n.bytes().all(|b| b.is_ascii_hexdigit()))
+        };
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if !entry.file_name().to_str().is_some_and(is_part) {
+                continue;
+            }
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = fs::open(entry.path(), flags, Mode::empty());
+            if fd.is_ok_and(|fd| fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 }
 

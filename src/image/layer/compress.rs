@@ -118,9 +118,29 @@ pub fn through<T>(
     limits: &Limits,
     sink: impl FnOnce(&mut Stream) -> Result<T>,
 ) -> Result<(Seen, T)> {
+    run(blob, (size, None), limits, sink)
+}
+
+/// As [`through`], of a blob that is to be of this size and digest. Where it is another one, that is the error, and not
+/// what is wrong with the archive in it.
+pub fn through_named<T>(
+    blob: impl Read + Send,
+    (size, digest): (u64, &Digest),
+    limits: &Limits,
+    sink: impl FnOnce(&mut Stream) -> Result<T>,
+) -> Result<(Seen, T)> {
+    run(blob, (size, Some(digest)), limits, sink)
+}
+
+fn run<T>(
+    blob: impl Read + Send,
+    said: (u64, Option<&Digest>),
+    limits: &Limits,
+    sink: impl FnOnce(&mut Stream) -> Result<T>,
+) -> Result<(Seen, T)> {
     let ((send, receive), (give_back, used)) = (sync_channel(CHUNKS), sync_channel(CHUNKS));
     std::thread::scope(|scope| {
-        let inflating = scope.spawn(move || produce(blob, size, limits, &send, &used));
+        let inflating = scope.spawn(move || produce(blob, said, limits, &send, &used));
         let mut stream = Stream { receive, give_back, chunk: Vec::new(), at: 0 };
         let out = sink(&mut stream);
         if out.is_ok() {
@@ -141,17 +161,36 @@ pub fn through<T>(
     })
 }
 
+/// The error for a blob of another size or digest than it is to have.
+pub fn other_blob(size: u64, digest: &Digest) -> Error {
+    Error::invalid("", format!("its {size} bytes have the digest {digest}"))
+}
+
+/// The packed bytes as they come, at most one more than there may be.
+type Packed<'a, R> = BufReader<Taken<'a, HashRead<io::Take<R>>>>;
+
+/// Reads what is left of a blob; an error when it can be read and is not what it is to be.
+fn is_said<R: Read>(mut packed: Packed<R>, (size, digest): (u64, Option<&Digest>)) -> Result<()> {
+    let Some(digest) = digest else { return Ok(()) };
+    if io::copy(&mut packed, &mut io::sink()).is_err() {
+        return Ok(()); // what is known already is the error to tell
+    }
+    let hash = packed.into_inner().inner;
+    let found = (hash.count, hash.digest());
+    if found == (size, *digest) { Ok(()) } else { Err(other_blob(found.0, &found.1)) }
+}
+
 /// Inflates and hashes into `send`; `None` when nobody reads on.
 fn produce(
     blob: impl Read + Send,
-    size: u64,
+    said: (u64, Option<&Digest>),
     limits: &Limits,
     send: &SyncSender<Vec<u8>>,
     used: &Receiver<Vec<u8>>,
 ) -> Result<Option<Seen>> {
     let at = |e: io::Error| inflate_error(&e);
     let taken = AtomicU64::new(0);
-    let blob = Taken { inner: HashRead::new(blob.take(size.saturating_add(1))), count: &taken };
+    let blob = Taken { inner: HashRead::new(blob.take(said.0.saturating_add(1))), count: &taken };
     let mut packed = BufReader::with_capacity(CHUNK, blob);
     let (packing, mut plain) = inflate(&mut packed, limits.window).map_err(at)?;
     let mut hash = HashWrite::new(io::sink());
@@ -165,7 +204,10 @@ fn produce(
                 Ok(0) => break,
                 Ok(n) => len += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(at(e)),
+                Err(e) => {
+                    drop(plain);
+                    return is_said(packed, said).and(Err(at(e)));
+                }
             }
         }
         if len == 0 {
@@ -178,7 +220,8 @@ fn produce(
             hash.write_all(&chunk).map_err(at)?;
         }
         if send.send(chunk).is_err() {
-            return Ok(None);
+            drop(plain);
+            return is_said(packed, said).map(|()| None);
         }
     }
     drop(plain);

@@ -17,6 +17,8 @@ pub struct Meta {
 }
 
 /// What overlayfs calls an attribute of its own; an ordinary user can set only the second (mount option `userxattr`).
+/// Which of the two it heeds is for [`crate::image::rights::Rights::is_heeded`] to say. No layer gets or gives either,
+/// whoever reads it: where one is data, the next reader may obey it.
 pub fn overlay_name(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(b"trusted.overlay.").or_else(|| key.strip_prefix(b"user.overlay."))
 }
@@ -88,6 +90,30 @@ pub fn clean(raw: &[u8], limits: &Limits) -> Result<Vec<u8>> {
         return Err(refuse(raw, what).hint("raise --max-path"));
     }
     Ok(out)
+}
+
+/// Longest name of an attribute, largest value, and most bytes of all names of a file, each with its end: what xattr(7)
+/// allows, but for a value a byte less, which is what an EROFS image has room for.
+const ATTRIBUTE: (usize, usize, usize) = (255, 65535, 65536);
+
+/// Whether a file can have these attributes, whatever the form of its layer.
+pub fn attributes(path: &[u8], meta: &Meta) -> Result<()> {
+    let (name, value, names) = ATTRIBUTE;
+    for (key, text) in meta.own_xattrs() {
+        let what = |what: String| refuse(path, format!("has the attribute {:?} {what}", shown(key)));
+        if key.len() > name {
+            return Err(what(format!("whose name has {} bytes, at most {name} are taken", key.len())));
+        }
+        if text.len() > value {
+            return Err(what(format!("of {} bytes, at most {value} are taken", text.len())));
+        }
+    }
+    let total = meta.own_xattrs().map(|(key, _)| key.len() + 1).sum::<usize>();
+    if total > names {
+        let what = format!("has attributes whose names have {total} bytes, at most {names} are taken");
+        return Err(refuse(path, what));
+    }
+    Ok(())
 }
 
 /// An error that names the entry.
@@ -171,6 +197,17 @@ mod tests {
         for bad in ["..", "a/../b", "../a", "a/..", "a\0b", &long, &deep] {
             assert!(clean(bad.as_bytes(), &l).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn attributes_have_the_limits_of_the_kernel() {
+        let held = |name: usize, value: usize, count: usize| {
+            let one =
+                |n: usize| (format!("user.{n:0>width$}", width = name - 5).into_bytes(), vec![0; value]);
+            attributes(b"f", &Meta { xattrs: (0..count).map(one).collect(), ..Meta::default() }).is_ok()
+        };
+        assert!(held(255, 65535, 1) && held(255, 0, 256));
+        assert!(!held(256, 0, 1) && !held(255, 65536, 1) && !held(255, 0, 257));
     }
 
     #[test]

@@ -101,10 +101,25 @@ impl Files {
                 // Labels of a security module that is not here, and what an ordinary user may not set.
                 Err(Errno::OPNOTSUPP) => {}
                 Err(Errno::PERM) if !self.rights.nodes || key.starts_with(b"user.") => {}
+                Err(e @ (Errno::NOSPC | Errno::RANGE | Errno::TOOBIG)) if !self.is_full(e) => {
+                    let what = format!("has the attribute {} of {} bytes, ", shown(key), value.len());
+                    let at = format!("entry {:?}", shown(path));
+                    return Err(Error::unsupported(
+                        at,
+                        what + "for which the store's file system has no room in one file",
+                    )
+                    .hint("--layers erofs, or a store on another file system, takes it"));
+                }
                 Err(e) => return Err(failed(path, &format!("setxattr {}", shown(key)), e)),
             }
         }
         Ok(())
+    }
+
+    /// Whether it is the disk that has no room; ext4 says the same of a file's attributes.
+    fn is_full(&self, e: Errno) -> bool {
+        let free = || fs::fstatvfs(&self.root).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
+        e == Errno::NOSPC && free() < 1 << 20
     }
 }
 

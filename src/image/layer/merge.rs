@@ -3,6 +3,7 @@
 use super::dirs::{failed, names, open_dir};
 use super::entry::join;
 use crate::error::Result;
+use crate::image::rights::Rights;
 use crate::image::view::{self, View, is_whiteout};
 use rustix::fs::{self, AtFlags, FileType, Stat};
 use rustix::io::Errno;
@@ -146,10 +147,8 @@ impl<'a> Open<'a> {
 
 /// By its path, for a directory that need not be opened.
 fn is_opaque(path: &[u8]) -> bool {
-    ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|key| {
-        let mut value = [0; 1];
-        fs::lgetxattr(path, *key, &mut value[..]).is_ok() && value == *b"y"
-    })
+    let mut value = [0; 1];
+    fs::lgetxattr(path, Rights::ours().opaque(), &mut value[..]).is_ok() && value == *b"y"
 }
 
 /// Calls `visit` for every name of the tree but its root: whiteouts first in each directory (image-spec

@@ -1,7 +1,7 @@
 //! The tar stream to checked entries. One reading of each header: PAX over GNU long names over the header itself, for
 //! the next file only (CVE-2025-62518, CVE-2026-33055: sizes that two readers see differently).
 
-use super::entry::{Entry, Kind, Meta, clean, refuse};
+use super::entry::{Entry, Kind, Meta, attributes, clean, refuse};
 use super::pax::{Pax, decimal};
 use crate::error::{Error, Result};
 use crate::image::limits::{EXTENSION, Limits};
@@ -112,6 +112,7 @@ impl<R: BufRead> Reader<R> {
             mtime: pax.mtime.unwrap_or_else(|| (mtime(), 0)),
             xattrs: pax.xattrs.into_iter().collect(),
         };
+        attributes(&raw, &meta)?;
         Ok(Entry { path, kind, meta })
     }
 
@@ -247,15 +248,7 @@ impl<R: BufRead> Reader<R> {
                 if zeros == 1 {
                     return Err(Error::invalid("", "goes on behind an empty block"));
                 }
-                let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
-                let field: u32 = block[148..156].iter().map(|b| u32::from(*b)).sum();
-                let want = octal(&block[148..156]);
-                if want != Some(u64::from(sum - field + 8 * u32::from(b' '))) {
-                    return Err(Error::invalid(
-                        "",
-                        "has a header with a wrong checksum or is no tar archive",
-                    ));
-                }
+                is_header(&block)?;
                 return Ok(Some(block));
             }
         }
@@ -323,6 +316,24 @@ impl<R: BufRead> BufRead for Data<'_, R> {
     fn consume(&mut self, n: usize) {
         self.0.left -= n as u64;
         self.0.inner.consume(n);
+    }
+}
+
+/// The sum over a block, in which the sum itself counts as blanks.
+fn is_header(block: &[u8; BLOCK as usize]) -> Result<()> {
+    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+    let field: u32 = block[148..156].iter().map(|b| u32::from(*b)).sum();
+    if octal(&block[148..156]) == Some(u64::from(sum - field + 8 * u32::from(b' '))) {
+        return Ok(());
+    }
+    Err(Error::invalid("", "has a header with a wrong checksum or is no tar archive"))
+}
+
+/// Whether a stream that begins so is an archive with anything in it.
+pub fn is_archive(head: &[u8]) -> Result<()> {
+    match head.first_chunk() {
+        Some(block) if block.iter().any(|b| *b != 0) => is_header(block),
+        _ => Err(Error::invalid("", "is no tar archive, or an empty one")),
     }
 }
 

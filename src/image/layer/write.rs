@@ -271,7 +271,7 @@ pub fn xattrs(path: &[u8], place: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut out = Vec::new();
     for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
         match overlay_name(name) {
-            Some(b"redirect" | b"metacopy") => {
+            Some(b"redirect" | b"metacopy") if Rights::ours().is_heeded(name) => {
                 let what = format!("has {}: its content lies elsewhere", super::entry::shown(name));
                 return Err(refuse(path, what).hint("mount with redirect_dir=off and metacopy=off"));
             }

@@ -33,7 +33,7 @@ pub struct Order<'a> {
 
 /// Pulls; the digest of the manifest.
 pub fn pull(store: &Store, order: &Order) -> Result<Digest> {
-    store.ref_path(order.name)?;
+    store.may_name(order.name, order.reference.digest.as_ref())?;
     let source = PathBuf::from(order.reference.to_string());
     let mut is_again = false;
     loop {
