@@ -12,8 +12,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The remedy where a document is lost or damaged.
-
 /// A blob that is read once; what is read may be kept.
 pub struct Kept {
     piece: Piece,

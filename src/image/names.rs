@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 type Ref = (String, Digest);
+/// Names that cannot be read, and why.
+type Damaged = Vec<(String, Error)>;
 
 impl Store {
     /// The image that `word` names: a name, with or without what is understood in it (`:latest`, `docker.io/library/`),
@@ -41,7 +43,7 @@ impl Store {
     }
 
     /// The names with their manifests, and those that are damaged, which are in the way of no other.
-    fn readable(&self) -> Result<(Vec<Ref>, Vec<(String, Error)>)> {
+    fn readable(&self) -> Result<(Vec<Ref>, Damaged)> {
         let (mut refs, mut damaged) = (Vec::new(), Vec::new());
         for (_, name, digest) in self.all_refs()? {
             match digest {
