@@ -1,7 +1,7 @@
 //! `imgtool`: images of layers to bundles. No verb reaches this room; what it leaves for them is `overlay.json`.
 //!
 //! A source ([`archive`]) holds images ([`layout`], [`manifest`], [`platform`]); [`import`] applies their layers
-//! ([`layer`], [`erofs`]) into the [`store`] and settles what layers leave to those below them ([`fixup`], [`view`], [`merged`]);
+//! ([`layer`], [`erofs`]) into the [`store`] ([`locks`]) and settles what layers leave to those below them ([`fixup`], [`view`], [`merged`]);
 //! [`bundle`] stacks them ([`stack`]) by the means that fit ([`driver`]: [`overlay`] with [`upper`], [`fuse`],
 //! [`copy`]) and writes config.json ([`user`]); [`change`] makes images of images, [`tags`] and [`names`] name them, [`diff`] compares them;
 //! [`collect`] removes what no record and no mount ([`mounts`]) keeps ([`sweep`]), [`inspect`], [`docker`] and [`info`] show, in the
@@ -35,6 +35,7 @@ pub mod inspect;
 pub mod layer;
 pub mod layout;
 pub mod limits;
+pub mod locks;
 pub mod made;
 pub mod manifest;
 pub mod merged;

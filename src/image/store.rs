@@ -7,6 +7,7 @@ use super::digest::Digest;
 use super::fsck::record;
 use super::layer::apply::Applied;
 use super::layer::dirs::{open_dir, remove_all};
+use super::locks::lock_file;
 use super::mounts::FileSystem;
 use super::tree::Told;
 use crate::error::{Error, Result};
@@ -183,19 +184,6 @@ impl Store {
         }
     }
 
-    /// Locks one layer or fixup for making it. The caller looks again whether it is there: another may have made it.
-    pub fn lock(&self, name: &str) -> Result<NameLock> {
-        let path = self.dir.join("locks").join(name);
-        loop {
-            let file = lock_file(&path, true)?;
-            let held = file.metadata().map_err(|e| error(&path, "stat", &e))?;
-            // The one before us has removed the file it held.
-            if std::fs::metadata(&path).is_ok_and(|m| m.ino() == held.ino()) {
-                return Ok(NameLock { path, _file: file });
-            }
-        }
-    }
-
     /// A directory of our own below `tmp/`.
     pub fn work(&self) -> Result<Work> {
         self.claim(|path| {
@@ -357,19 +345,6 @@ impl Store {
     }
 }
 
-/// A lock on one name of the store; its file goes with it.
-pub struct NameLock {
-    path: PathBuf,
-    _file: File,
-}
-
-impl Drop for NameLock {
-    fn drop(&mut self) {
-        // Still locked: whoever waits for this file finds that it is gone, and tries again. Left, it does no harm.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
 /// A directory below `tmp/`, removed with what is left in it.
 pub struct Work {
     pub path: PathBuf,
@@ -426,29 +401,6 @@ pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(out)
 }
 
-fn lock_file(path: &Path, exclusive: bool) -> Result<File> {
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        // Of a store on a read-only file system one may still ask what is in it.
-        .or_else(|e| match e.raw_os_error() {
-            Some(libc::EROFS) => File::open(path).map_err(|_| e),
-            _ => Err(e),
-        })
-        .map_err(|e| error(path, "open", &e))?;
-    let how = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
-    loop {
-        match fs::flock(&file, how) {
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(os(path, "flock", e)),
-            Ok(()) => return Ok(file),
-        }
-    }
-}
-
 pub(super) fn random() -> Result<u64> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
@@ -489,14 +441,14 @@ pub(super) fn decode(file: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A store of the test, removed at its end.
-    struct Temp(PathBuf);
+    pub struct Temp(pub PathBuf);
 
     impl Temp {
-        fn new(name: &str) -> Self {
+        pub fn new(name: &str) -> Self {
             Self(std::env::temp_dir().join(format!("orlop-store-{name}-{}", std::process::id())))
         }
     }
@@ -595,23 +547,5 @@ mod tests {
             let (named, logged) = (store.find("x").unwrap().1, store.log("x").unwrap().remove(0).digest);
             assert_eq!(Some(named), logged);
         }
-    }
-
-    #[test]
-    fn a_lock_is_held_by_one() {
-        let temp = Temp::new("lock");
-        let store = Store::open(&temp.0, false).unwrap();
-        let held = std::sync::atomic::AtomicU32::new(0);
-        std::thread::scope(|s| {
-            for _ in 0..8 {
-                s.spawn(|| {
-                    for _ in 0..50 {
-                        let _lock = store.lock("x").unwrap();
-                        assert_eq!(held.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
-                        held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-                    }
-                });
-            }
-        });
     }
 }

@@ -2,8 +2,9 @@
 
 use super::bundle;
 use super::digest::Digest;
+use super::locks::NameLock;
 use super::names::other_spelling;
-use super::store::{MEND, NameLock, Store, decode, read};
+use super::store::{MEND, Store, decode, read};
 use crate::error::{Error, Kind, Result};
 use crate::log::rfc3339;
 use serde::Serialize;
