@@ -330,8 +330,11 @@ fn a_bomb_is_stopped_and_leaves_nothing() {
     assert_eq!(fs::read_dir(p.store().join("tmp")).unwrap().count(), 0);
     p.imgtool(&["import", "--max-entries", "0", s.path(), "bomb"]).fails("raise --max-entries");
     let packed = p.path().join("bomb.tar.zst");
-    fs::write(&packed, zstd::encode_all(std::io::repeat(0).take(600 << 20), 1).unwrap()).unwrap();
+    let zeros = |first: &[u8]| zstd::encode_all(first.chain(std::io::repeat(0).take(600 << 20)), 1).unwrap();
+    fs::write(&packed, zeros(&layer(&[file("f", "")])[..512])).unwrap();
     p.imgtool(&["import", packed.to_str().unwrap(), "bomb"]).fails("raise --max-ratio");
+    fs::write(&packed, zeros(b"")).unwrap();
+    p.imgtool(&["import", packed.to_str().unwrap(), "bomb"]).fails("is no tar archive, or an empty one");
 }
 
 /// Each entry stands at the end of a path of its own: a few bytes, many directories.
