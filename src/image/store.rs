@@ -68,6 +68,10 @@ fn os(path: &Path, what: &str, e: Errno) -> Error {
     Error::os(path.display().to_string(), what, e.raw_os_error())
 }
 
+fn is_ours(dir: &Path) -> bool {
+    std::fs::metadata(dir).is_ok_and(|m| m.uid() == rustix::process::geteuid().as_raw())
+}
+
 impl Store {
     /// Opens the store at `dir`, made when it is missing. `exclusive` is for removing: nobody else reads or adds then.
     pub fn open(dir: &Path, exclusive: bool) -> Result<Self> {
@@ -79,7 +83,7 @@ impl Store {
     /// As [`Store::open`], of one that is there: no question makes a store.
     pub fn existing(dir: &Path, exclusive: bool) -> Result<Self> {
         let is_nothing = match std::fs::read_dir(dir) {
-            Ok(mut names) => names.next().is_none(),
+            Ok(mut names) => names.next().is_none() && is_ours(dir),
             Err(e) => e.kind() == std::io::ErrorKind::NotFound,
         };
         match is_nothing {
@@ -101,7 +105,7 @@ impl Store {
             .create(&dir)
             .map_err(|e| failed(e).hint(OTHER_STORE))?;
         let meta = std::fs::metadata(&dir).map_err(|e| error(&dir, "stat", &e))?;
-        if meta.uid() != rustix::process::geteuid().as_raw() {
+        if !is_ours(&dir) {
             return Err(
                 Error::invalid(dir.display().to_string(), "belongs to another user").hint(OTHER_STORE)
             );

@@ -180,6 +180,11 @@ fn is_said<R: Read>(mut packed: Packed<R>, (size, digest): (u64, Option<&Digest>
     if found == (size, *digest) { Ok(()) } else { Err(other_blob(found.0, &found.1)) }
 }
 
+/// Whether an error is that of reading, and not of what was read.
+fn is_of_source(e: &io::Error) -> bool {
+    e.raw_os_error().is_some() || e.get_ref().is_some_and(|inner| inner.is::<Error>())
+}
+
 /// Inflates and hashes into `send`; `None` when nobody reads on.
 fn produce(
     blob: impl Read + Send,
@@ -204,6 +209,7 @@ fn produce(
                 Ok(0) => break,
                 Ok(n) => len += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if is_of_source(&e) => return Err(at(e)),
                 Err(e) => {
                     drop(plain);
                     return is_said(packed, said).and(Err(at(e)));
