@@ -278,7 +278,7 @@ fn the_next_pull_takes_up_what_a_broken_one_left() {
     assert!(!kept.exists());
     // Spoiled, it costs one more round.
     let p = Place::new();
-    p.imgtool(&["list"]).ok();
+    p.imgtool(&["info"]).ok();
     let kept = p.store().join("partial").join(&repository.layer(0)["sha256:".len()..]);
     fs::write(&kept, vec![7; 10_000]).unwrap();
     pull(&p, &server).ok();
