@@ -109,6 +109,8 @@ pub struct Server {
     pub address: String,
     seen: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
+    /// Nobody answers any more.
+    is_over: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Server {
@@ -117,6 +119,8 @@ impl Server {
         let address = listener.local_addr().unwrap().to_string();
         let (seen, stop) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::<AtomicBool>::default());
         let (log, over, answer) = (seen.clone(), stop.clone(), Arc::new(answer));
+        let left = Arc::downgrade(&answer);
+        let is_over = move || left.strong_count() == 0;
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if over.load(Ordering::Relaxed) {
@@ -126,7 +130,7 @@ impl Server {
                 std::thread::spawn(move || serve(stream, &log, &*answer));
             }
         });
-        Self { address, seen, stop }
+        Self { address, seen, stop, is_over: Box::new(is_over) }
     }
 
     /// What was asked so far.
@@ -143,6 +147,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = TcpStream::connect(&self.address);
+        // What it answers with removes its files, before the process ends.
+        for _ in 0..200 {
+            if (self.is_over)() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
     }
 }
 
