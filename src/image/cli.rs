@@ -177,6 +177,18 @@ fn refused(args: &[OsString]) -> String {
     known.map_or("imgtool".into(), |c| format!("imgtool {}", c.get_name()))
 }
 
+fn listed(dir: &Path) -> Result<Vec<inspect::Row>> {
+    let rows = match Store::existing(dir, false) {
+        // Nothing was brought in yet.
+        Err(e) if e.errno() == Some(libc::ENOENT) && default_store().is_ok_and(|d| d == dir) => Vec::new(),
+        store => inspect::rows(&store?)?,
+    };
+    for row in &rows {
+        row.error.iter().for_each(|e| tracing::warn!("image {:?}: {e}", row.name));
+    }
+    Ok(rows)
+}
+
 fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
     let store = |exclusive| Store::existing(dir, exclusive);
     // What lies elsewhere needs none that is there, but a place to inflate it.
@@ -199,16 +211,7 @@ fn carry_out(command: Command, dir: &Path, quiet: bool) -> Result<u8> {
         }
         Command::Registry(command) => registry::run(command, &store(false)?, quiet)?,
         Command::List { output } => {
-            let rows = match store(false) {
-                // Nothing was brought in yet.
-                Err(e) if e.errno() == Some(libc::ENOENT) && default_store().is_ok_and(|d| d == dir) => {
-                    Vec::new()
-                }
-                store => inspect::rows(&store?)?,
-            };
-            for row in &rows {
-                row.error.iter().for_each(|e| tracing::warn!("image {:?}: {e}", row.name));
-            }
+            let rows = listed(dir)?;
             output.show(quiet, &rows, || inspect::table(&rows), rows.iter().map(|r| r.name.clone()))?;
         }
         Command::Inspect { image, .. } if quiet => {
