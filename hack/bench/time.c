@@ -2,10 +2,13 @@
 //   time [-n ROUNDS] [-w UNCOUNTED] [-g GAP_MS] <LINES      one line each: SERIES<TAB>STEP<TAB>PROGRAM<TAB>ARGUMENT...
 //   time -j JOBS <LINES                                     all lines once, JOBS at once; series and step say nothing
 // A step named `-` is run and not timed; so are `@wait FILE` (until the process of that pid file has ended), `@drop`
-// (the page cache), and `@with FILE`: the next step's CPU time is also that of the daemon of that pid file. GAP_MS passes before every timed step. Any command that fails ends it all.
+// (the page cache), and `@with FILE`: the next step's CPU time is also that of the daemon of that pid file. GAP_MS
+// passes before every timed step. Each round begins with the next `@turn`, and ends before it. Any command that fails
+// ends it all.
 // Prints a line for each timed step: series, step, count, then median, 95th percentile and least of the wall time in
 // ms, median of the CPU time in ms, greatest peak RSS in KiB, median of page faults, of voluntary context switches, of
-// KiB written to disks.
+// KiB written to disks; then, round by round, what it took more than the first series with that step: median of the wall
+// time and of the CPU time in ms.
 // With -j: count, wall ms, user ms, system ms.
 //
 // Small and static: until its exec a child shares our memory, and what we have is counted into its peak.
@@ -121,6 +124,7 @@ static double daemon_cpu(void) {
 }
 
 static void perform(struct step *s, int round, long gap) {
+    if (strcmp(s->argv[0], "@turn") == 0) return;
     if (strcmp(s->argv[0], "@wait") == 0) return await_end(s->argv[1]);
     if (strcmp(s->argv[0], "@drop") == 0) return drop_caches();
     if (strcmp(s->argv[0], "@with") == 0) { daemon_file = s->argv[1]; return; }
@@ -143,23 +147,49 @@ static void perform(struct step *s, int round, long gap) {
     s->of[WRITTEN][round] = use.ru_oublock / 2; // blocks of 512 bytes
 }
 
+// What is late in every round would bear what the disk still does for the early ones.
+static size_t next_turn(size_t at) {
+    for (size_t n = 1; n <= count; n++) {
+        size_t next = (at + n) % count;
+        if (strcmp(steps[next].argv[0], "@turn") == 0) return next;
+    }
+    return 0;
+}
+
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
+static int counts(const struct step *s) { return *s->name != '-' && *s->argv[0] != '@'; }
+
+static double sorted_median(double *of, int rounds) {
+    qsort(of, rounds, sizeof(double), ascending);
+    return (of[(rounds - 1) / 2] + of[rounds / 2]) / 2;
+}
+
+// What the machine did at the time is in both of a round, and not in their difference.
+static double median_over_first(const struct step *s, int kind, int rounds) {
+    const struct step *first = steps;
+    while (!counts(first) || strcmp(first->name, s->name)) first++;
+    double over[rounds];
+    for (int r = 0; r < rounds; r++) over[r] = s->of[kind][r] - first->of[kind][r];
+    return sorted_median(over, rounds);
+}
+
 static void report(int rounds) {
     int p95 = (rounds * 95 + 99) / 100 - 1;
-    for (struct step *s = steps; s < steps + count; s++) {
-        if (*s->name == '-' || *s->argv[0] == '@') continue;
+    double (*over)[2] = calloc(count, sizeof *over); // before rounds are sorted
+    for (size_t n = 0; n < count; n++)
+        for (int k = WALL; counts(&steps[n]) && k <= CPU; k++) over[n][k] = median_over_first(&steps[n], k, rounds);
+    for (size_t n = 0; n < count; n++) {
+        struct step *s = &steps[n];
+        if (!counts(s)) continue;
         double middle[KINDS];
-        for (int k = 0; k < KINDS; k++) {
-            qsort(s->of[k], rounds, sizeof(double), ascending);
-            middle[k] = (s->of[k][(rounds - 1) / 2] + s->of[k][rounds / 2]) / 2;
-        }
-        printf("%s\t%s\t%d\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t%.0f\t%.0f\t%.0f\n", s->series, s->name, rounds, middle[WALL],
-            s->of[WALL][p95], s->of[WALL][0], middle[CPU], s->of[RSS][rounds - 1], middle[FAULTS], middle[SWITCHES],
-            middle[WRITTEN]);
+        for (int k = 0; k < KINDS; k++) middle[k] = sorted_median(s->of[k], rounds);
+        printf("%s\t%s\t%d\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t%.0f\t%.0f\t%.0f\t%.3f\t%.3f\n", s->series, s->name, rounds,
+            middle[WALL], s->of[WALL][p95], s->of[WALL][0], middle[CPU], s->of[RSS][rounds - 1], middle[FAULTS],
+            middle[SWITCHES], middle[WRITTEN], over[n][WALL], over[n][CPU]);
     }
 }
 
@@ -199,7 +229,10 @@ int main(int argc, char **argv) {
     read_steps(jobs ? 0 : rounds);
     if (jobs) return all_at_once(jobs), 0;
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-    for (int round = -uncounted; round < rounds; round++)
-        for (size_t n = 0; n < count; n++) perform(&steps[n], round, gap);
+    size_t first = 0;
+    for (int round = -uncounted; round < rounds; round++) {
+        for (size_t n = 0; n < count; n++) perform(&steps[(first + n) % count], round, gap);
+        first = next_turn(first);
+    }
     report(rounds);
 }
