@@ -115,13 +115,20 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The text with control characters escaped: names of an image or a config must not reach a terminal raw.
+/// What a terminal acts on rather than shows: controls, and what turns the direction of a text, by which one name looks
+/// like another (CVE-2021-42574).
+pub fn is_acted_on(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text with that escaped: names of an image or a config must not reach a terminal raw.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
+    if !text.chars().any(is_acted_on) {
         return text.into();
     }
     let escaped =
-        text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() });
+        text.chars().map(|c| if is_acted_on(c) { c.escape_default().to_string() } else { c.into() });
     escaped.collect::<String>().into()
 }
 

@@ -5,7 +5,7 @@
 //! when asked for) go to standard error as text. Standard output belongs to the container.
 
 use crate::cli::{Global, LogFormat, LogLevel};
-use crate::error::{Error, Result, clean};
+use crate::error::{Error, Result, clean, is_acted_on};
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -183,7 +183,7 @@ fn record(format: LogFormat, at: SystemTime, level: &str, msg: &str, fields: &[(
     line
 }
 
-/// A JSON string that also is safe on a terminal: DEL and the C1 controls are escaped too.
+/// A JSON string that also is safe on a terminal: what JSON would leave is escaped too.
 fn quoted(s: &str) -> String {
     let mut out = String::with_capacity(s.len() + 2);
     out.push('"');
@@ -193,7 +193,7 @@ fn quoted(s: &str) -> String {
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() => {
+            c if is_acted_on(c) => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),

@@ -181,8 +181,8 @@ fn what_is_removed_is_counted() {
 fn nothing_of_an_image_reaches_the_terminal_raw() {
     needs_root!();
     let p = Place::new();
-    let evil = "\u{1b}]0;x\u{7}\u{9b}31m\u{7f}";
-    let lower = layer(&[file("plain", "1"), file("d\u{1b}[31m\u{9b}x", "1")]);
+    let evil = "\u{1b}]0;x\u{7}\u{9b}31m\u{7f}\u{202e}";
+    let lower = layer(&[file("plain", "1"), file("d\u{1b}[31m\u{9b}\u{202e}x", "1")]);
     let source = Image::new(vec![lower, layer(&[file("plain", "2")])]).packing(Packing::Plain).write();
     source.edit_config(|c| {
         c["created"] = json!(evil);
@@ -212,7 +212,11 @@ fn nothing_of_an_image_reaches_the_terminal_raw() {
     ] {
         for more in [&[][..], &["--format", "json"], &["-q"]] {
             let out = p.imgtool(&[command, more].concat());
-            let raw = out.stdout.chars().chain(out.stderr.chars()).find(|c| c.is_control() && *c != '\n');
+            let raw = out
+                .stdout
+                .chars()
+                .chain(out.stderr.chars())
+                .find(|c| (c.is_control() || *c == '\u{202e}') && *c != '\n');
             assert_eq!(raw, None, "{command:?} {more:?}: {:?}", out.stdout);
             assert!(!out.stdout.is_empty() || more == ["-q"] || command[0] == "verify", "{command:?}");
         }

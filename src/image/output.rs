@@ -1,7 +1,7 @@
 //! How commands answer: aligned columns for people, JSON for programs, names alone with `--quiet`. Nothing of an image
 //! reaches a terminal raw.
 
-use crate::error::{Error, Result, clean};
+use crate::error::{Error, Result, clean, is_acted_on};
 use clap::ValueEnum;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -73,10 +73,10 @@ pub fn json(value: &impl Serialize) -> Result<()> {
 
 /// JSON has DEL and the C1 controls as they are, but a terminal acts on them.
 fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|c| c.is_control() && c != '\n') {
+    if !text.chars().any(|c| is_acted_on(c) && c != '\n') {
         return text.into();
     }
-    let escape = |c: char| match c.is_control() && c != '\n' {
+    let escape = |c: char| match is_acted_on(c) && c != '\n' {
         true => format!("\\u{:04x}", u32::from(c)),
         false => c.to_string(),
     };

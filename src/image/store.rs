@@ -10,7 +10,7 @@ use super::layer::dirs::{open_dir, remove_all};
 use super::locks::lock_file;
 use super::mounts::FileSystem;
 use super::tree::Told;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_acted_on};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -414,7 +414,7 @@ pub(super) fn random() -> Result<u64> {
 
 /// A name of an image as a file name.
 fn encode(name: &str) -> Result<String> {
-    if name.is_empty() || name.chars().any(|c| c.is_control() || c.is_whitespace()) || name.starts_with('-') {
+    if name.is_empty() || name.chars().any(|c| is_acted_on(c) || c.is_whitespace()) || name.starts_with('-') {
         return Err(Error::invalid(format!("image name {name:?}"), "is empty, starts with - or has blanks"));
     }
     let mut out = String::new();
