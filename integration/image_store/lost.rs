@@ -209,6 +209,22 @@ fn no_question_makes_a_store() {
 }
 
 #[test]
+fn a_long_wait_for_the_store_is_told() {
+    needs_root!();
+    let p = Place::new();
+    p.imgtool(&["import", image("x").path(), "x"]).ok();
+    assert_eq!(p.imgtool(&["gc"]).ok().stderr, "");
+    let lock = fs::File::open(p.store().join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared).unwrap();
+    let gc = p.command(&["gc"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(2500));
+    drop(lock);
+    let out = gc.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && told.contains("/lock: is held by another orlop imgtool"), "{told}");
+}
+
+#[test]
 fn what_a_killed_export_left_goes_with_the_next() {
     needs_root!();
     let p = Place::new();

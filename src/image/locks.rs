@@ -7,6 +7,11 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// A wait that is worth a word.
+const LONG: Duration = Duration::from_secs(2);
 
 /// A lock on one name of the store; its file goes with it.
 pub struct NameLock {
@@ -50,14 +55,38 @@ pub(super) fn lock_file(path: &Path, exclusive: bool) -> Result<File> {
             _ => Err(e),
         })
         .map_err(|e| error(path, "open", &e))?;
-    let how = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
-    loop {
-        match fs::flock(&file, how) {
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(Error::os(path.display().to_string(), "flock", e.raw_os_error())),
-            Ok(()) => return Ok(file),
+    let (at_once, how) = match exclusive {
+        true => (FlockOperation::NonBlockingLockExclusive, FlockOperation::LockExclusive),
+        false => (FlockOperation::NonBlockingLockShared, FlockOperation::LockShared),
+    };
+    let locked = match fs::flock(&file, at_once) {
+        Err(Errno::WOULDBLOCK) => {
+            let _told = tell_if_long(path);
+            loop {
+                match fs::flock(&file, how) {
+                    Err(Errno::INTR) => {}
+                    done => break done,
+                }
+            }
         }
+        done => done,
+    };
+    match locked {
+        Err(e) => Err(Error::os(path.display().to_string(), "flock", e.raw_os_error())),
+        Ok(()) => Ok(file),
     }
+}
+
+/// Says after a while what is waited for, unless what it returns was dropped before.
+fn tell_if_long(path: &Path) -> Sender<()> {
+    let (waits, is_over) = channel();
+    let at = path.display().to_string();
+    std::thread::spawn(move || {
+        if is_over.recv_timeout(LONG) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("{at}: is held by another orlop imgtool, which is waited for");
+        }
+    });
+    waits
 }
 
 fn error(path: &Path, what: &str, e: &std::io::Error) -> Error {
