@@ -125,6 +125,27 @@ fn keys_that_are_the_users_own_may_be_alike() {
     }
 }
 
+/// `run` would refuse what such a configuration becomes.
+#[test]
+fn what_no_program_can_be_given_is_refused_before_it_is_written() {
+    needs_root!();
+    let cases = [
+        (json!({ "Env": ["A=\0"] }), "config.Env: \"A=\\0\" has a NUL"),
+        (json!({ "Cmd": ["a", "\0"] }), "config.Cmd"),
+        (json!({ "Entrypoint": ["\0"] }), "config.Entrypoint"),
+        (json!({ "WorkingDir": "/\0" }), "config.WorkingDir"),
+        (json!({ "User": "\0" }), "config.User"),
+        (json!({ "Volumes": { "/./proc//self": {} } }), "config.Volumes: \"/./proc//self\" is of /proc"),
+    ];
+    for (config, words) in cases {
+        let p = Place::new();
+        p.imgtool(&["import", Image::new(vec![layer(&[])]).config(config).write().path(), "x"]).ok();
+        let bundle = p.path().join("bundle");
+        p.imgtool(&["unpack", "x", bundle.to_str().unwrap()]).fails(words);
+        assert!(!bundle.exists());
+    }
+}
+
 #[test]
 fn a_source_without_images_is_an_error() {
     needs_root!();

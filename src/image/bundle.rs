@@ -329,6 +329,7 @@ fn document(image: &ImageConfiguration, view: &View, order: &Order) -> Result<Co
     let process = c.process.get_or_insert_default();
     process.terminal = Some(false);
     let words = |w: &Option<Vec<String>>| w.clone().unwrap_or_default();
+    no_nul(from)?;
     let args = [words(from.entrypoint()), words(from.cmd())].concat();
     if args.is_empty() {
         tracing::warn!("{}: has neither Entrypoint nor Cmd, process.args is [\"sh\"]", order.image);
@@ -357,6 +358,25 @@ fn document(image: &ImageConfiguration, view: &View, order: &Order) -> Result<Co
     Ok(c)
 }
 
+/// JSON can have a NUL in a text, which no program can be given.
+fn no_nul(from: &oci_spec::image::Config) -> Result<()> {
+    let (dir, user) = (from.working_dir().as_slice(), from.user().as_slice());
+    let [args, command, env] = [from.entrypoint(), from.cmd(), from.env()].map(Option::as_deref);
+    let all = [
+        ("Entrypoint", args),
+        ("Cmd", command),
+        ("Env", env),
+        ("WorkingDir", Some(dir)),
+        ("User", Some(user)),
+    ];
+    for (name, texts) in all {
+        if let Some(text) = texts.into_iter().flatten().find(|t| t.contains('\0')) {
+            return Err(Error::invalid(format!("config.{name}"), format!("{text:?} has a NUL")));
+        }
+    }
+    Ok(())
+}
+
 /// An ordinary user's own ids, for a user namespace; root needs none.
 fn ids() -> Option<(u32, u32)> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
@@ -370,6 +390,12 @@ fn volumes(paths: &[String]) -> Result<Vec<Mount>> {
     let volume = |p: &String| {
         if !p.starts_with('/') || p.split('/').any(|c| c == "..") || p.trim_matches('/').is_empty() {
             return Err(Error::invalid("config.Volumes", format!("{p:?} is not a path below /")));
+        }
+        if p.split('/').find(|c| !matches!(*c, "" | ".")) == Some("proc") {
+            return Err(Error::invalid(
+                "config.Volumes",
+                format!("{p:?} is of /proc, which nothing may cover"),
+            ));
         }
         let options = ["nosuid", "nodev", "tmpcopyup"].map(String::from).to_vec();
         Ok(Mount {
@@ -400,12 +426,14 @@ fn annotations(image: &ImageConfiguration, from: &oci_spec::image::Config) -> BT
     let own = all.into_iter().filter_map(|(k, v)| Some((format!("org.opencontainers.image.{k}"), v?)));
     let labels = from.labels().clone().unwrap_or_default();
     // An image may not say how the runtime works: with whose groups, by which file of criu's settings, with which unit.
-    let acts = |key: &str| UNSAFE_ANNOTATIONS.iter().any(|u| key.starts_with(u));
     let labels = labels.into_iter().filter(|(key, _)| {
-        if acts(key) {
-            tracing::warn!("config.Labels: {key:?} is left out: the runtime would act on it");
-        }
-        !acts(key)
+        let why = match key.as_str() {
+            "" => "an annotation has a name",
+            key if UNSAFE_ANNOTATIONS.iter().any(|u| key.starts_with(u)) => "the runtime would act on it",
+            _ => return true,
+        };
+        tracing::warn!("config.Labels: {key:?} is left out: {why}");
+        false
     });
     // A label of the same key counts more.
     own.filter(|(_, v)| !v.is_empty()).chain(labels).collect()
