@@ -94,6 +94,38 @@ fn change(root: &Path) {
     fs::write(at("é\u{1b}[31m"), "").unwrap();
 }
 
+/// The container goes on: names that it removes meanwhile are not in the commit, and in nobody's way.
+#[test]
+fn a_container_that_is_busy_is_committed() {
+    needs_root!();
+    let p = Place::new();
+    let long = vec![dir("busy", 0o755), dir("kept", 0o755), file("kept/f", "1")];
+    p.imgtool(&["import", Image::new(vec![layer(&long)]).config(script("true")).write().path(), "x"]).ok();
+    let bundle = p.unpack("x", &["--mount"]);
+    let busy = bundle.join("rootfs/busy");
+    let ends = std::sync::atomic::AtomicBool::new(false);
+    let is_over = || ends.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|s| {
+        for worker in 0..2 {
+            let (busy, is_over) = (&busy, &is_over);
+            s.spawn(move || {
+                for n in (0..).take_while(|_| !is_over()) {
+                    let dir = busy.join(format!("{worker}-{n}"));
+                    fs::create_dir(&dir).unwrap();
+                    (0..20).for_each(|f| fs::write(dir.join(f.to_string()), "x").unwrap());
+                    symlink("to", dir.join("link")).unwrap();
+                    fs::remove_dir_all(&dir).unwrap();
+                }
+            });
+        }
+        let commits = || (0..30).map(|_| p.imgtool(&["commit", bundle.to_str().unwrap(), "new"]));
+        let failed = commits().find(|out| !out.status.success());
+        ends.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(failed.is_none(), "{}", failed.unwrap().stderr);
+    });
+    p.remove(&bundle);
+}
+
 #[test]
 fn a_commit_holds_what_was_changed() {
     needs_root!();
@@ -134,7 +166,9 @@ fn a_commit_holds_what_was_changed_in(p: &Place) {
         same(&want, &mounted(&other, "back"), "imported again");
     }
     let mut c = p.command(&["commit", path, "new"]);
-    support::finish(c.env("SOURCE_DATE_EPOCH", "-1")).fails("is not a number of seconds");
+    support::finish(c.env("SOURCE_DATE_EPOCH", "-1")).fails("is no number of seconds");
+    support::finish(c.env("SOURCE_DATE_EPOCH", "253402300800")).fails("before the year 10000");
+    support::finish(c.env("SOURCE_DATE_EPOCH", "253402300799")).ok();
     p.remove(&bundle);
     p.imgtool(&["commit", path, "new"]).fails("no such file");
 }

@@ -99,7 +99,11 @@ impl<'a> Open<'a> {
     pub fn list(&mut self, layers: impl Iterator<Item = usize>) -> Result<Vec<Child>> {
         let mut all: BTreeMap<Vec<u8>, Vec<usize>> = BTreeMap::new();
         for layer in layers {
-            let dir = self.get(layer)?;
+            let dir = match self.get(layer) {
+                // Of a tree that is in use.
+                Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) => continue,
+                dir => dir?,
+            };
             for name in names(&dir).map_err(|e| failed(self.path, "read", e))? {
                 all.entry(name).or_default().push(layer);
             }
@@ -107,7 +111,6 @@ impl<'a> Open<'a> {
         let mut out = Vec::with_capacity(all.len());
         for (name, holders) in all {
             match self.child(name, &holders) {
-                // Of a tree that is in use.
                 Err(e) if e.errno() == Some(Errno::NOENT.raw_os_error()) => {}
                 child => out.push(child?),
             }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::limits::Limits;
 use crate::image::rights::Rights;
 use crate::image::view::{View, whole};
-use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read, Write};
@@ -43,6 +43,9 @@ pub struct Times {
     pub nanos: bool,
 }
 
+/// The last second before it.
+const YEAR_10000: i64 = 253_402_300_799;
+
 impl Times {
     /// As SOURCE_DATE_EPOCH says (reproducible-builds.org/specs/source-date-epoch).
     pub fn of_environment() -> Result<Self> {
@@ -51,7 +54,10 @@ impl Times {
             return Ok(Self::default());
         };
         let number = super::pax::decimal(text.as_encoded_bytes()).and_then(|n| i64::try_from(n).ok());
-        let wrong = || Error::invalid(name, format!("{text:?} is not a number of seconds"));
+        // Documents have it in the form of RFC 3339, whose years have four digits.
+        let number = number.filter(|n| *n <= YEAR_10000);
+        let wrong =
+            || Error::invalid(name, format!("{text:?} is no number of seconds before the year 10000"));
         Ok(Self { latest: Some(number.ok_or_else(wrong)?), nanos: false })
     }
 
@@ -99,10 +105,18 @@ pub fn write_linked(tree: &Tree, below: &Below, out: impl Write) -> Result<Writt
     if tree.opaque && !tree.below.is_some_and(|b| b.layers.is_empty()) {
         w.hide(b"", b".wh..opq")?;
     }
-    walk(tree.view, tree.opaque, |node| w.node(node))?;
+    walk(tree.view, tree.opaque, |node| match w.node(node) {
+        // Of a tree that is in use; nothing of it is written yet.
+        Err(e) if e.errno() == Some(libc::ENOENT) && is_gone(node) => Ok(()),
+        done => done,
+    })?;
     w.put(&[0; 2 * BLOCK])?;
     w.out.flush().map_err(|e| write_error(&e))?;
     Ok(w.done)
+}
+
+fn is_gone(node: &Node) -> bool {
+    fs::statat(node.dir, node.name, AtFlags::SYMLINK_NOFOLLOW).err() == Some(Errno::NOENT)
 }
 
 fn write_error(e: &io::Error) -> Error {
@@ -513,7 +527,7 @@ mod tests {
         let at = |s: i64, n: i64| {
             let time = fs::Timespec { tv_sec: s, tv_nsec: n as _ };
             let times = fs::Timestamps { last_access: time, last_modification: time };
-            fs::utimensat(fs::CWD, &a, &times, fs::AtFlags::empty()).unwrap();
+            fs::utimensat(fs::CWD, &a, &times, AtFlags::empty()).unwrap();
         };
         let read = |latest, nanos| {
             let tar = tar(&[&a], None, Times { latest, nanos }).unwrap();

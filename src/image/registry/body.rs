@@ -57,6 +57,7 @@ impl Partial {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .ok()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
