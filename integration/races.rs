@@ -7,6 +7,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -480,6 +481,28 @@ fn a_creator_that_is_stopped_is_waited_for_and_seen_as_creating() {
     until("the end of create", || create.try_wait().expect("wait").is_some());
     assert!(!create.wait().expect("wait").success());
     is_clean(&b, "at the end");
+}
+
+/// An engine deletes the container as soon as it is told; Docker asks only once.
+#[test]
+fn init_has_ended_when_start_tells_why_it_failed() {
+    needs_root!();
+    needs_program!("strace");
+    let b = Bundle::new().args(&["/odd"]);
+    let odd = b.rootfs().join("odd");
+    fs::write(&odd, "\u{1}\u{2}").expect("write");
+    fs::set_permissions(&odd, fs::Permissions::from_mode(0o755)).expect("chmod");
+    b.create().ok();
+    let pid = b.state()["pid"].to_string();
+    let mut slow = Command::new("strace");
+    slow.args(["-qq", "-o", "/dev/null", "-e", "inject=exit_group:delay_enter=500000", "-p", &pid]);
+    let mut slow = slow.stderr(Stdio::null()).spawn().expect("strace");
+    let about = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    until("strace", || !about("status").contains("TracerPid:\t0\n"));
+    b.start().fails("exec format error");
+    let stat = about("stat");
+    slow.wait().expect("wait");
+    assert!(stat.rsplit_once(") ").is_none_or(|s| s.1.starts_with(['Z', 'X'])), "{stat}");
 }
 
 /// Two creators that are given one cgroup: whoever finds it made meanwhile leaves it alone.

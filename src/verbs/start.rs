@@ -11,6 +11,9 @@ use crate::sync::{self, MAX};
 use crate::sys::{Errno, fd};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+/// How long an init that has said why it fails may take to end, in ms.
+const ENDS: i32 = 10_000;
+
 pub fn start(root: &StateRoot, id: &str) -> Result<()> {
     let not_created = |status: Status| {
         let is = status.as_str();
@@ -85,6 +88,8 @@ fn open_gate(c: &Container, init: Process) -> Result<()> {
         let mut buf = [0; MAX];
         let n = fd::read(&report, &mut buf).unwrap_or(0);
         if let Some(m) = sync::message(&buf[..n], None).filter(|m| m.head.kind == sync::Kind::Fail) {
+            // An engine that is told of the failure deletes the container at once, and refuses to while init is there.
+            let _ = fd::poll([(pidfd.as_raw_fd(), libc::POLLIN)], ENDS);
             return Err(fault::failure(&m, None, &c.record.program));
         }
         return match init.stat() {
