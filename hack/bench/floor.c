@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -89,15 +90,37 @@ static void put(const char *file, const char *text) {
     close(fd);
 }
 
-// A read-only clone of our own file, as orlop's src/seal.rs does it (CVE-2019-5736).
-static void seal(char **argv) {
-    struct statfs fs;
-    OR_DIE(statfs("/proc/self/exe", &fs));
-    if (fs.f_flags & ST_RDONLY) return;
-    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE};
-    int fd = OR_DIE(open_tree(AT_FDCWD, "/proc/self/exe", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
-    OR_DIE(mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof attr));
-    OR_DIE(syscall(SYS_execveat, fd, "", argv, environ, AT_EMPTY_PATH));
+// A read-only clone of our own file (CVE-2019-5736), before the C library starts: as orlop's src/sys/start.rs does it,
+// what runs again starts the library once. Nothing of it may be called here. The clone stays open, since its close waits
+// for the kernel: init is at work by then.
+#define OPEN_TREE_ATTR 467 // since Linux 6.15
+static long raw(long number, long a, const void *b, long c, const void *d, long e) {
+    long answer;
+    register long r10 asm("r10") = (long)d, r8 asm("r8") = e;
+    asm volatile("syscall" : "=a"(answer) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+        : "rcx", "r11", "memory");
+    return answer;
+}
+__attribute__((used, no_stack_protector)) static void before_libc(long *stack) {
+    static const struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE};
+    static const char exe[] = "/proc/self/exe";
+    long fs[15]; // struct statfs: number 10 has the flags
+    if (raw(SYS_statfs, (long)exe, fs, 0, NULL, 0) < 0 || fs[10] & ST_RDONLY) return;
+    long fd = raw(OPEN_TREE_ATTR, AT_FDCWD, exe, OPEN_TREE_CLONE, &attr, sizeof attr);
+    if (fd < 0) {
+        fd = raw(SYS_open_tree, AT_FDCWD, exe, OPEN_TREE_CLONE, NULL, 0);
+        raw(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr);
+    }
+    raw(SYS_execveat, fd, "", (long)(stack + 1), stack + 2 + *stack, AT_EMPTY_PATH);
+}
+asm(".globl floor_start\n" // the program's entry
+    "floor_start: mov %rsp, %rbx; mov %rdx, %r12; mov %rsp, %rdi; and $-16, %rsp\n"
+    "call before_libc; mov %rbx, %rsp; mov %r12, %rdx; jmp _start");
+
+static int clone_of_us(void) {
+    int fd = -1;
+    if (sscanf((const char *)getauxval(AT_EXECFN), "/dev/fd/%d", &fd) != 1) die("not sealed");
+    return fd;
 }
 
 // ------------------------------------------------------------------------------------------------------- cgroups
@@ -313,7 +336,7 @@ static void child(const int *tasks) {
 
 int main(int argc, char **argv) {
     if (argc < 5) die("floor default|docker ID BUNDLE V2|- [V1...]");
-    seal(argv);
+    int copy = clone_of_us();
     docker = strcmp(argv[1], "docker") == 0, id = argv[2], v2 = *argv[4] == '-' ? NULL : argv[4];
     v1 = argv + 5, count = argc - 5;
     OR_DIE(chdir(argv[3]));
@@ -330,7 +353,8 @@ int main(int argc, char **argv) {
     };
     if (dir >= 0) args.flags |= CLONE_INTO_CGROUP, args.cgroup = dir;
     pid_t pid = OR_DIE(syscall(SYS_clone3, &args, sizeof args));
-    if (pid == 0) child(tasks);
+    if (pid == 0) close(copy), child(tasks);
+    close(copy);
     struct pollfd wait[] = {{pidfd, POLLIN, 0}, {signals, POLLIN, 0}};
     while (OR_DIE(poll(wait, 2, -1)) >= 0 && !(wait[0].revents & POLLIN)) {
         struct signalfd_siginfo info;

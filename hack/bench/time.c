@@ -3,8 +3,8 @@
 //   time -j JOBS <LINES                                     all lines once, JOBS at once; series and step say nothing
 // A step named `-` is run and not timed; so are `@wait FILE` (until the process of that pid file has ended), `@drop`
 // (the page cache), and `@with FILE`: the next step's CPU time is also that of the daemon of that pid file. GAP_MS
-// passes before every timed step. Each round begins with the next `@turn`, and ends before it. Any command that fails
-// ends it all.
+// passes before every timed step. Every other round takes the groups that `@turn` begins from the last to the first. Any
+// command that fails ends it all.
 // Prints a line for each timed step: series, step, count, then median, 95th percentile and least of the wall time in
 // ms, median of the CPU time in ms, greatest peak RSS in KiB, median of page faults, of voluntary context switches, of
 // KiB written to disks; then, round by round, what it took more than the first series with that step: median of the wall
@@ -147,13 +147,20 @@ static void perform(struct step *s, int round, long gap) {
     s->of[WRITTEN][round] = use.ru_oublock / 2; // blocks of 512 bytes
 }
 
-// What is late in every round would bear what the disk still does for the early ones.
-static size_t next_turn(size_t at) {
-    for (size_t n = 1; n <= count; n++) {
-        size_t next = (at + n) % count;
-        if (strcmp(steps[next].argv[0], "@turn") == 0) return next;
+// The groups that `@turn` begins, forwards in one round and backwards in the next: nobody is always late, nor always
+// behind the same.
+static void perform_all(int round, long gap) {
+    size_t end = count;
+    if (round % 2 == 0) {
+        for (size_t n = 0; n < count; n++) perform(&steps[n], round, gap);
+        return;
     }
-    return 0;
+    while (end > 0) {
+        size_t begin = end - 1;
+        while (begin > 0 && strcmp(steps[begin].argv[0], "@turn")) begin--;
+        for (size_t n = begin; n < end; n++) perform(&steps[n], round, gap);
+        end = begin;
+    }
 }
 
 static int ascending(const void *a, const void *b) {
@@ -229,10 +236,6 @@ int main(int argc, char **argv) {
     read_steps(jobs ? 0 : rounds);
     if (jobs) return all_at_once(jobs), 0;
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-    size_t first = 0;
-    for (int round = -uncounted; round < rounds; round++) {
-        for (size_t n = 0; n < count; n++) perform(&steps[(first + n) % count], round, gap);
-        first = next_turn(first);
-    }
+    for (int round = -uncounted; round < rounds; round++) perform_all(round, gap);
     report(rounds);
 }
