@@ -4,7 +4,7 @@ use crate::make::{Image, Place, base, dir, file, layer, script};
 use crate::support::{self, finish, finish_within};
 use crate::{needs_program, needs_root};
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -216,12 +216,19 @@ fn a_long_wait_for_the_store_is_told() {
     assert_eq!(p.imgtool(&["gc"]).ok().stderr, "");
     let lock = fs::File::open(p.store().join("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared).unwrap();
-    let gc = p.command(&["gc"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(2500));
-    drop(lock);
-    let out = gc.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && told.contains("/lock: is held by another orlop imgtool"), "{told}");
+    let mut gc = p.command(&["gc"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let (is_told, waits) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = waits.recv_timeout(Duration::from_secs(30)); // silent, it would wait for ever
+        drop(lock);
+    });
+    let mut told = String::new();
+    BufReader::new(gc.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    drop(is_told); // not before: nobody waits for a lock that is free
+    assert!(
+        gc.wait().unwrap().success() && told.contains("/lock: is held by another orlop imgtool"),
+        "{told}"
+    );
 }
 
 #[test]
