@@ -43,8 +43,12 @@ impl Digest {
     }
 
     pub fn hex(&self) -> String {
-        let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap_or('0');
-        self.0.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+        let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
+        let mut out = vec![0; 64];
+        for (pair, b) in out.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[digit(b >> 4), digit(b & 15)]);
+        }
+        String::from_utf8(out).unwrap_or_default()
     }
 
     /// The chain id of a layer on top of the chain `below` (image-spec config.md#layer-chainid).

@@ -27,7 +27,7 @@ pub fn inspect(store: &Store, image: &str) -> Result<Value> {
     let stack = Stack::of(store, &ids)?;
     let mut size = 0;
     for id in &ids {
-        size += stack.meta(store, id)?.applied.bytes;
+        size += stack.applied(store, id)?.bytes;
     }
     let names: Vec<String> = store.refs()?.into_iter().filter(|r| r.1 == edit.digest).map(|r| r.0).collect();
     let mut digests: Vec<String> =

@@ -5,7 +5,7 @@ use super::blobs::Kept;
 use super::digest::Digest;
 use super::driver::{self, Form};
 use super::erofs::image::Image as Erofs;
-use super::layer::apply::apply;
+use super::layer::apply::{Applied, apply};
 use super::layer::compress::{Seen, other_blob, through_named};
 use super::layer::files;
 use super::layout::{Image, images};
@@ -330,22 +330,36 @@ pub struct Grown {
 pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<Stack> {
     let (mut stack, mut grown) = (Stack::default(), Grown::default());
     for id in diff_ids {
-        let meta = stack.meta(store, id)?;
-        let chain = Digest::chain(stack.chain.as_ref(), id);
-        let target = store.fixup(&chain);
+        let applied = stack.applied(store, id)?;
         // Too tall a stack is never mounted, unless an opaque layer hides it: its fixups would take hours.
-        let is_mountable = stack.lowers.len() < MAX_LOWERS;
-        if !meta.applied.needs.is_empty() && is_mountable && !target.exists() {
-            let _lock = store.lock(&format!("{}.fixup", chain.hex()))?;
-            if !target.exists() {
-                let work = store.work()?;
-                build_fixup(store, &work, id, &meta, &stack, &mut grown)?;
-                store.commit(&[(&work, "fixup", &target)])?;
-            }
+        if !applied.needs.is_empty() && stack.lowers.len() < MAX_LOWERS {
+            ensure_fixup(store, id, &applied, &stack, &mut grown)?;
         }
-        stack.push(store, id, &meta);
+        stack.push(store, id, &applied);
     }
     Ok(stack)
+}
+
+/// Makes the fixup of a layer unless it is there.
+fn ensure_fixup(
+    store: &Store,
+    id: &Digest,
+    applied: &Applied,
+    below: &Stack,
+    grown: &mut Grown,
+) -> Result<()> {
+    let chain = Digest::chain(below.chain.as_ref(), id);
+    let target = store.fixup(&chain);
+    if target.exists() {
+        return Ok(());
+    }
+    let _lock = store.lock(&format!("{}.fixup", chain.hex()))?;
+    if target.exists() {
+        return Ok(()); // made while we waited
+    }
+    let work = store.work()?;
+    build_fixup(store, &work, id, applied, below, grown)?;
+    store.commit(&[(&work, "fixup", &target)])
 }
 
 /// Makes `fixup/` of a layer in a work directory; without `fs` when there is nothing to settle.
@@ -353,19 +367,17 @@ pub fn build_fixup(
     store: &Store,
     work: &Work,
     id: &Digest,
-    meta: &LayerMeta,
+    applied: &Applied,
     below: &Stack,
     grown: &mut Grown,
 ) -> Result<()> {
     let Grown { opened, merged } = grown;
-    let below = if meta.applied.opaque { View::default() } else { opened.view(&below.lowers)? };
+    let below = if applied.opaque { View::default() } else { opened.view(&below.lowers)? };
     merged.show(&below.layers);
     work.make("fixup", 0o700)?;
     let out = work.make("fixup/fs", 0o755)?;
     let layer = opened.layer(&store.layer_tree(id))?;
-    if !fixup::build(out, layer, merged, &meta.applied.needs)
-        .map_err(|e| inside(&format!("layer {id}"), e))?
-    {
+    if !fixup::build(out, layer, merged, &applied.needs).map_err(|e| inside(&format!("layer {id}"), e))? {
         let fs = work.path.join("fixup/fs");
         std::fs::remove_dir(&fs).map_err(|e| Error::io(fs.display().to_string(), "remove", &e))?;
     }

@@ -1,6 +1,7 @@
 //! The layers of an image as overlayfs wants them.
 
 use super::digest::Digest;
+use super::layer::apply::Applied;
 use super::store::{LayerMeta, Store};
 use crate::error::{Error, Kind, Result};
 use std::collections::HashSet;
@@ -9,6 +10,11 @@ use std::path::{Path, PathBuf};
 /// Whether a layer of a stack is an EROFS image and no directory.
 pub fn is_image(lower: &Path) -> bool {
     lower.file_name().is_some_and(|n| n == "erofs")
+}
+
+fn gone(id: &Digest) -> Error {
+    Error::new(Kind::NotFound, format!("layer {id}"), "is not in the store")
+        .hint("run orlop imgtool fsck --repair, or import the image again")
 }
 
 #[derive(Clone, Default)]
@@ -26,30 +32,30 @@ impl Stack {
     pub fn of(store: &Store, diff_ids: &[Digest]) -> Result<Self> {
         let mut stack = Self::default();
         for id in diff_ids {
-            let meta = stack.meta(store, id)?;
-            stack.push(store, id, &meta);
+            let applied = stack.applied(store, id)?;
+            stack.push(store, id, &applied);
         }
         Ok(stack)
     }
 
+    pub fn applied(&self, store: &Store, id: &Digest) -> Result<Applied> {
+        store.applied(id)?.ok_or_else(|| gone(id))
+    }
+
     pub fn meta(&self, store: &Store, id: &Digest) -> Result<LayerMeta> {
-        let gone = || {
-            Error::new(Kind::NotFound, format!("layer {id}"), "is not in the store")
-                .hint("run orlop imgtool fsck --repair, or import the image again")
-        };
-        store.layer_meta(id)?.ok_or_else(gone)
+        store.layer_meta(id)?.ok_or_else(|| gone(id))
     }
 
     /// Puts a layer on top.
-    pub fn push(&mut self, store: &Store, id: &Digest, meta: &LayerMeta) {
+    pub fn push(&mut self, store: &Store, id: &Digest, applied: &Applied) {
         let chain = Digest::chain(self.chain.as_ref(), id);
         self.chain = Some(chain);
         let fs = store.layer_tree(id);
-        if meta.applied.opaque {
+        if applied.opaque {
             // overlayfs takes no notice of an opaque root: what it hides is left out.
             self.lowers.clear();
         }
-        if meta.applied.root_listed {
+        if applied.root_listed {
             self.root = Some(fs.clone());
         }
         // overlayfs takes no directory twice, and what is here again was hidden by itself.
@@ -57,8 +63,11 @@ impl Stack {
             self.lowers.retain(|l| *l != fs);
         }
         self.lowers.insert(0, fs);
+        if applied.needs.is_empty() {
+            return;
+        }
         let fixup = store.fixup(&chain).join("fs");
-        if !meta.applied.needs.is_empty() && fixup.exists() {
+        if fixup.exists() {
             self.lowers.insert(0, fixup);
         }
     }

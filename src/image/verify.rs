@@ -5,6 +5,7 @@ use super::blobs::no_limits;
 use super::digest::Digest;
 use super::driver;
 use super::import::{Grown, build_fixup, build_layer, in_parallel, locked, tree_of};
+use super::layer::apply::Applied;
 use super::manifest::{self, Layer};
 use super::progress::{self, Task};
 use super::stack::{Stack, is_image};
@@ -370,12 +371,12 @@ impl<'a> Exam<'a> {
             let mut stack = Stack::default();
             for (n, id) in ids.iter().enumerate() {
                 // Without this layer nothing can be said of those above; it is a damage itself.
-                let Ok(Some(meta)) = self.store.layer_meta(id) else { break };
+                let Ok(Some(applied)) = self.store.applied(id) else { break };
                 let chain = Digest::chain(stack.chain.as_ref(), id);
                 let there = self.store.fixup(&chain);
-                if !meta.applied.needs.is_empty() && there.exists() && seen.insert(chain) {
+                if !applied.needs.is_empty() && there.exists() && seen.insert(chain) {
                     let place = format!("fixup of layer {} ({chain})", n + 1);
-                    let (work, told) = self.fixup(&chain, id, &meta, &stack, &mut grown)?;
+                    let (work, told) = self.fixup(&chain, id, &applied, &stack, &mut grown)?;
                     let damaged = !told.is_empty();
                     self.damages.extend(told.into_iter().map(|(path, what)| {
                         let place = if path.is_empty() { place.clone() } else { format!("{place}: {path}") };
@@ -385,7 +386,7 @@ impl<'a> Exam<'a> {
                         works.insert(chain, work);
                     }
                 }
-                stack.push(self.store, id, &meta);
+                stack.push(self.store, id, &applied);
             }
         }
         Ok(works)
@@ -396,12 +397,12 @@ impl<'a> Exam<'a> {
         &self,
         chain: &Digest,
         id: &Digest,
-        meta: &LayerMeta,
+        applied: &Applied,
         below: &Stack,
         grown: &mut Grown,
     ) -> Result<(Option<Work>, Vec<(String, String)>)> {
         let work = self.store.work()?;
-        match build_fixup(self.store, &work, id, meta, below, grown) {
+        match build_fixup(self.store, &work, id, applied, below, grown) {
             Err(e) if is_lack(&e) => return Err(e),
             Err(e) => return Ok((None, vec![(String::new(), e.to_string())])),
             Ok(()) => {}

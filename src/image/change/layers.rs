@@ -199,7 +199,7 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, note: &Note) 
         opaque |= meta.applied.opaque;
         skipped += meta.applied.skipped;
         size += meta.diff_size;
-        stack.push(store, id, &meta);
+        stack.push(store, id, &meta.applied);
         links.extend(meta.applied.needs.links);
     }
     if skipped > 0 || !Rights::ours().owners {

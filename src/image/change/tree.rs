@@ -93,12 +93,12 @@ pub fn report(store: &Store, image: &str, depth: usize) -> Result<Report> {
     let (mut stack, mut opened) = (Stack::default(), Opened::default());
     let mut layers = Vec::new();
     for (n, (id, part)) in ids.iter().zip(&edit.parts).enumerate() {
-        let meta = stack.meta(store, id)?;
+        let applied = stack.applied(store, id)?;
         stack.lowers.clear(); // on its chain, but alone
-        stack.push(store, id, &meta);
+        stack.push(store, id, &applied);
         count.sums.push(Default::default());
         count.gone.clear();
-        if meta.applied.opaque {
+        if applied.opaque {
             count.forget(count.below(b""), Some(n));
         }
         let has_fixup = stack.lowers.len() > 1;
