@@ -8,7 +8,7 @@ use super::layer::entry::{ancestors, is_below, join, split};
 use super::layer::merge;
 use super::merged::Merged;
 use super::rights::Rights;
-use super::view::{at, failed, is_opaque, proc_path, read_dir};
+use super::view::{at, failed, is_opaque, is_whiteout, proc_path, read_dir};
 use crate::error::{Error, Result};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -211,6 +211,10 @@ impl Fix<'_> {
             let (from, to) = (join(from, name), join(to, name));
             let Some(fd) = at(&self.layer, &from)? else { continue };
             let stat = fs::fstat(&fd).map_err(|e| failed(&from, "fstat", e))?;
+            // With nothing to hide it would be listed: where nothing lies below its directory, overlayfs does not merge.
+            if is_whiteout(&stat) && self.below.lookup(&to)?.is_none() {
+                continue;
+            }
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 self.put(&self.layer.clone(), &from, &to)?;
                 continue;

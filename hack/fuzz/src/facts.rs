@@ -53,7 +53,7 @@ pub fn of_dir(root: &Path) -> Facts {
         for entry in fs::read_dir(&there).unwrap_or_else(|e| panic!("{}: {e}", there.display())) {
             let rel = dir.join(entry.unwrap().file_name());
             let path = root.join(&rel);
-            if fs::symlink_metadata(&path).unwrap().is_dir() {
+            if fs::symlink_metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).is_dir() {
                 todo.push(rel.clone());
             }
             out.insert(rel, line(&path));
