@@ -430,10 +430,15 @@ impl Place {
 
     #[track_caller]
     pub fn run(&self, bundle: &Path) -> Outcome {
+        finish_within(self.running(bundle).stdin(Stdio::null()), Duration::from_secs(60))
+    }
+
+    /// The command of [`Place::run`].
+    pub fn running(&self, bundle: &Path) -> Command {
         let mut c = Command::new(ORLOP);
         c.arg("--root").arg(self.path().join("state")).args(["run", "--bundle"]).arg(bundle);
-        c.arg(format!("orlop-image-{}", unique())).stdin(Stdio::null());
-        finish_within(&mut c, Duration::from_secs(60))
+        c.arg(format!("orlop-image-{}", unique()));
+        c
     }
 
     pub fn is_mounted(&self, bundle: &Path) -> bool {

@@ -106,6 +106,36 @@ fn an_import_mends_a_layer_that_lost_its_meta() {
     });
 }
 
+/// Whose mount no other mount namespace shows.
+#[test]
+fn nothing_is_mended_below_a_container_that_mounts_its_rootfs() {
+    needs_root!();
+    crate::make::in_both_forms(|p: &Place| {
+        let layers = vec![layer(&base()), layer(&[file("says", "x")])];
+        let source = Image::new(layers).config(script("echo ready; read line; cat /says")).write();
+        p.imgtool(&["import", source.path(), "x"]).ok();
+        let bundle = p.unpack("x", &["--no-mount"]);
+        let mut command = p.running(&bundle);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        for layer in fs::read_dir(p.store().join("layers")).unwrap() {
+            fs::remove_file(layer.unwrap().path().join("meta")).unwrap();
+        }
+        let out = p.imgtool(&["fsck", "--repair"]);
+        if !p.has_images() {
+            assert!(out.stdout.contains("a rootfs on it is mounted, unmount it first"), "{}", out.stdout);
+            p.imgtool(&["import", source.path(), "x"]).fails("is mounted; unmount it first");
+        }
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let last: Vec<_> = lines.map(Result::unwrap).collect();
+        assert!(child.wait().unwrap().success() && last == ["x"], "{last:?}");
+        p.imgtool(&["fsck", "--repair"]).ok();
+        assert_eq!(p.imgtool(&["fsck"]).ok().stdout, "");
+        p.remove(&bundle);
+    });
+}
+
 type Damage = (&'static str, fn(&Path));
 
 /// Of the image `bad`.

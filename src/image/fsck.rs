@@ -4,6 +4,7 @@
 use super::collect::is_gone;
 use super::digest::Digest;
 use super::driver::damaged_trial;
+use super::mounts::Held;
 use super::overlay;
 use super::store::{BundleRef, Store, Work, decode, read, remove_path, sync_parent};
 use super::verify::{Damage, Exam, Object, all};
@@ -91,10 +92,12 @@ fn litter(store: &Store) -> Result<Vec<PathBuf>> {
     Ok(out)
 }
 
-/// The layers and fixups of images that are mounted: these are not taken away from below a mount. That of a bundle whose
-/// runtime mounts it is seen by its container alone.
-pub(super) fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
-    let mut out = BTreeMap::new();
+/// The layers and fixups of images that are mounted, and what is: these are not taken away from below a mount. That of a
+/// bundle whose runtime mounts it is seen by its container alone; an image there is a file that the mount keeps.
+pub(super) fn mounted(store: &Store) -> Result<BTreeMap<Digest, String>> {
+    let held = Held::of(store);
+    let in_containers = held.layers.iter().chain(&held.fixups).filter_map(|name| Digest::from_hex(name));
+    let mut out: BTreeMap<_, _> = in_containers.map(|id| (id, "a rootfs on it".to_string())).collect();
     for (_, record) in store.all_bundles()? {
         let Ok(record) = record else { continue };
         if overlay::is_mounted(&record.path.join("rootfs")).unwrap_or(false) {
@@ -103,7 +106,8 @@ pub(super) fn mounted(store: &Store) -> Result<BTreeMap<Digest, PathBuf>> {
             let mut chain = None;
             for id in layers {
                 let next = Digest::chain(chain.as_ref(), &id);
-                out.extend([(id, record.path.clone()), (next, record.path.clone())]);
+                let holder = format!("bundle {}", record.path.display());
+                out.extend([(id, holder.clone()), (next, holder)]);
                 chain = Some(next);
             }
         }
@@ -116,8 +120,8 @@ struct Mend<'a> {
     repair: bool,
     /// What damaged layers or fixups must be.
     layers: BTreeMap<Digest, Work>,
-    /// Their bundles, by diffID and chainID.
-    mounted: BTreeMap<Digest, PathBuf>,
+    /// What is mounted, by diffID and chainID.
+    mounted: BTreeMap<Digest, String>,
 }
 
 const AGAIN: &str = "import the image again";
@@ -142,12 +146,12 @@ impl Mend<'_> {
     }
 
     fn one(&self, damage: &Damage) -> Result<State> {
-        let bundle = match &damage.object {
+        let holder = match &damage.object {
             Object::Layer(id) | Object::Fixup(id) => self.mounted.get(id),
             _ => None,
         };
-        if let Some(bundle) = bundle {
-            return Ok(State::Left(format!("bundle {} is mounted, unmount it first", bundle.display())));
+        if let Some(holder) = holder {
+            return Ok(State::Left(format!("{holder} is mounted, unmount it first")));
         }
         match &damage.object {
             Object::Ref(path) => {

@@ -273,8 +273,8 @@ impl Store {
         let Some(id) = name.and_then(Digest::from_hex).filter(|id| !self.has_layer(id)) else {
             return Ok(());
         };
-        if let Some(bundle) = super::fsck::mounted(self)?.get(&id) {
-            let what = format!("is damaged, and bundle {} is mounted", bundle.display());
+        if let Some(holder) = super::fsck::mounted(self)?.get(&id) {
+            let what = format!("is damaged, and {holder} is mounted");
             return Err(Error::invalid(format!("layer {id}"), what).hint("unmount it first"));
         }
         let (old, new) = (work.path.join("damaged"), work.path.join(from));
