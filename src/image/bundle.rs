@@ -63,9 +63,12 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
         return Err(Error::unsupported("--no-mount", NEEDS_DETACHED).hint("leave it out"));
     }
     // The upper directory is not counted, but that of a read-only bundle is a lower one.
-    if stack.lowers.len() + usize::from(order.readonly) > MAX_LOWERS {
-        let what = format!("has {} layers, overlayfs stacks {}", stack.lowers.len(), MAX_LOWERS);
-        return Err(Error::unsupported(order.image, what));
+    let count = stack.lowers.len() + usize::from(order.readonly);
+    if count > MAX_LOWERS {
+        let layers = diff_ids.len();
+        let what =
+            format!("needs {count} lower directories for its {layers} layers, overlayfs stacks {MAX_LOWERS}");
+        return Err(Error::unsupported(order.image, what).hint("imgtool squash makes fewer of them"));
     }
     let (path, made) = directory(store, order.bundle)?;
     let _lock = store.lock(&store.bundle_lock(&path))?;
