@@ -270,6 +270,23 @@ fn a_namespace_of_one_id_has_all_files_as_its_own() {
     assert!(out.stdout.ends_with("D /etc/group\nC /old/a\n"), "{}", out.stdout);
 }
 
+/// What is closed to its owner is read by a root alone, which the user is in a user namespace.
+#[test]
+fn files_closed_to_their_owner_are_read_in_a_namespace() {
+    needs_ranges!();
+    let u = User::new();
+    let source =
+        Image::new(vec![layer(&[make::dir("closed", 0), make::file("closed/in", "x")])]).name("x").write();
+    u.imgtool(&["import", source.path()]).ok();
+    u.imgtool(&["unpack", "--no-mount", "x", "b"]).ok();
+    for args in [&["tree", "x"][..], &["squash", "x", "y"], &["unpack", "--driver", "copy", "x", "c"]] {
+        u.imgtool(args)
+            .fails("\"closed\": open: permission denied")
+            .fails("unshare --map-auto --map-root-user");
+    }
+    u.inside("orlop imgtool squash x y; orlop imgtool unpack --driver copy y c; cat c/rootfs/closed/in").ok();
+}
+
 /// An id that is not mapped can own nothing there.
 #[test]
 fn an_owner_that_is_not_mapped_is_refused_by_name() {

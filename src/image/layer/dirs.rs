@@ -36,7 +36,16 @@ pub fn names(dir: &OwnedFd) -> std::result::Result<Vec<Vec<u8>>, Errno> {
 
 /// The error of a call on an entry.
 pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
-    Error::os(format!("entry {:?}", shown(path)), call, e.raw_os_error())
+    let error = Error::os(format!("entry {:?}", shown(path)), call, e.raw_os_error());
+    hinted(error, e)
+}
+
+/// What an image closed to its own user is read with the rights of a root: of a user namespace, at least.
+pub fn hinted(error: Error, e: Errno) -> Error {
+    match e == Errno::ACCESS && !rustix::process::geteuid().is_root() {
+        true => error.hint("run unshare --map-auto --map-root-user --mount orlop imgtool"),
+        false => error,
+    }
 }
 
 /// As [`failed`], of a call that gives a file to its owner.
