@@ -103,6 +103,7 @@ fn a_container_that_is_busy_is_committed() {
     p.imgtool(&["import", Image::new(vec![layer(&long)]).config(script("true")).write().path(), "x"]).ok();
     let bundle = p.unpack("x", &["--mount"]);
     let busy = bundle.join("rootfs/busy");
+    fs::write(bundle.join("rootfs/quiet"), "2").unwrap();
     let ends = std::sync::atomic::AtomicBool::new(false);
     let is_over = || ends.load(std::sync::atomic::Ordering::Relaxed);
     std::thread::scope(|s| {
@@ -124,6 +125,15 @@ fn a_container_that_is_busy_is_committed() {
         assert!(failed.is_none(), "{}", failed.unwrap().stderr);
     });
     p.remove(&bundle);
+    // What nobody was at is as it was, and nothing is there that never was.
+    let new = p.unpack("new", &["--mount"]);
+    let rootfs = new.join("rootfs");
+    assert_eq!(["kept/f", "quiet"].map(|name| fs::read_to_string(rootfs.join(name)).unwrap()), ["1", "2"]);
+    let names = |dir: &Path| fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    for found in names(&rootfs.join("busy")).iter().flat_map(|dir| names(dir)).filter(|path| path.is_file()) {
+        assert!(["", "x"].contains(&&fs::read_to_string(&found).unwrap()[..]), "{found:?}");
+    }
+    p.remove(&new);
 }
 
 #[test]

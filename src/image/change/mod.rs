@@ -54,6 +54,9 @@ pub struct Layering {
 #[derive(Subcommand)]
 pub enum Command {
     /// Make an image of a bundle: what was changed in it becomes a layer on its image
+    ///
+    /// A container that goes on meanwhile is paused first (orlop pause): a file that it renames while it is looked at may
+    /// be in the layer under neither name.
     #[command(after_help = help::CHANGED)]
     Commit {
         /// Directory of the bundle
