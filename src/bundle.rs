@@ -71,15 +71,13 @@ pub fn is_plain(path: &[u8]) -> bool {
 /// Whether overlayfs takes its layers one by one, as `lowerdir+`: Linux 6.8 does. Older kernels cannot be asked: some
 /// take the option and refuse the mount.
 pub fn appends_lowers() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    is_at_least(&release, (6, 8))
+    is_at_least(&rustix::system::uname().release().to_string_lossy(), (6, 8))
 }
 
 /// Whether overlayfs takes mounts without a place for layers, as EROFS images are left to the runtime: Linux 6.15 does.
 /// Where they get a place before, `imgtool` mounts.
 pub fn takes_images() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    is_at_least(&release, (6, 15))
+    is_at_least(&rustix::system::uname().release().to_string_lossy(), (6, 15))
 }
 
 /// What is said without it.

@@ -124,11 +124,10 @@ fn place(store: &Store, path: &Path) -> Result<(PathBuf, bool)> {
         let at = at.clone();
         move |e: std::io::Error| Error::io(at, what, &e)
     };
-    let made = match std::fs::canonicalize(path) {
-        Ok(real) => upper::own(&real)?,
-        Err(_) => upper::own(path)?,
+    let (made, real) = match std::fs::canonicalize(path) {
+        Ok(real) => (upper::own(&real)?, real),
+        Err(_) => (upper::own(path)?, std::fs::canonicalize(path).map_err(failed("resolve"))?),
     };
-    let real = std::fs::canonicalize(path).map_err(failed("resolve"))?;
     if real.starts_with(std::fs::canonicalize(store.dir()).map_err(failed("resolve the store for"))?) {
         if made {
             let _ = std::fs::remove_dir(&real); // the error is the one to tell

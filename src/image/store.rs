@@ -119,8 +119,10 @@ impl Store {
                 .map_err(|e| error(&dir, "chmod 0700", &e))?;
         }
         let subs = ["tmp", "blobs/sha256", "layers", "fixups", "refs", "logs", "bundles", "locks", "partial"];
-        for sub in subs {
-            std::fs::create_dir_all(dir.join(sub)).map_err(|e| error(&dir.join(sub), "make", &e))?;
+        for sub in subs.map(|sub| dir.join(sub)) {
+            if !sub.is_dir() {
+                std::fs::create_dir_all(&sub).map_err(|e| error(&sub, "make", &e))?;
+            }
         }
         let lock = lock_file(&dir.join("lock"), exclusive)?;
         Ok(Self { dir, lock })

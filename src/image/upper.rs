@@ -28,19 +28,20 @@ pub fn own(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Closes a directory to all other users: set-id programs of an image would run as root for whoever reaches them.
-pub fn close(dir: &Path) -> Result<()> {
+/// Closes a directory to all other users: set-id programs of an image would run as root for whoever reaches them. Whether
+/// it was open.
+pub fn close(dir: &Path) -> Result<bool> {
     let at = dir.display().to_string();
     let mode = std::fs::metadata(dir).map_err(|e| Error::io(&at, "stat", &e))?.mode() & 0o7777;
     if mode & 0o077 == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let closed = mode & 0o7700;
     std::fs::set_permissions(dir, Permissions::from_mode(closed)).map_err(|e| Error::io(&at, "chmod", &e))?;
     tracing::warn!(
         "{at}: its mode was {mode:04o} and is {closed:04o} now: no other user may reach set-id programs of an image"
     );
-    Ok(())
+    Ok(true)
 }
 
 /// Closes a directory that must be empty; what others might have put there just before is seen.
@@ -51,8 +52,10 @@ pub fn close_empty(dir: &Path) -> Result<()> {
         Err(e) => Err(Error::io(dir.display().to_string(), "read", &e)),
     };
     is_empty()?;
-    close(dir)?;
-    is_empty()
+    if close(dir)? {
+        is_empty()?;
+    }
+    Ok(())
 }
 
 /// Makes `upper` and `work`.
