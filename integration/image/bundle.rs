@@ -2,9 +2,8 @@
 
 use crate::make::{Image, Place, script};
 use crate::support::{self, finish, rounds};
-use crate::{needs_program, needs_root, two_layers};
+use crate::{needs_root, two_layers};
 use std::fs;
-use std::process::Command;
 
 /// fsconfig(2) takes 255 bytes of a path, and overlayfs a backslash for an escape.
 #[test]
@@ -15,7 +14,7 @@ fn long_and_odd_paths_are_mounted() {
     fs::create_dir_all(&deep).unwrap();
     let store = deep.join("store");
     let imgtool = |args: &[&str]| {
-        let mut c = Command::new(support::ORLOP);
+        let mut c = std::process::Command::new(support::ORLOP);
         finish(c.args(["imgtool", "--store"]).arg(&store).args(args))
     };
     let source = Image::new(two_layers()).config(script("cat /old/b; echo >> /old/b")).write();
@@ -79,19 +78,6 @@ fn the_next_unpack_clears_what_a_kill_left() {
         assert_eq!(p.run(&bundle).ok().stdout, "b");
         p.remove(&bundle);
     }
-    // And the record of a bundle that was not whole yet.
-    for text in ["", "\0\0\0"] {
-        p.imgtool(&["unpack", "--no-mount", "x", path]).ok();
-        fs::remove_file(bundle.join("config.json")).unwrap();
-        let record = fs::read_dir(p.store().join("bundles")).unwrap().next().unwrap().unwrap().path();
-        fs::write(record, text).unwrap();
-        assert_eq!(p.imgtool(&["fsck"]).ok().stdout, "");
-        p.imgtool(&["df"]).ok();
-        p.imgtool(&["unpack", "x", path]).ok();
-        assert_eq!(p.run(&bundle).ok().stdout, "b");
-        p.remove(&bundle);
-        p.imgtool(&["gc"]).ok();
-    }
     p.imgtool(&["unpack", "--no-mount", "x", path]).ok();
     fs::write(bundle.join("config.json"), "{]").unwrap();
     p.imgtool(&["unpack", "x", path]).fails("is not empty");
@@ -102,27 +88,6 @@ fn the_next_unpack_clears_what_a_kill_left() {
     fs::write(bundle.join("upper/mine"), "").unwrap();
     p.imgtool(&["unpack", "x", path]).fails("is not empty");
     assert!(bundle.join("upper/mine").exists());
-}
-
-/// By a record that no power cut takes from it.
-#[test]
-fn a_bundle_is_recorded_before_it_is_whole() {
-    needs_root!();
-    needs_program!("strace");
-    let p = Place::new();
-    p.imgtool(&["import", Image::new(two_layers()).write().path(), "x"]).ok();
-    let (log, bundle) = (p.path().join("strace"), p.path().join("b"));
-    let mut c = Command::new("strace");
-    c.args(["-f", "-qq", "-e", "trace=fsync,rename", "-o"])
-        .arg(&log)
-        .arg(support::ORLOP)
-        .args(["imgtool", "--store"]);
-    finish(c.arg(p.store()).args(["unpack", "x"]).arg(&bundle)).ok();
-    let log = fs::read_to_string(&log).unwrap();
-    let at = |word: &str| log.rfind(word).unwrap_or_else(|| panic!("{word}: {log}"));
-    assert_eq!(log.matches("fsync(").count(), 2, "the record and its directory: {log}");
-    assert!(at("/bundles/") < at("fsync") && at("fsync") < at("/config.json\""), "{log}");
-    p.remove(&bundle);
 }
 
 #[test]

@@ -74,9 +74,7 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
     let (path, made, _lock) = directory(store, order.bundle)?;
     clear_unfinished(store, &path)?;
     let image = (&digest, &config);
-    let done = store
-        .note_bundle(&path, &digest)
-        .and_then(|noted| noted.settling(|settled| fill(&path, &stack, image, order, elsewhere, settled)));
+    let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, image, order, elsewhere));
     done.inspect_err(|_| {
         // The error is the one to tell; what stays here is seen by its user.
         let _ = if made { remove_path(&path) } else { empty(&path) };
@@ -186,7 +184,6 @@ fn fill(
     (image, config): (&Digest, &ImageConfiguration),
     order: &Order,
     elsewhere: Option<&Elsewhere>,
-    settled: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
     let opened = &mut Opened::default();
     let make = |name: &str, mode: u32| -> Result<PathBuf> {
@@ -235,7 +232,6 @@ fn fill(
         .and_then(|()| document(config, &view()?, order))
         .and_then(|document| spec::to_json(&document))
         .and_then(|json| write(&new, &json))
-        .and_then(|()| settled())
         .and_then(|()| elsewhere.map_or(Ok(()), Elsewhere::finish))
         .and_then(|()| named());
     if written.is_err() && order.mount && used != Driver::Copy {

@@ -257,14 +257,10 @@ fn text(path: &Path) -> Option<Result<String>> {
     }
 }
 
-/// The record of a bundle, if it is of one.
+/// The record of a bundle.
 pub(super) fn record(path: &Path) -> Option<Result<BundleRef>> {
     let wrong = |e| Error::invalid(path.display().to_string(), format!("is damaged: {e}"));
-    match text(path)? {
-        // A power cut came before it was durable, and so before its bundle was whole.
-        Ok(text) if text.trim_matches('\0').is_empty() => None,
-        text => Some(text.and_then(|t| serde_json::from_str(&t).map_err(wrong))),
-    }
+    Some(text(path)?.and_then(|t| serde_json::from_str(&t).map_err(wrong)))
 }
 
 /// A file of the store, and what it says.

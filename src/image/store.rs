@@ -291,23 +291,12 @@ impl Store {
 
     /// Replaces a file of the store.
     pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        self.replace(path, bytes, File::sync_all)?;
-        sync_parent(path)
-    }
-
-    /// Replaces a file by a new one, which gets its name when it is `ready`.
-    fn replace(
-        &self,
-        path: &Path,
-        bytes: &[u8],
-        ready: impl Fn(&File) -> std::io::Result<()>,
-    ) -> Result<File> {
         let new = self.claim(|path| File::create_new(path).map(OwnedFd::from))?;
         let mut file = new.fd.try_clone().map(File::from).map_err(|e| error(&new.path, "write", &e))?;
-        let written = file.write_all(bytes).and_then(|()| ready(&file));
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
         written.map_err(|e| error(&new.path, "write", &e))?;
         std::fs::rename(&new.path, path).map_err(|e| error(path, "rename", &e))?;
-        Ok(file)
+        sync_parent(path)
     }
 
     pub fn set_ref(&self, name: &str, manifest: &Digest) -> Result<()> {
@@ -338,15 +327,9 @@ impl Store {
 
     /// Records that the bundle at `path` (absolute) uses the image, before it does.
     pub fn add_bundle(&self, path: &Path, manifest: &Digest) -> Result<()> {
-        self.note_bundle(path, manifest)?.settle()
-    }
-
-    /// As [`Store::add_bundle`], not durable yet: until it is, the bundle is not whole.
-    pub fn note_bundle(&self, path: &Path, manifest: &Digest) -> Result<Noted> {
         let entry = BundleRef { path: path.to_path_buf(), manifest: *manifest, on: FileSystem::of(path) };
         let text = serde_json::to_vec(&entry).map_err(|e| Error::invalid("bundle", e.to_string()))?;
-        let place = self.bundle_path(path);
-        Ok(Noted { file: self.replace(&place, &text, |_| Ok(()))?, place })
+        self.write(&self.bundle_path(path), &text)
     }
 
     pub fn forget_bundle(&self, path: &Path) {
@@ -371,31 +354,6 @@ impl Store {
     pub fn bundles(&self) -> Result<Vec<(PathBuf, BundleRef)>> {
         let read = |(path, record): (_, Result<_>)| record.map(|r| (path, r)).map_err(|e| e.hint(MEND));
         self.all_bundles()?.into_iter().map(read).collect()
-    }
-}
-
-/// A record that every command sees, and that a power cut may leave empty.
-pub struct Noted {
-    file: File,
-    place: PathBuf,
-}
-
-impl Noted {
-    fn settle(&self) -> Result<()> {
-        self.file.sync_all().map_err(|e| error(&self.place, "fsync", &e))?;
-        sync_parent(&self.place)
-    }
-
-    /// Makes it durable beside `job`, since the disk takes as long as a mount; `job` waits for it by what it is given.
-    pub fn settling<T>(&self, job: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<T>) -> Result<T> {
-        std::thread::scope(|s| {
-            // Where there may be no more threads, in this one.
-            let mut thread = std::thread::Builder::new().spawn_scoped(s, || self.settle()).ok();
-            job(&mut || match thread.take() {
-                Some(thread) => thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)),
-                None => self.settle(),
-            })
-        })
     }
 }
 
