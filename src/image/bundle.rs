@@ -4,7 +4,6 @@ use super::digest::Digest;
 use super::driver::{self, Driver};
 use super::fixup::copy_metadata;
 use super::import::fixups;
-use super::locks::hold;
 use super::rights::Rights;
 use super::stack::{Stack, is_image};
 use super::store::{MEND, Store, remove_path};
@@ -19,9 +18,9 @@ use crate::error::{Error, Kind, Result};
 use crate::plan::UNSAFE_ANNOTATIONS;
 use crate::verbs::spec;
 use oci_spec::image::ImageConfiguration;
+use rustix::fs::FlockOperation;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// How a bundle is made.
@@ -71,7 +70,8 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
             format!("needs {count} lower directories for its {layers} layers, overlayfs stacks {MAX_LOWERS}");
         return Err(Error::unsupported(order.image, what).hint("imgtool squash makes fewer of them"));
     }
-    let (path, made, _lock) = directory(store, order.bundle)?;
+    let (path, made) = directory(store, order.bundle)?;
+    let _lock = store.lock(&store.bundle_lock(&path))?;
     clear_unfinished(store, &path)?;
     let image = (&digest, &config);
     let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, image, order, elsewhere));
@@ -88,35 +88,8 @@ pub fn load(store: &Store, digest: &Digest) -> Result<(ImageConfiguration, Vec<D
     manifest::config(&digest.to_string(), &store.blob(&config)?).map_err(|e| e.hint(MEND))
 }
 
-/// The bundle's directory, whether it is new, and its lock.
-fn directory(store: &Store, path: &Path) -> Result<(PathBuf, bool, OwnedFd)> {
-    let mut made = false;
-    loop {
-        let (real, is_new) = place(store, path)?;
-        made |= is_new;
-        match locked(&real) {
-            // The one before us failed, and has removed what it had made.
-            Err(e) if e.errno() == Some(libc::ENOENT) => {}
-            lock => return Ok((real, made, lock?)),
-        }
-    }
-}
-
-/// Locks a bundle: two that find it empty would both fill it, two that see no mount lay two on one upper directory.
-fn locked(dir: &Path) -> Result<OwnedFd> {
-    let lock = view::open(dir)?;
-    hold(&lock, dir, true)?;
-    let at = |e: std::io::Error| Error::io(dir.display().to_string(), "stat", &e);
-    let held = rustix::fs::fstat(&lock).map_err(|e| at(e.into()))?;
-    let there = std::fs::metadata(dir).map_err(at)?;
-    match (there.dev(), there.ino()) == (held.st_dev, held.st_ino) {
-        true => Ok(lock),
-        false => Err(at(rustix::io::Errno::NOENT.into())),
-    }
-}
-
-/// The directory by its real path, and whether it is new.
-fn place(store: &Store, path: &Path) -> Result<(PathBuf, bool)> {
+/// The bundle's directory, and whether it is new.
+fn directory(store: &Store, path: &Path) -> Result<(PathBuf, bool)> {
     let at = path.display().to_string();
     let failed = |what: &'static str| {
         let at = at.clone();
@@ -332,7 +305,10 @@ pub fn settled(bundle: &Path) -> Result<(PathBuf, Overlay)> {
 pub fn mount(bundle: &Path) -> Result<()> {
     let (rootfs, o) = description(bundle)?;
     let dir = rootfs.parent().unwrap_or(&rootfs);
-    let _lock = locked(dir)?;
+    // Two that see no mount would lay two on one upper directory.
+    let lock = view::open(dir)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|e| Error::os(dir.display().to_string(), "flock", e.raw_os_error()))?;
     if let Err(e) = mounts::record_at_home(dir, &o) {
         tracing::warn!("{}: is not recorded, so that gc may remove its layers: {e}", dir.display());
     }

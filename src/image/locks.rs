@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use rustix::fs::{self, FlockOperation};
 use rustix::io::Errno;
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -56,20 +55,15 @@ pub(super) fn lock_file(path: &Path, exclusive: bool) -> Result<File> {
             _ => Err(e),
         })
         .map_err(|e| error(path, "open", &e))?;
-    hold(&file, path, exclusive).map(|()| file)
-}
-
-/// Locks an open file, whose path is for the one who waits.
-pub(super) fn hold(file: &impl AsFd, path: &Path, exclusive: bool) -> Result<()> {
     let (at_once, how) = match exclusive {
         true => (FlockOperation::NonBlockingLockExclusive, FlockOperation::LockExclusive),
         false => (FlockOperation::NonBlockingLockShared, FlockOperation::LockShared),
     };
-    let locked = match fs::flock(file, at_once) {
+    let locked = match fs::flock(&file, at_once) {
         Err(Errno::WOULDBLOCK) => {
             let _told = tell_if_long(path);
             loop {
-                match fs::flock(file, how) {
+                match fs::flock(&file, how) {
                     Err(Errno::INTR) => {}
                     done => break done,
                 }
@@ -77,7 +71,10 @@ pub(super) fn hold(file: &impl AsFd, path: &Path, exclusive: bool) -> Result<()>
         }
         done => done,
     };
-    locked.map_err(|e| Error::os(path.display().to_string(), "flock", e.raw_os_error()))
+    match locked {
+        Err(e) => Err(Error::os(path.display().to_string(), "flock", e.raw_os_error())),
+        Ok(()) => Ok(file),
+    }
 }
 
 /// Says after a while what is waited for, unless what it returns was dropped before.

@@ -341,6 +341,11 @@ impl Store {
         self.bundle_path(path).exists()
     }
 
+    /// The name of a bundle's lock.
+    pub fn bundle_lock(&self, path: &Path) -> String {
+        format!("{}.bundle", Digest::of(path.as_os_str().as_bytes()).hex())
+    }
+
     pub(super) fn bundle_path(&self, path: &Path) -> PathBuf {
         self.dir.join("bundles").join(Digest::of(path.as_os_str().as_bytes()).hex())
     }
