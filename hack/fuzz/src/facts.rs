@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 pub type Facts = BTreeMap<PathBuf, String>;
 
+const EXT4_ENDS: i64 = (1 << 34) - (1 << 31) - 1;
+
 /// What is at a path, links not followed: all that a layer can say of it.
 fn line(path: &Path) -> String {
     let m = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -26,7 +28,9 @@ fn line(path: &Path) -> String {
     } else {
         String::new()
     };
-    let (owner, time) = ((m.uid(), m.gid()), (m.mtime(), m.mtime_nsec()));
+    // Later than this is not known to ext4, on which the directories most often are, but to EROFS.
+    let time = if m.mtime() >= EXT4_ENDS { (EXT4_ENDS, 0) } else { (m.mtime(), m.mtime_nsec()) };
+    let owner = (m.uid(), m.gid());
     format!("{:o} {owner:?} {time:?} {:x} {content} {:?}", m.mode(), m.rdev(), attributes(path))
 }
 

@@ -66,9 +66,21 @@ impl Files {
             .map_err(|e| not_owned(path, "fchownat", meta, e))
     }
 
-    /// Owner, attributes and time of what cannot be opened: links and nodes.
-    fn metadata_at(&self, path: &[u8], dir: &OwnedFd, name: &[u8], meta: &Meta) -> Result<()> {
+    /// Owner, mode, attributes and time of what cannot be opened: links, which have no mode, and nodes. In the order of
+    /// [`Files::metadata`], and an access list changes the mode. The name is what was just made, in a directory that is
+    /// ours alone.
+    fn metadata_at(
+        &self,
+        path: &[u8],
+        dir: &OwnedFd,
+        name: &[u8],
+        meta: &Meta,
+        mode: Option<Mode>,
+    ) -> Result<()> {
         self.owner_at(path, dir, name, meta)?;
+        if let Some(mode) = mode {
+            fs::chmodat(dir, name, mode, AtFlags::empty()).map_err(|e| failed(path, "fchmodat", e))?;
+        }
         if !meta.xattrs.is_empty() {
             let there = proc_path(dir, name);
             self.xattrs(path, meta, |key, value| fs::lsetxattr(&there[..], key, value, XattrFlags::empty()))?;
@@ -182,7 +194,7 @@ impl Sink for Files {
         if made(path, "symlinkat", fs::symlinkat(target, &*dir, name))?.is_none() {
             return Ok(false);
         }
-        self.metadata_at(path, &dir, name, meta)?;
+        self.metadata_at(path, &dir, name, meta, None)?;
         Ok(true)
     }
 
@@ -196,11 +208,7 @@ impl Sink for Files {
         if made(path, "mknodat", fs::mknodat(&*dir, name, kind, Mode::empty(), dev))?.is_none() {
             return Ok(false);
         }
-        self.metadata_at(path, &dir, name, meta)?;
-        // Last: mknod(2) applies the umask, and chown(2) clears set-id bits. The name is the node just made, in a directory
-        // that is ours alone.
-        let mode = Mode::from_raw_mode(meta.mode);
-        fs::chmodat(&*dir, name, mode, AtFlags::empty()).map_err(|e| failed(path, "fchmodat", e))?;
+        self.metadata_at(path, &dir, name, meta, Some(Mode::from_raw_mode(meta.mode)))?;
         Ok(true)
     }
 

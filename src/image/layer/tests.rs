@@ -543,6 +543,9 @@ fn attributes_are_kept_or_refused_as_the_kernel_does() {
     let p = Place::new();
     p.apply(Tar::default().pax(&[(default, &named)]).dir("d").pax(&[(access, &named)]).dir("./").end())
         .unwrap();
+    let p = Place::new();
+    p.apply(Tar::default().pax(&[(access, &plain)]).entry(b'6', "fifo", "", b"").end()).unwrap();
+    assert_eq!(p.meta("fifo").mode() & 0o777, 0o640, "the list is more than the mode of the header");
     // Links and nodes have no attributes of users.
     let users: &[(&str, &[u8])] = &[("SCHILY.xattr.user.x", b"1")];
     let tar = Tar::default().pax(users).symlink("l", "x").pax(users).entry(b'6', "fifo", "", b"");
