@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "image/behind.rs"]
+mod behind;
 #[path = "image/bundle.rs"]
 mod bundle;
 #[path = "image/make.rs"]
@@ -438,10 +440,12 @@ fn a_tall_image_runs_and_a_taller_one_is_refused() {
     assert_eq!(p.run(&bundle).ok().stdout, "498499\n");
     let more = p.path().join("t");
     p.imgtool(&["unpack", "--rootfs-readonly", "tallest", more.to_str().unwrap()])
-        .fails("overlayfs stacks 500");
+        .fails("needs 501 lower directories for its 500 layers, overlayfs stacks 500");
     p.imgtool(&["import", tall(600).path(), "taller"]).ok();
     assert_eq!(fs::read_dir(p.store().join("fixups")).unwrap().count(), 0, "they are in vain");
-    p.imgtool(&["unpack", "taller", more.to_str().unwrap()]).fails("overlayfs stacks 500");
+    p.imgtool(&["unpack", "taller", more.to_str().unwrap()])
+        .fails("for its 601 layers, overlayfs stacks 500")
+        .fails("imgtool squash");
 }
 
 /// More directories to settle than there are descriptors.

@@ -117,7 +117,7 @@ impl Fix<'_> {
                 }
                 self.put(&found.layer, path, path)?;
                 self.moved.insert(path.to_vec(), target.clone());
-                self.merge(path, &target)
+                self.merge(path, &target, false)
             }
             // Something else below: the layer's directory replaces it.
             _ => Ok(()),
@@ -196,12 +196,25 @@ impl Fix<'_> {
         Ok(found.map(|f| (f.stat.st_dev, f.stat.st_ino)))
     }
 
-    /// Moves what the layer has at `from` to the directory `to`.
-    fn merge(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
+    /// Whether what the layers below have at a path would show, but for a mark that is behind a link.
+    fn shows_below(&mut self, path: &[u8]) -> Result<bool> {
+        let own = self.own.lookup(path)?.is_some() || self.own.hides(path)?;
+        Ok(!own && self.below.lookup(path)?.is_some())
+    }
+
+    /// Moves what the layer has at `from` to the directory `to`, where nothing of the layers below shows when it is
+    /// `sealed`. A mark that hides nothing stays out: overlayfs lists a whiteout in a directory that it has not merged,
+    /// and what hides layers below never hides what its own layer has.
+    fn merge(&mut self, from: &[u8], to: &[u8], mut sealed: bool) -> Result<()> {
         if to.len() > 4095 {
             return Err(failed(to, "mkdir", Errno::NAMETOOLONG));
         }
-        self.dir(to)?;
+        let is_marked = self.implicit.contains(from) && at(&self.layer, from)?.is_some_and(|d| is_opaque(&d));
+        if is_marked && !sealed && self.shows_below(to)? {
+            self.dir(to)?;
+            self.seal(to)?;
+            sealed = true;
+        }
         for entry in read_dir(&self.layer, from)? {
             let entry = entry.map_err(|e| failed(from, "read", e))?;
             let name = entry.file_name().to_bytes();
@@ -211,24 +224,26 @@ impl Fix<'_> {
             let (from, to) = (join(from, name), join(to, name));
             let Some(fd) = at(&self.layer, &from)? else { continue };
             let stat = fs::fstat(&fd).map_err(|e| failed(&from, "fstat", e))?;
-            // With nothing to hide it would be listed: where nothing lies below its directory, overlayfs does not merge.
-            if is_whiteout(&stat) && self.below.lookup(&to)?.is_none() {
+            if is_whiteout(&stat) && (sealed || !self.shows_below(&to)?) {
                 continue;
             }
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 self.put(&self.layer.clone(), &from, &to)?;
                 continue;
             }
-            let below = self.below.lookup(&to)?.map(|f| f.kind());
-            if self.implicit.contains(&from[..]) && below == Some(FileType::Symlink) {
-                let behind = self.below.resolve(&to, true)?;
-                self.merge(&from, &behind)?;
-                continue;
-            }
             if !self.implicit.contains(&from[..]) {
                 self.explicit_dir(&to, &from, &fd)?;
+                self.merge(&from, &to, sealed || is_opaque(&fd))?;
+                continue;
             }
-            self.merge(&from, &to)?;
+            let below = if sealed { None } else { self.below.lookup(&to)?.map(|f| f.kind()) };
+            match below {
+                Some(FileType::Symlink) => {
+                    let behind = self.below.resolve(&to, true)?;
+                    self.merge(&from, &behind, false)?;
+                }
+                _ => self.merge(&from, &to, sealed)?,
+            }
         }
         Ok(())
     }
@@ -241,12 +256,17 @@ impl Fix<'_> {
             fs::mkdirat(&parent, name, Mode::RWXU).map_err(|e| failed(path, "mkdirat", e))?;
         }
         if is_opaque(source) {
-            let dir = open_dir(&self.out, path).map_err(|e| failed(path, "open", e))?;
-            let key = Rights::ours().opaque();
-            fs::fsetxattr(&dir, key, b"y", XattrFlags::empty()).map_err(|e| failed(path, "setxattr", e))?;
+            self.seal(path)?;
         }
         self.made.insert(path.to_vec(), Some((self.layer.clone(), from.to_vec())));
         Ok(())
+    }
+
+    /// Hides what the layers below have in a directory that is here.
+    fn seal(&self, path: &[u8]) -> Result<()> {
+        let dir = open_dir(&self.out, path).map_err(|e| failed(path, "open", e))?;
+        let key = Rights::ours().opaque();
+        fs::fsetxattr(&dir, key, b"y", XattrFlags::empty()).map_err(|e| failed(path, "setxattr", e))
     }
 
     /// A directory here and all above it, with the metadata that they have in the image.
