@@ -92,12 +92,39 @@ fn litter(store: &Store) -> Result<Vec<PathBuf>> {
     Ok(out)
 }
 
-/// The layers and fixups of images that are mounted, and what is: these are not taken away from below a mount. That of a
-/// bundle whose runtime mounts it is seen by its container alone; an image there is a file that the mount keeps.
-pub(super) fn mounted(store: &Store) -> Result<BTreeMap<Digest, String>> {
+/// What stands on a layer or a fixup.
+#[derive(Clone)]
+pub(super) enum Holder {
+    Bundle(PathBuf),
+    /// A mount that no record tells of, or of another mount namespace.
+    Other,
+}
+
+impl Holder {
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Holder::Bundle(_) => "unmount it first",
+            Holder::Other => "stop its container, or unmount it, first",
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Bundle(path) => write!(f, "bundle {} is mounted", path.display()),
+            Holder::Other => f.write_str("a rootfs that stands on it is mounted"),
+        }
+    }
+}
+
+/// The layers and fixups that mounts stand on, by diffID and chainID: nothing is taken away from below a mount. That of a
+/// bundle whose runtime mounts it is seen by its container alone, whose images are files that the mount keeps.
+pub(super) fn mounted(store: &Store) -> Result<BTreeMap<Digest, Holder>> {
     let held = Held::of(store);
-    let in_containers = held.layers.iter().chain(&held.fixups).filter_map(|name| Digest::from_hex(name));
-    let mut out: BTreeMap<_, _> = in_containers.map(|id| (id, "a rootfs on it".to_string())).collect();
+    let seen = held.layers.iter().chain(&held.fixups).filter_map(|name| Digest::from_hex(name));
+    let mut out: BTreeMap<_, _> = seen.map(|id| (id, Holder::Other)).collect();
+    // Which bundles of our own mount namespace these are, and what images they are made of.
     for (_, record) in store.all_bundles()? {
         let Ok(record) = record else { continue };
         if overlay::is_mounted(&record.path.join("rootfs")).unwrap_or(false) {
@@ -106,7 +133,7 @@ pub(super) fn mounted(store: &Store) -> Result<BTreeMap<Digest, String>> {
             let mut chain = None;
             for id in layers {
                 let next = Digest::chain(chain.as_ref(), &id);
-                let holder = format!("bundle {}", record.path.display());
+                let holder = Holder::Bundle(record.path.clone());
                 out.extend([(id, holder.clone()), (next, holder)]);
                 chain = Some(next);
             }
@@ -121,7 +148,7 @@ struct Mend<'a> {
     /// What damaged layers or fixups must be.
     layers: BTreeMap<Digest, Work>,
     /// What is mounted, by diffID and chainID.
-    mounted: BTreeMap<Digest, String>,
+    mounted: BTreeMap<Digest, Holder>,
 }
 
 const AGAIN: &str = "import the image again";
@@ -151,7 +178,7 @@ impl Mend<'_> {
             _ => None,
         };
         if let Some(holder) = holder {
-            return Ok(State::Left(format!("{holder} is mounted, unmount it first")));
+            return Ok(State::Left(format!("{holder}, {}", holder.remedy())));
         }
         match &damage.object {
             Object::Ref(path) => {

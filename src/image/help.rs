@@ -73,8 +73,8 @@ The exit code is 1 when there is damage.";
 pub const FSCK: &str = "\
 JSON: {litter: [{file, removed}], damages: [{kind, digest, file, images, place, what, state, how}]}
 As verify; state is found, mended or left, and how says what was done or why not. The exit code is 1
-when damage is left. Nobody else may use the store meanwhile, and with --repair no container may run
-whose bundle has no mount of its own: nobody sees what it stands on.";
+when damage is left, as what a mount or a container stands on is until that ends. Nobody else may use
+the store meanwhile.";
 
 pub const CONVERT: &str = "\
 JSON: [{diffID, form, result, bundle}]

@@ -7,7 +7,7 @@ use super::store::{BundleRef, Store};
 use crate::bundle::{IMAGE, Overlay};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -87,30 +87,56 @@ pub struct Held {
 
 impl Held {
     pub fn of(store: &Store) -> Self {
-        let mut held = Self::default();
-        let real = std::fs::canonicalize(store.dir()).unwrap_or_default();
+        let (mut held, mut stores) = (Self::default(), Stores::of(store));
         for (table, is_ours) in tables() {
             for mount in table.split(|b| *b == b'\n').filter_map(Mount::of) {
-                mount.lowers.iter().for_each(|path| held.add(&[store.dir(), &real], path));
+                mount.lowers.iter().for_each(|path| held.add(&mut stores, path));
                 // As the options name them layers may have no paths: images, and what old kernels take in one page.
                 let described = mount.place.parent().filter(|_| is_ours).and_then(described);
                 let Some((dir, o)) = described else { continue };
                 let plain = |l: &String| PathBuf::from(l.strip_prefix(IMAGE).unwrap_or(l));
-                o.lower.iter().map(plain).for_each(|path| held.add(&[store.dir(), &real], &path));
+                o.lower.iter().map(plain).for_each(|path| held.add(&mut stores, &path));
                 held.bundles.push((dir, o));
             }
         }
         held
     }
 
-    fn add(&mut self, stores: &[&Path], path: &Path) {
-        let Some(rest) = stores.iter().find_map(|dir| path.strip_prefix(dir).ok()) else { return };
-        let mut parts = rest.iter().map(|p| p.to_string_lossy().into_owned());
-        match (parts.next().as_deref(), parts.next()) {
-            (Some("layers"), Some(name)) => drop(self.layers.insert(name)),
-            (Some("fixups"), Some(name)) => drop(self.fixups.insert(name)),
+    /// Of a lower directory or an image, which are two names below `layers` or `fixups`.
+    fn add(&mut self, stores: &mut Stores, path: &Path) {
+        let mut above = path.ancestors().skip(1);
+        let (Some(layer), Some(kind), Some(dir)) = (above.next(), above.next(), above.next()) else { return };
+        let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+        match (name(kind).as_deref(), name(layer)) {
+            (Some("layers"), Some(name)) if stores.is_ours(dir) => drop(self.layers.insert(name)),
+            (Some("fixups"), Some(name)) if stores.is_ours(dir) => drop(self.fixups.insert(name)),
             _ => {}
         }
+    }
+}
+
+/// Which directories are a store: a mount names its layers as the store was called then, by a link or a bind mount.
+struct Stores {
+    is: Option<(u64, u64)>,
+    known: BTreeMap<PathBuf, bool>,
+}
+
+impl Stores {
+    fn of(store: &Store) -> Self {
+        Self { is: Self::inode(store.dir()), known: BTreeMap::new() }
+    }
+
+    fn inode(dir: &Path) -> Option<(u64, u64)> {
+        std::fs::metadata(dir).ok().map(|about| (about.dev(), about.ino()))
+    }
+
+    fn is_ours(&mut self, dir: &Path) -> bool {
+        if let Some(known) = self.known.get(dir) {
+            return *known;
+        }
+        let is = self.is.is_some() && Self::inode(dir) == self.is;
+        self.known.insert(dir.to_path_buf(), is);
+        is
     }
 }
 
@@ -131,13 +157,16 @@ fn tables() -> Vec<(Vec<u8>, bool)> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|e| e.file_name());
     for name in std::iter::once(OsString::from("self")).chain(processes.filter(is_process)) {
         let dir = Path::new("/proc").join(&name);
-        let Ok(namespace) = std::fs::read_link(dir.join("ns/mnt")) else { continue };
-        if seen.contains(&namespace) {
+        let link = |name: &str| std::fs::read_link(dir.join(name)).ok();
+        let Some(namespace) = link("ns/mnt") else { continue };
+        // A process sees what is below its root.
+        let seen_from = (namespace, link("root"));
+        if seen.contains(&seen_from) {
             continue;
         }
         // A process that ends meanwhile has none.
         if let Ok(text) = std::fs::read(dir.join("mountinfo")) {
-            seen.insert(namespace);
+            seen.insert(seen_from);
             out.push((text, name == "self"));
         }
     }

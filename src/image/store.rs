@@ -11,14 +11,13 @@ use super::locks::lock_file;
 use super::mounts::FileSystem;
 use super::tree::Told;
 use crate::error::{Error, Result, is_acted_on};
-use rustix::buffer::spare_capacity;
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -276,8 +275,8 @@ impl Store {
             return Ok(());
         };
         if let Some(holder) = super::fsck::mounted(self)?.get(&id) {
-            let what = format!("is damaged, and {holder} is mounted");
-            return Err(Error::invalid(format!("layer {id}"), what).hint("unmount it first"));
+            let what = format!("is damaged, and {holder}");
+            return Err(Error::invalid(format!("layer {id}"), what).hint(holder.remedy()));
         }
         let (old, new) = (work.path.join("damaged"), work.path.join(from));
         std::fs::rename(to, &old).map_err(|e| error(to, "rename", &e))?;
@@ -421,7 +420,7 @@ pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let (file, size) = open_sized(path)?;
     let (mut out, size) = (Vec::new(), usize::try_from(size).unwrap_or(usize::MAX));
     out.try_reserve_exact(size)?;
-    while out.len() < size && rustix::io::read(&file, spare_capacity(&mut out))? > 0 {}
+    file.take(size as u64).read_to_end(&mut out)?;
     Ok(out)
 }
 
