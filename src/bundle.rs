@@ -71,13 +71,13 @@ pub fn is_plain(path: &[u8]) -> bool {
 /// Whether overlayfs takes its layers one by one, as `lowerdir+`: Linux 6.8 does. Older kernels cannot be asked: some
 /// take the option and refuse the mount.
 pub fn appends_lowers() -> bool {
-    is_at_least(&rustix::system::uname().release().to_string_lossy(), (6, 8))
+    kernel_is_at_least((6, 8))
 }
 
 /// Whether overlayfs takes mounts without a place for layers, as EROFS images are left to the runtime: Linux 6.15 does.
 /// Where they get a place before, `imgtool` mounts.
 pub fn takes_images() -> bool {
-    is_at_least(&rustix::system::uname().release().to_string_lossy(), (6, 15))
+    kernel_is_at_least((6, 15))
 }
 
 /// What is said without it.
@@ -86,6 +86,10 @@ pub const NEEDS_DETACHED: &str =
 
 /// What is said without it.
 pub const NEEDS_APPENDING: &str = "needs overlayfs to take layers one by one, which Linux 6.8 does";
+
+fn kernel_is_at_least(least: (u32, u32)) -> bool {
+    is_at_least(&rustix::system::uname().release().to_string_lossy(), least)
+}
 
 fn is_at_least(release: &str, (major, minor): (u32, u32)) -> bool {
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|p| p.parse::<u32>().unwrap_or(0));

@@ -303,12 +303,13 @@ pub fn settled(bundle: &Path) -> Result<(PathBuf, Overlay)> {
 }
 
 pub fn mount(bundle: &Path) -> Result<()> {
-    let (rootfs, o) = description(bundle)?;
-    let dir = rootfs.parent().unwrap_or(&rootfs);
+    let dir =
+        &std::fs::canonicalize(bundle).map_err(|e| Error::io(bundle.display().to_string(), "open", &e))?;
     // Two that see no mount would lay two on one upper directory.
     let lock = view::open(dir)?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive)
         .map_err(|e| Error::os(dir.display().to_string(), "flock", e.raw_os_error()))?;
+    let (rootfs, o) = description(dir)?;
     if let Err(e) = mounts::record_at_home(dir, &o) {
         tracing::warn!("{}: is not recorded, so that gc may remove its layers: {e}", dir.display());
     }

@@ -12,7 +12,7 @@ use super::layer::pour::pour;
 use super::manifest::Layer;
 use super::names::about;
 use super::progress::{self, Task};
-use super::stack::{Stack, is_image};
+use super::stack::{self, is_image};
 use super::store::{LayerMeta, Store, Work, sync_parent};
 use super::tree::compare;
 use super::verify::{count, is_lack};
@@ -115,7 +115,7 @@ fn forget_fixups(store: &Store, todo: &BTreeSet<Digest>) -> Result<Vec<Vec<Diges
 }
 
 fn one(store: &Store, id: &Digest, to_image: bool) -> Result<()> {
-    let meta = Stack::default().meta(store, id)?;
+    let meta = stack::meta(store, id)?;
     let has_blob = store.has_blob(&meta.blob, meta.blob_size);
     let size = if has_blob { meta.blob_size } else { meta.applied.bytes };
     let task = progress::open_task("layer", Some(*id), Some(size));

@@ -43,12 +43,13 @@ impl Digest {
     }
 
     pub fn hex(&self) -> String {
-        let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
-        let mut out = vec![0; 64];
-        for (pair, b) in out.chunks_exact_mut(2).zip(self.0) {
-            pair.copy_from_slice(&[digit(b >> 4), digit(b & 15)]);
+        let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n)]);
+        let mut out = String::with_capacity(64);
+        for b in self.0 {
+            out.push(digit(b >> 4));
+            out.push(digit(b & 15));
         }
-        String::from_utf8(out).unwrap_or_default()
+        out
     }
 
     /// The chain id of a layer on top of the chain `below` (image-spec config.md#layer-chainid).

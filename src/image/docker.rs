@@ -3,7 +3,7 @@
 use super::change::edit::Edit;
 use super::change::history::comment;
 use super::manifest;
-use super::stack::{Stack, is_image};
+use super::stack::{self, Stack, is_image};
 use super::store::Store;
 use crate::bundle::IMAGE;
 use crate::error::Result;
@@ -27,7 +27,7 @@ pub fn inspect(store: &Store, image: &str) -> Result<Value> {
     let stack = Stack::of(store, &ids)?;
     let mut size = 0;
     for id in &ids {
-        size += stack.applied(store, id)?.bytes;
+        size += stack::applied(store, id)?.bytes;
     }
     let names: Vec<String> = store.refs()?.into_iter().filter(|r| r.1 == edit.digest).map(|r| r.0).collect();
     let mut digests: Vec<String> =

@@ -15,7 +15,7 @@ use super::manifest::Layer;
 use super::merged::Merged;
 use super::platform::Platform;
 use super::progress::Task;
-use super::stack::Stack;
+use super::stack::{self, Stack};
 use super::store::{LayerMeta, Store, Work};
 use super::tree::Usage;
 use super::view::{Opened, View};
@@ -330,7 +330,7 @@ pub struct Grown {
 pub fn fixups(store: &Store, diff_ids: &[Digest]) -> Result<Stack> {
     let (mut stack, mut grown) = (Stack::default(), Grown::default());
     for id in diff_ids {
-        let applied = stack.applied(store, id)?;
+        let applied = stack::applied(store, id)?;
         // Too tall a stack is never mounted, unless an opaque layer hides it: its fixups would take hours.
         if !applied.needs.is_empty() && stack.lowers.len() < MAX_LOWERS {
             ensure_fixup(store, id, &applied, &stack, &mut grown)?;

@@ -116,7 +116,10 @@ fn apart<T: Send>(flags: CloneFlags, job: impl FnOnce() -> Result<T> + Send) -> 
         nix::sched::unshare(flags).map_err(|e| Error::os("", "unshare", e as i32))?;
         job()
     };
-    std::thread::scope(|s| s.spawn(own).join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+    std::thread::scope(|s| match std::thread::Builder::new().spawn_scoped(s, own) {
+        Ok(thread) => thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)),
+        Err(e) => Err(Error::io("", "make a thread", &e)),
+    })
 }
 
 fn configure(fs: &OwnedFd, o: &Overlay, lowers: &[Lower]) -> std::result::Result<(), (String, Errno)> {

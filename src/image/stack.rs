@@ -12,6 +12,16 @@ pub fn is_image(lower: &Path) -> bool {
     lower.file_name().is_some_and(|n| n == "erofs")
 }
 
+/// As [`Store::applied`], of a layer that must be there.
+pub fn applied(store: &Store, id: &Digest) -> Result<Applied> {
+    store.applied(id)?.ok_or_else(|| gone(id))
+}
+
+/// As [`Store::layer_meta`], of a layer that must be there.
+pub fn meta(store: &Store, id: &Digest) -> Result<LayerMeta> {
+    store.layer_meta(id)?.ok_or_else(|| gone(id))
+}
+
 fn gone(id: &Digest) -> Error {
     Error::new(Kind::NotFound, format!("layer {id}"), "is not in the store")
         .hint("run orlop imgtool fsck --repair, or import the image again")
@@ -32,18 +42,10 @@ impl Stack {
     pub fn of(store: &Store, diff_ids: &[Digest]) -> Result<Self> {
         let mut stack = Self::default();
         for id in diff_ids {
-            let applied = stack.applied(store, id)?;
+            let applied = applied(store, id)?;
             stack.push(store, id, &applied);
         }
         Ok(stack)
-    }
-
-    pub fn applied(&self, store: &Store, id: &Digest) -> Result<Applied> {
-        store.applied(id)?.ok_or_else(|| gone(id))
-    }
-
-    pub fn meta(&self, store: &Store, id: &Digest) -> Result<LayerMeta> {
-        store.layer_meta(id)?.ok_or_else(|| gone(id))
     }
 
     /// Puts a layer on top.

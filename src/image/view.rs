@@ -1,7 +1,7 @@
 //! The merged tree of a stack of layers, looked at without mounting it.
 
 use super::erofs;
-use super::layer::dirs::{hinted, open_dir};
+use super::layer::dirs::{open_dir, with_remedy};
 use super::merged::Merged;
 use super::rights::Rights;
 use super::stack::is_image;
@@ -140,7 +140,7 @@ pub fn whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>
 }
 
 pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
-    hinted(Error::os(String::from_utf8_lossy(path), call, e.raw_os_error()), e)
+    with_remedy(Error::os(String::from_utf8_lossy(path), call, e.raw_os_error()), e)
 }
 
 /// A directory of a layer, opened for reading.

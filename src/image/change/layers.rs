@@ -18,7 +18,7 @@ use crate::image::manifest::Layer;
 use crate::image::mounts;
 use crate::image::progress::{self, Task};
 use crate::image::rights::Rights;
-use crate::image::stack::Stack;
+use crate::image::stack::{self, Stack};
 use crate::image::store::{BundleRef, Store, Work};
 use crate::image::view::{self, Opened, View};
 use serde_json::json;
@@ -195,7 +195,7 @@ fn squashed(store: &Store, edit: &Edit, first: usize, last: usize, note: &Note) 
     stack.root = None;
     let (mut opaque, mut skipped, mut links, mut size) = (false, 0, Vec::new(), 0);
     for id in &ids[first..=last] {
-        let meta = stack.meta(store, id)?;
+        let meta = stack::meta(store, id)?;
         opaque |= meta.applied.opaque;
         skipped += meta.applied.skipped;
         size += meta.diff_size;

@@ -55,8 +55,8 @@ pub struct Layering {
 pub enum Command {
     /// Make an image of a bundle: what was changed in it becomes a layer on its image
     ///
-    /// A container that goes on meanwhile is paused first (orlop pause): a file that it renames while it is looked at may
-    /// be in the layer under neither name.
+    /// Pause a container that goes on meanwhile (orlop pause): a file that it renames just then may be in the layer under
+    /// neither name.
     #[command(after_help = help::CHANGED)]
     Commit {
         /// Directory of the bundle

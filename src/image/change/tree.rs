@@ -7,7 +7,7 @@ use crate::image::fixup::origin_at;
 use crate::image::import::fixups;
 use crate::image::layer::merge::{Node, walk};
 use crate::image::output::human;
-use crate::image::stack::Stack;
+use crate::image::stack::{self, Stack};
 use crate::image::store::Store;
 use crate::image::view::Opened;
 use rustix::fs::FileType;
@@ -93,7 +93,7 @@ pub fn report(store: &Store, image: &str, depth: usize) -> Result<Report> {
     let (mut stack, mut opened) = (Stack::default(), Opened::default());
     let mut layers = Vec::new();
     for (n, (id, part)) in ids.iter().zip(&edit.parts).enumerate() {
-        let applied = stack.applied(store, id)?;
+        let applied = stack::applied(store, id)?;
         stack.lowers.clear(); // on its chain, but alone
         stack.push(store, id, &applied);
         count.sums.push(Default::default());

@@ -37,13 +37,13 @@ pub fn names(dir: &OwnedFd) -> std::result::Result<Vec<Vec<u8>>, Errno> {
 /// The error of a call on an entry.
 pub fn failed(path: &[u8], call: &str, e: Errno) -> Error {
     let error = Error::os(format!("entry {:?}", shown(path)), call, e.raw_os_error());
-    hinted(error, e)
+    with_remedy(error, e)
 }
 
-/// What an image closed to its own user is read with the rights of a root: of a user namespace, at least.
-pub fn hinted(error: Error, e: Errno) -> Error {
+/// Files that are closed to their own user are read by root, be it that of a user namespace.
+pub fn with_remedy(error: Error, e: Errno) -> Error {
     match e == Errno::ACCESS && !rustix::process::geteuid().is_root() {
-        true => error.hint("run unshare --map-auto --map-root-user --mount orlop imgtool"),
+        true => error.hint("run it as unshare --map-auto --map-root-user --mount orlop imgtool …"),
         false => error,
     }
 }
