@@ -15,7 +15,7 @@ use super::manifest::Layer;
 use super::merged::Merged;
 use super::platform::Platform;
 use super::progress::Task;
-use super::stack::{self, Stack};
+use super::stack::{self, Stack, is_image};
 use super::store::{LayerMeta, Store, Work};
 use super::tree::Usage;
 use super::view::{Opened, View};
@@ -231,7 +231,10 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
     }
     let source = task.read(source);
     if tree {
-        build_layer(&work, source, layer, how.limits, how.images)?;
+        // One that was damaged keeps its form, to which its fixups fit.
+        let damaged = store.layer_tree(&layer.diff_id);
+        let as_image = if damaged.exists() { is_image(&damaged) } else { how.images };
+        build_layer(&work, source, layer, how.limits, as_image)?;
         moves.push(("layer", store.layer(&layer.diff_id)));
     } else {
         let (seen, ()) = through_named(source, (layer.size, &layer.digest), how.limits, |_| Ok(()))?;
