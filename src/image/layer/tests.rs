@@ -225,8 +225,7 @@ fn hostile_names_are_refused() {
         Tar::default().pax(&[("uid", b"4294967295")]).file("f", ""),
         Tar::default().pax(&[("path", b"f")]),
     ] {
-        let p = Place::new();
-        assert!(p.apply(tar.end()).is_err());
+        assert!(Place::new().apply(tar.end()).is_err());
     }
 }
 
@@ -540,16 +539,14 @@ fn attributes_are_kept_or_refused_as_the_kernel_does() {
         let p = Place::new();
         p.apply(Tar::default().pax(records).file("f", "x").pax(records).dir("d").end()).unwrap();
     }
-    let p = Place::new();
-    p.apply(Tar::default().pax(&[(default, &named)]).dir("d").pax(&[(access, &named)]).dir("./").end())
-        .unwrap();
-    let p = Place::new();
-    p.apply(Tar::default().pax(&[(access, &plain)]).entry(b'6', "fifo", "", b"").end()).unwrap();
-    assert_eq!(p.meta("fifo").mode() & 0o777, 0o640, "the list is more than the mode of the header");
-    // Links and nodes have no attributes of users.
-    let users: &[(&str, &[u8])] = &[("SCHILY.xattr.user.x", b"1")];
-    let tar = Tar::default().pax(users).symlink("l", "x").pax(users).entry(b'6', "fifo", "", b"");
+    let tar = Tar::default().pax(&[(default, &named)]).dir("d").pax(&[(access, &named)]).dir("./");
     Place::new().apply(tar.end()).unwrap();
+    // Links and nodes have no attributes of users; a list is more than the mode in its header.
+    let of: &[(&str, &[u8])] = &[("SCHILY.xattr.user.x", b"1"), (access, &plain)];
+    let tar = Tar::default().pax(&of[..1]).symlink("l", "x").pax(of).entry(b'6', "fifo", "", b"");
+    let p = Place::new();
+    p.apply(tar.end()).unwrap();
+    assert_eq!(p.meta("fifo").mode() & 0o777, 0o640);
     let unsorted = acl(&[(4, 4, none), (1, 6, none), (0x20, 0, none)]);
     let unmasked = acl(&[(1, 7, none), (2, 5, 42), (4, 1, none), (0x20, 4, none)]);
     let long = format!("SCHILY.xattr.user.{}", "x".repeat(256));
