@@ -172,9 +172,16 @@ impl Container<'_> {
         self.task("exec", &[&["--exec-id", new_id().as_str()], options].concat(), args)
     }
 
+    /// As [`Self::exec`], of a script whose output is read: ctr deletes a process that has ended together with what it
+    /// has not read of it yet (containerd's pull request 13931).
+    #[track_caller]
+    fn script(&self, script: &str) -> Outcome {
+        self.exec(&[], &["sh", "-c", &format!("trap 'sleep .2' EXIT; {script}")])
+    }
+
     #[track_caller]
     fn prints(&self, script: &str) -> String {
-        self.exec(&[], &["sh", "-c", script]).ok().stdout.trim_end().to_string()
+        self.script(script).ok().stdout.trim_end().to_string()
     }
 
     /// Host pid and status as the engine lists them; none without a task.

@@ -320,7 +320,7 @@ fn oom_event(e: &Engine) {
     // Not before the shim watches.
     let script = "until [ -e /go ]; do sleep 0.02; done; exec dd if=/dev/zero of=/dev/null bs=200M count=1";
     let c = Ctr(e).detached(&["--memory-limit", "20971520"], &["sh", "-c", script]);
-    c.prints(": > /go");
+    c.exec(&[], &["sh", "-c", ": > /go"]).ok();
     c.await_status("STOPPED");
     until("the event", || {
         let text = fs::read_to_string(&events).expect("read");

@@ -39,7 +39,7 @@ fn created_then_started(e: &Engine) {
 
 fn exec_prints(e: &Engine) {
     let c = Ctr(e).sleeping(&[]);
-    let o = c.exec(&[], &["sh", "-c", "echo out; echo err >&2; cat /etc/readable"]).ok();
+    let o = c.script("echo out; echo err >&2; cat /etc/readable").ok();
     assert_eq!((o.stdout.as_str(), o.stderr.as_str()), ("out\nfrom the image\n", "err\n"));
     c.remove();
     c.is_gone();
