@@ -178,6 +178,7 @@ impl Fix<'_> {
         for (file, layer, name) in names {
             if self.behind(&name).is_none()
                 && at(&self.out, &name)?.is_none()
+                && !self.is_replaced(&name)?
                 && self.shown(&name)? == Some(file)
             {
                 self.put(&layer, &name, &name)?;
@@ -185,6 +186,18 @@ impl Fix<'_> {
         }
         self.alone = self.made.keys().filter(|path| !before.contains(*path)).cloned().collect();
         Ok(())
+    }
+
+    /// Whether something else is here in place of a directory above a path: a link to a file that was in it, for one.
+    fn is_replaced(&self, path: &[u8]) -> Result<bool> {
+        for above in ancestors(path) {
+            let Some(fd) = at(&self.out, above)? else { continue };
+            let stat = fs::fstat(&fd).map_err(|e| failed(above, "fstat", e))?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Device and inode of what is at a path when only the fixups are missing.
