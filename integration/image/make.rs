@@ -449,7 +449,18 @@ impl Place {
     #[track_caller]
     pub fn remove(&self, bundle: &Path) {
         if self.is_mounted(bundle) {
-            self.imgtool(&["umount", bundle.to_str().unwrap()]).ok();
+            let unmount = || self.imgtool(&["umount", bundle.to_str().unwrap()]);
+            // A child that another test has just forked has until its exec what was open here: mostly no time at all.
+            let is_held = |out: &Outcome| out.stderr.contains("resource busy");
+            let more = (0..50).map(|_| {
+                std::thread::sleep(Duration::from_millis(20));
+                unmount()
+            });
+            std::iter::once(unmount())
+                .chain(more)
+                .find(|out| !is_held(out))
+                .expect("one that is not busy")
+                .ok();
         }
         fs::remove_dir_all(bundle).unwrap();
     }
