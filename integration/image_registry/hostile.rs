@@ -7,7 +7,8 @@ use crate::support::{Outcome, Scratch, finish_within};
 use orlop::image::digest::Digest;
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -273,9 +274,14 @@ fn the_next_pull_takes_up_what_a_broken_one_left() {
     assert_eq!(fs::metadata(&kept).unwrap().len(), 60_000);
     assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
     broken.store(0, Ordering::Relaxed);
+    let inode = fs::metadata(&kept).unwrap().ino();
     pull(&p, &server).ok();
     assert_eq!(server.seen().iter().filter(|q| q.header("range") == Some("bytes=60000-")).count(), 2);
     assert!(!kept.exists());
+    // It was written once: what was kept of it is the blob.
+    let blob = fs::metadata(p.store().join("blobs/sha256").join(kept.file_name().unwrap())).unwrap();
+    assert_eq!((blob.ino(), blob.nlink()), (inode, 1));
+    p.imgtool(&["verify"]).ok();
     // Spoiled, it costs one more round.
     let p = Place::new();
     p.imgtool(&["info"]).ok();
@@ -287,6 +293,58 @@ fn the_next_pull_takes_up_what_a_broken_one_left() {
     fs::write(&kept, "x").unwrap();
     p.imgtool(&["gc"]).ok();
     assert!(!kept.exists());
+}
+
+#[test]
+fn what_was_left_becomes_the_blob_only_when_it_is_ours_alone() {
+    needs_root!();
+    let repository = Arc::new(image());
+    let server = serve(&repository, |_, _| None);
+    let whole = repository.blob(&repository.layer(0)).unwrap();
+    let left = |bytes: &[u8]| {
+        let p = Place::new();
+        p.imgtool(&["info"]).ok();
+        let kept = p.store().join("partial").join(&repository.layer(0)["sha256:".len()..]);
+        fs::write(&kept, bytes).unwrap();
+        (p, kept)
+    };
+    let pulled = |p: &Place| {
+        pull(p, &server).ok();
+        p.imgtool(&["verify"]).ok();
+    };
+    // Longer than the blob.
+    let (p, _) = left(&[&whole[..], b"more"].concat());
+    pulled(&p);
+    // Of another name, which may be a blob of the store.
+    let (p, kept) = left(&whole[..1000]);
+    let other = p.path().join("other");
+    fs::hard_link(&kept, &other).unwrap();
+    pulled(&p);
+    assert!(fs::read(&other).unwrap() == whole[..1000]);
+}
+
+#[test]
+fn a_pull_onto_a_full_disk_goes_on_when_there_is_room() {
+    needs_root!();
+    let repository = Arc::new(image());
+    let server = serve(&repository, |_, _| None);
+    let p = Place::new();
+    fs::create_dir_all(p.store()).unwrap();
+    let mount = |options: &str| {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(p.store());
+        finish_within(&mut mount, Duration::from_secs(10)).ok();
+    };
+    mount("size=200k");
+    let full = pull(&p, &server);
+    mount("remount,size=10m");
+    let again = pull(&p, &server);
+    let verified = p.imgtool(&["verify"]);
+    nix::mount::umount2(&p.store(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    full.fails("no space left on device; orlop imgtool df shows");
+    again.ok();
+    verified.ok();
+    assert!(server.seen().iter().any(|q| q.header("range").is_some()), "it began again");
 }
 
 #[test]

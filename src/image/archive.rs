@@ -4,6 +4,7 @@ use super::layer::compress::{Packing, Taken, inflate, inflate_error, within};
 use super::layer::entry::{Kind, join, split};
 use super::layer::read::{Reader, is_archive, read_error};
 use super::limits::Limits;
+use super::registry::body::Body;
 use super::registry::pull::Remote;
 use super::store::{Store, Work};
 use crate::error::{Error, Result};
@@ -51,8 +52,10 @@ pub struct Part {
 /// A file of the source.
 pub enum Piece {
     Part(Part),
-    /// Bytes that a registry sends, and how many it is to send.
-    Stream(u64, Box<dyn Read + Send>),
+    /// What a registry sends.
+    Body(Box<Body>),
+    /// What it has sent.
+    Bytes(io::Cursor<Vec<u8>>),
 }
 
 impl Piece {
@@ -71,7 +74,8 @@ impl Piece {
     pub fn size(&self) -> u64 {
         match self {
             Piece::Part(part) => part.end - part.at,
-            Piece::Stream(size, _) => *size,
+            Piece::Body(body) => body.size(),
+            Piece::Bytes(bytes) => bytes.get_ref().len() as u64,
         }
     }
 
@@ -110,7 +114,8 @@ impl Read for Piece {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Piece::Part(part) => part.read(buf),
-            Piece::Stream(_, body) => body.read(buf),
+            Piece::Body(body) => body.read(buf),
+            Piece::Bytes(bytes) => bytes.read(buf),
         }
     }
 }
@@ -246,7 +251,7 @@ impl Files {
                 }
                 Err(Error::invalid(String::from_utf8_lossy(name), "is a link to too many links"))
             }
-            Files::Remote(remote) => Ok(remote.get(name)?.map(|(size, body)| Piece::Stream(size, body))),
+            Files::Remote(remote) => remote.get(name),
         }
     }
 

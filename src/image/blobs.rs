@@ -25,7 +25,12 @@ impl Kept {
 
     /// Keeps it in a new file. What the reader hashes is what is kept: the bytes that are written as they come, or those
     /// of the clone, and never the source a second time.
-    pub fn keep(self, path: &Path) -> Result<Self> {
+    pub fn keep(mut self, path: &Path) -> Result<Self> {
+        if let Piece::Body(body) = &mut self.piece {
+            if body.keep_as(path) {
+                return Ok(self);
+            }
+        }
         let failed = |e: io::Error| Error::io(path.display().to_string(), "make", &e);
         let file = File::options().read(true).write(true).create_new(true).open(path).map_err(failed)?;
         self.keep_in(file).map_err(failed)

@@ -4,10 +4,11 @@ use super::client::{Call, Client, wait_for};
 use crate::error::{Error, Result};
 use crate::image::digest::Digest;
 use crate::image::import::locked;
-use rustix::fs::{FlockOperation, flock};
+use crate::image::view::proc_path;
+use rustix::fs::{AtFlags, CWD, FlockOperation, flock, linkat};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,6 +43,8 @@ pub struct Partial {
     file: File,
     /// Bytes that were there.
     len: u64,
+    /// What it becomes when all of it has arrived.
+    kept_as: Option<PathBuf>,
 }
 
 impl Partial {
@@ -51,6 +54,10 @@ impl Partial {
 
     /// `None` where it cannot be had, or another process is at it.
     fn open(path: &Path) -> Option<Self> {
+        // With another name it is a blob of the store, or may become one.
+        if std::fs::symlink_metadata(path).is_ok_and(|m| m.nlink() > 1) {
+            std::fs::remove_file(path).ok()?;
+        }
         let file = File::options()
             .read(true)
             .write(true)
@@ -62,7 +69,18 @@ impl Partial {
             .ok()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         let len = file.metadata().ok()?.len();
-        Some(Self { file, len })
+        Some(Self { file, len, kept_as: None })
+    }
+
+    /// Gives it the second name `to`, and cuts off what is more than `size`.
+    fn link(&mut self, size: u64, to: &Path) -> io::Result<()> {
+        if self.len > size {
+            self.file.set_len(size)?;
+        }
+        // By its descriptor: the first name may be another file's by now.
+        linkat(CWD, proc_path(&self.file), CWD, to, AtFlags::SYMLINK_FOLLOW)?;
+        self.kept_as = Some(to.to_path_buf());
+        Ok(())
     }
 }
 
@@ -103,6 +121,10 @@ impl Body {
         }
     }
 
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// A connection that goes on at `self.at`.
     fn connect(&self) -> Result<Box<dyn Read + Send>> {
         let mut call = Call::new(Method::GET, self.client.url(&format!("blobs/{}", self.digest)));
@@ -133,15 +155,24 @@ impl Body {
         }
     }
 
+    /// Makes the new file `to` of what is read, which is written once then: it is the partial's second name. False
+    /// where that cannot be.
+    pub fn keep_as(&mut self, to: &Path) -> bool {
+        self.open_partial();
+        self.partial.as_mut().is_some_and(|p| p.link(self.size, to).is_ok())
+    }
+
+    fn open_partial(&mut self) {
+        let Some(p) = self.keep.take().and_then(|path| Partial::open(&path)) else { return };
+        if p.len > 0 {
+            self.watch.resumed().push(self.digest);
+        }
+        self.partial = Some(p);
+    }
+
     /// From the partial, as far as that goes.
     fn kept(&mut self, buf: &mut [u8]) -> usize {
-        if self.at == 0 && self.partial.is_none() {
-            self.partial = self.keep.take().and_then(|path| Partial::open(&path));
-            if let Some(p) = self.partial.as_mut().filter(|p| p.len > 0) {
-                p.len = p.len.min(self.size);
-                self.watch.resumed().push(self.digest);
-            }
-        }
+        self.open_partial();
         let Some(p) = self.partial.as_mut().filter(|p| p.len > self.at) else { return 0 };
         let left = usize::try_from(p.len - self.at).unwrap_or(usize::MAX).min(buf.len());
         // Unreadable, it ends here: the registry has the rest.
@@ -154,9 +185,11 @@ impl Body {
 
     fn arrived(&mut self, bytes: &[u8]) -> Result<()> {
         if let Some(p) = &self.partial {
-            // A full disk fails where the layer is written; this is only for the next time.
-            if p.file.write_all_at(bytes, self.at).is_err() {
-                self.partial = None;
+            match (p.file.write_all_at(bytes, self.at), &p.kept_as) {
+                (Ok(()), _) => {}
+                (Err(e), Some(to)) => return Err(Error::io(to.display().to_string(), "write", &e)),
+                // A full disk fails where the layer is written; this is only for the next time.
+                (Err(_), None) => self.partial = None,
             }
         }
         self.at += bytes.len() as u64;

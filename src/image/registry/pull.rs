@@ -4,7 +4,7 @@ use super::body::{Body, Partial, Watch};
 use super::client::{Answer, Call, Client, Wire};
 use super::reference::Reference;
 use crate::error::{Error, Result};
-use crate::image::archive::{Files, inside};
+use crate::image::archive::{Files, Piece, inside};
 use crate::image::digest::Digest;
 use crate::image::driver::Form;
 use crate::image::import::{self, locked};
@@ -201,11 +201,9 @@ impl Remote {
         }
     }
 
-    /// A file of the layout that the repository looks like, with its size; a blob is asked for when it is read.
-    pub fn get(&self, name: &str) -> Result<Option<(u64, Box<dyn Read + Send>)>> {
-        let memory = |bytes: Vec<u8>| -> Option<(u64, Box<dyn Read + Send>)> {
-            Some((bytes.len() as u64, Box::new(Cursor::new(bytes))))
-        };
+    /// A file of the layout that the repository looks like; a blob is asked for when it is read.
+    pub fn get(&self, name: &str) -> Result<Option<Piece>> {
+        let memory = |bytes| Some(Piece::Bytes(Cursor::new(bytes)));
         match name {
             "oci-layout" => return Ok(memory(br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())),
             "index.json" => return Ok(memory(self.index.clone())),
@@ -235,7 +233,7 @@ impl Remote {
                 }
                 let keep = is_layer.then(|| Partial::path(&self.store, &digest));
                 let body = Body::new(self.client.clone(), self.watch.clone(), digest, size, keep);
-                Some((size, Box::new(body)))
+                Some(Piece::Body(Box::new(body)))
             }
         })
     }
