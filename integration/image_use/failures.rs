@@ -270,20 +270,29 @@ fn a_full_disk_is_said_with_what_was_written() {
 fn a_read_only_store_is_said_with_the_call() {
     needs_root!();
     let (p, _) = place("x");
-    let script = "mount --bind \"$4\" \"$4\" && mount -o remount,ro,bind \"$4\" && exec \"$@\"";
-    let read_only = |args: &[&str]| {
+    // Its `$4` is the store, `$5` the command.
+    let read_only = |also: &str, args: &[&str]| {
+        let script = format!("mount --bind $4 $4 && mount -o remount,ro,bind $4 {also} && exec \"$@\"");
         let mut c = Command::new("unshare");
-        c.args(["-m", "sh", "-c", script, "sh", support::ORLOP, "imgtool", "--store"])
+        c.args(["-m", "sh", "-c", &script, "sh", support::ORLOP, "imgtool", "--store"])
             .arg(p.store())
             .args(args);
         finish_within(c.stdin(Stdio::null()), Duration::from_secs(60))
     };
-    let source = image().write();
-    for args in [&["import", source.path(), "y"][..], &["tag", "x", "y"], &["rm", "x"], &["gc"]] {
-        says(read_only(args), &[p.store().to_str().unwrap(), "read-only file system"]);
+    let (source, bundle) = (image().write(), p.path().join("b"));
+    let unpack = ["unpack", "x", bundle.to_str().unwrap()];
+    for args in [&["import", source.path(), "y"][..], &["tag", "x", "y"], &["rm", "x"], &["gc"], &unpack] {
+        says(read_only("", args), &[p.store().to_str().unwrap(), "read-only file system"]);
     }
+    assert!(!bundle.exists());
     for args in [&["list"][..], &["inspect", "x"], &["history", "x"], &["df"]] {
-        read_only(args).ok();
+        read_only("", args).ok();
+    }
+    // What makes layers again to compare them needs a place for that.
+    for args in [&["verify"][..], &["fsck"], &["info"]] {
+        let remedy = "make: read-only file system; remount it, or mount a tmpfs on the store's tmp/";
+        says(read_only("", args), &[p.store().join("tmp").to_str().unwrap(), remedy]);
+        read_only("&& mount -t tmpfs none $4/tmp", args).ok();
     }
 }
 

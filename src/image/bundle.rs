@@ -71,7 +71,8 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
         return Err(Error::unsupported(order.image, what).hint("imgtool squash makes fewer of them"));
     }
     let (path, made) = directory(store, order.bundle)?;
-    let _lock = store.lock(&store.bundle_lock(&path))?;
+    let lock = store.lock(&store.bundle_lock(&path));
+    let _lock = lock.inspect_err(|_| drop(made.then(|| std::fs::remove_dir(&path))))?;
     clear_unfinished(store, &path)?;
     let image = (&digest, &config);
     let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, image, order, elsewhere));

@@ -73,6 +73,9 @@ fn is_ours(dir: &Path) -> bool {
     std::fs::metadata(dir).is_ok_and(|m| m.uid() == rustix::process::geteuid().as_raw())
 }
 
+/// What to do where nothing can be written: what only looks needs no more than a place to work in.
+const READ_ONLY: &str = "remount it, or mount a tmpfs on the store's tmp/ for what only reads";
+
 impl Store {
     /// Opens the store at `dir`, made when it is missing. `exclusive` is for removing: nobody else reads or adds then.
     pub fn open(dir: &Path, exclusive: bool) -> Result<Self> {
@@ -216,7 +219,10 @@ impl Store {
             // Between two calls a sweep may take it for litter.
             let fd = match make(&path) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && tmp.exists() => continue,
-                made => made.map_err(|e| error(&path, "make", &e))?,
+                made => made.map_err(|e| match (error(&path, "make", &e), e.kind()) {
+                    (e, std::io::ErrorKind::ReadOnlyFilesystem) => e.hint(READ_ONLY),
+                    (e, _) => e,
+                })?,
             };
             match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if path.exists() => return Ok(Work { path, fd }),
