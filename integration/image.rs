@@ -6,6 +6,7 @@ mod support;
 mod behind;
 #[path = "image/bundle.rs"]
 mod bundle;
+#[allow(dead_code)] // of it each test program uses its part
 #[path = "image/make.rs"]
 mod make;
 #[path = "image/sources.rs"]

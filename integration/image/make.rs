@@ -465,3 +465,37 @@ impl Place {
         fs::remove_dir_all(bundle).unwrap();
     }
 }
+
+/// A file system in memory, until it is dropped.
+pub struct Small(PathBuf);
+
+impl Small {
+    pub fn new(p: &Place, options: &str) -> Self {
+        Self::on(p.path().join(format!("small-{}", unique())), options)
+    }
+
+    /// On a new directory.
+    pub fn on(at: PathBuf, options: &str) -> Self {
+        fs::create_dir(&at).unwrap();
+        let small = Self(at);
+        small.mount(options);
+        small
+    }
+
+    /// With `remount` among them the options of the one that is there change.
+    pub fn mount(&self, options: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(&self.0);
+        finish_within(&mut mount, Duration::from_secs(30)).ok();
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_string()
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}

@@ -72,6 +72,10 @@ fn a_pull_that_is_killed_leaves_litter_only_and_goes_on() {
     let asked = server.seen().len();
     assert_eq!(goes_on(), 1);
     assert!(server.seen()[asked..].iter().any(|r| r.header("range").is_some()));
+    // Surely between the names of a layer and of its blob.
+    c.remove_second();
+    c.killed_at("rename", 2, &pull);
+    assert_eq!(goes_on(), 1);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! What goes wrong in use, each by what is said of it: the image, the layer, the path, the call, its error, the remedy.
 
-use crate::make::{self, Image, Packing, Place, base, file, layer, script};
+use crate::make::{self, Image, Packing, Place, Small, base, file, layer, script};
 use crate::support::{self, Outcome, Scratch, finish, finish_within};
 use crate::{image, needs_root, place, shell};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -33,28 +33,6 @@ fn says(out: Outcome, parts: &[&str]) {
 
 fn layers_of(p: &Place, image: &str) -> Vec<Value> {
     p.imgtool(&["inspect", image]).ok().json()["layers"].as_array().unwrap().clone()
-}
-
-/// A file system in memory, until it is dropped.
-struct Small(PathBuf);
-
-impl Small {
-    fn new(p: &Place, options: &str) -> Self {
-        let at = p.path().join(format!("small-{}", support::unique()));
-        fs::create_dir(&at).unwrap();
-        finish(Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(&at)).ok();
-        Self(at)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_string()
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-    }
 }
 
 #[test]
@@ -270,9 +248,10 @@ fn a_full_disk_is_said_with_what_was_written() {
 fn a_read_only_store_is_said_with_the_call() {
     needs_root!();
     let (p, _) = place("x");
-    // Its `$4` is the store, `$5` the command.
+    // Its `$4` is the store.
     let read_only = |also: &str, args: &[&str]| {
-        let script = format!("mount --bind $4 $4 && mount -o remount,ro,bind $4 {also} && exec \"$@\"");
+        let script =
+            format!("mount --bind \"$4\" \"$4\" && mount -o remount,ro,bind \"$4\" {also} && exec \"$@\"");
         let mut c = Command::new("unshare");
         c.args(["-m", "sh", "-c", &script, "sh", support::ORLOP, "imgtool", "--store"])
             .arg(p.store())
@@ -288,11 +267,12 @@ fn a_read_only_store_is_said_with_the_call() {
     for args in [&["list"][..], &["inspect", "x"], &["history", "x"], &["df"]] {
         read_only("", args).ok();
     }
-    // What makes layers again to compare them needs a place for that.
+    // verify and fsck make layers again, info tries a mount: they need a place for that.
     for args in [&["verify"][..], &["fsck"], &["info"]] {
-        let remedy = "make: read-only file system; remount it, or mount a tmpfs on the store's tmp/";
+        let remedy = "make: read-only file system; remount it; for verify, fsck and info a tmpfs mounted on the \
+                      store's tmp/ will do";
         says(read_only("", args), &[p.store().join("tmp").to_str().unwrap(), remedy]);
-        read_only("&& mount -t tmpfs none $4/tmp", args).ok();
+        read_only("&& mount -t tmpfs none \"$4/tmp\"", args).ok();
     }
 }
 

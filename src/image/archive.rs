@@ -54,7 +54,7 @@ pub enum Piece {
     Part(Part),
     /// What a registry sends.
     Body(Box<Body>),
-    /// What it has sent.
+    /// Bytes in memory.
     Bytes(io::Cursor<Vec<u8>>),
 }
 

@@ -24,7 +24,7 @@ impl Kept {
     }
 
     /// Keeps it in a new file. What the reader hashes is what is kept: the bytes that are written as they come, or those
-    /// of the clone, and never the source a second time.
+    /// of the clone or of the partial of a pull, and never the source a second time.
     pub fn keep(mut self, path: &Path) -> Result<Self> {
         if let Piece::Body(body) = &mut self.piece {
             if body.keep_as(path) {

@@ -72,8 +72,11 @@ fn unpack_with(store: &Store, order: &Order, elsewhere: Option<&Elsewhere>) -> R
     }
     let (path, made) = directory(store, order.bundle)?;
     let lock = store.lock(&store.bundle_lock(&path));
-    let _lock = lock.inspect_err(|_| drop(made.then(|| std::fs::remove_dir(&path))))?;
-    clear_unfinished(store, &path)?;
+    let _lock = lock.and_then(|lock| clear_unfinished(store, &path).map(|()| lock)).inspect_err(|_| {
+        if made {
+            let _ = std::fs::remove_dir(&path); // the error is the one to tell
+        }
+    })?;
     let image = (&digest, &config);
     let done = store.add_bundle(&path, &digest).and_then(|()| fill(&path, &stack, image, order, elsewhere));
     done.inspect_err(|_| {

@@ -227,7 +227,6 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
     let mut source = Kept::new(files.need(&layer.name)?);
     if blob {
         source = source.keep(&work.path.join("blob"))?;
-        moves.push(("blob", store.blob_path(&layer.digest)));
     }
     let source = task.read(source);
     if tree {
@@ -239,6 +238,10 @@ fn add_layer(store: &Store, files: &Files, layer: &Layer, how: &How, ready: &Rea
     } else {
         let (seen, ()) = through_named(source, (layer.size, &layer.digest), how.limits, |_| Ok(()))?;
         is_as_said(&seen, layer)?;
+    }
+    if blob {
+        // Last: a pull that ends before it goes on from what it kept of this blob, which is nobody else's until then.
+        moves.push(("blob", store.blob_path(&layer.digest)));
     }
     ready.push(store, Made { work, _lock: lock, moves, task })
 }

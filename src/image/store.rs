@@ -73,8 +73,8 @@ fn is_ours(dir: &Path) -> bool {
     std::fs::metadata(dir).is_ok_and(|m| m.uid() == rustix::process::geteuid().as_raw())
 }
 
-/// What to do where nothing can be written: what only looks needs no more than a place to work in.
-const READ_ONLY: &str = "remount it, or mount a tmpfs on the store's tmp/ for what only reads";
+/// Those commands write nowhere else.
+const READ_ONLY: &str = "remount it; for verify, fsck and info a tmpfs mounted on the store's tmp/ will do";
 
 impl Store {
     /// Opens the store at `dir`, made when it is missing. `exclusive` is for removing: nobody else reads or adds then.
@@ -219,9 +219,9 @@ impl Store {
             // Between two calls a sweep may take it for litter.
             let fd = match make(&path) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && tmp.exists() => continue,
-                made => made.map_err(|e| match (error(&path, "make", &e), e.kind()) {
-                    (e, std::io::ErrorKind::ReadOnlyFilesystem) => e.hint(READ_ONLY),
-                    (e, _) => e,
+                made => made.map_err(|e| match e.kind() {
+                    std::io::ErrorKind::ReadOnlyFilesystem => error(&path, "make", &e).hint(READ_ONLY),
+                    _ => error(&path, "make", &e),
                 })?,
             };
             match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {

@@ -37,13 +37,13 @@ impl Watch {
     }
 }
 
-/// What was kept of a blob by a pull that did not end: `partial/HEX` in the store. Nobody trusts it: its bytes are
-/// hashed with the rest.
+/// What a pull keeps of a blob for the next one, should it not end: `partial/HEX` in the store. Nobody trusts it: its
+/// bytes are hashed with the rest. A hard link of it becomes the blob.
 pub struct Partial {
     file: File,
     /// Bytes that were there.
     len: u64,
-    /// What it becomes when all of it has arrived.
+    /// That link: then it must have all bytes.
     kept_as: Option<PathBuf>,
 }
 
@@ -54,10 +54,6 @@ impl Partial {
 
     /// `None` where it cannot be had, or another process is at it.
     fn open(path: &Path) -> Option<Self> {
-        // With another name it is a blob of the store, or may become one.
-        if std::fs::symlink_metadata(path).is_ok_and(|m| m.nlink() > 1) {
-            std::fs::remove_file(path).ok()?;
-        }
         let file = File::options()
             .read(true)
             .write(true)
@@ -68,16 +64,21 @@ impl Partial {
             .open(path)
             .ok()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
-        let len = file.metadata().ok()?.len();
-        Some(Self { file, len, kept_as: None })
+        let about = file.metadata().ok()?;
+        if about.nlink() > 1 {
+            // Of a pull that ended when this was a blob already, which is never written to again.
+            std::fs::remove_file(path).ok()?;
+            return None;
+        }
+        Some(Self { file, len: about.len(), kept_as: None })
     }
 
-    /// Gives it the second name `to`, and cuts off what is more than `size`.
+    /// Makes the hard link `to`, and cuts off what is more than `size`.
     fn link(&mut self, size: u64, to: &Path) -> io::Result<()> {
         if self.len > size {
             self.file.set_len(size)?;
         }
-        // By its descriptor: the first name may be another file's by now.
+        // By its descriptor: its name may be another file's by now.
         linkat(CWD, proc_path(&self.file), CWD, to, AtFlags::SYMLINK_FOLLOW)?;
         self.kept_as = Some(to.to_path_buf());
         Ok(())
@@ -155,8 +156,8 @@ impl Body {
         }
     }
 
-    /// Makes the new file `to` of what is read, which is written once then: it is the partial's second name. False
-    /// where that cannot be.
+    /// Keeps what is read in the new file `to`, a hard link of the partial: it is written once then. False where that
+    /// cannot be.
     pub fn keep_as(&mut self, to: &Path) -> bool {
         self.open_partial();
         self.partial.as_mut().is_some_and(|p| p.link(self.size, to).is_ok())
@@ -185,11 +186,11 @@ impl Body {
 
     fn arrived(&mut self, bytes: &[u8]) -> Result<()> {
         if let Some(p) = &self.partial {
-            match (p.file.write_all_at(bytes, self.at), &p.kept_as) {
-                (Ok(()), _) => {}
-                (Err(e), Some(to)) => return Err(Error::io(to.display().to_string(), "write", &e)),
-                // A full disk fails where the layer is written; this is only for the next time.
-                (Err(_), None) => self.partial = None,
+            if let Err(e) = p.file.write_all_at(bytes, self.at) {
+                if let Some(to) = &p.kept_as {
+                    return Err(Error::io(to.display().to_string(), "write", &e));
+                }
+                self.partial = None; // it is only for the next time: a full disk fails where the layer is written
             }
         }
         self.at += bytes.len() as u64;
