@@ -19,7 +19,8 @@ fn large() -> Image {
 fn partials(store: &Path) -> Vec<(String, u64)> {
     let dir = store.join("partial");
     let size = |name: &String| fs::metadata(dir.join(name)).unwrap().len();
-    names(&dir).into_iter().map(|n| (format!("sha256:{n}"), size(&n))).filter(|p| p.1 > 0).collect()
+    let digest = |name: &str| format!("sha256:{}", name.split_once('.').unwrap().0);
+    names(&dir).into_iter().map(|n| (digest(&n), size(&n))).filter(|p| p.1 > 0).collect()
 }
 
 #[test]

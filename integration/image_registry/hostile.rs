@@ -5,9 +5,11 @@ use crate::needs_root;
 use crate::server::{Reply, Repository, Request, Server};
 use crate::support::{Outcome, Scratch, finish_within};
 use orlop::image::digest::Digest;
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, flock, makedev, mknodat};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -257,6 +259,12 @@ fn a_server_without_ranges_sends_all_again() {
     });
 }
 
+/// What is kept of the first layer.
+fn partial(p: &Place, repository: &Repository) -> PathBuf {
+    let (layer, size) = (repository.layer(0), repository.blob(&repository.layer(0)).unwrap().len());
+    p.store().join("partial").join(format!("{}.{size}", &layer["sha256:".len()..]))
+}
+
 #[test]
 fn the_next_pull_takes_up_what_a_broken_one_left() {
     needs_root!();
@@ -269,29 +277,29 @@ fn the_next_pull_takes_up_what_a_broken_one_left() {
         cut.then(|| if q.header("range").is_none() { r.answer(q).cut(60_000) } else { Reply::new(403) })
     });
     pull(&p, &server).fails("403 forbidden");
-    let kept = p.store().join("partial").join(&repository.layer(0)["sha256:".len()..]);
+    let kept = partial(&p, &repository);
     assert_eq!(fs::metadata(&kept).unwrap().len(), 60_000);
-    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
     broken.store(0, Ordering::Relaxed);
     let inode = fs::metadata(&kept).unwrap().ino();
     pull(&p, &server).ok();
     assert_eq!(server.seen().iter().filter(|q| q.header("range") == Some("bytes=60000-")).count(), 2);
     assert!(!kept.exists());
     // It was written once: what was kept of it is the blob.
-    let blob = fs::metadata(p.store().join("blobs/sha256").join(kept.file_name().unwrap())).unwrap();
+    let blob = p.store().join("blobs/sha256").join(&repository.layer(0)["sha256:".len()..]);
+    let blob = fs::metadata(blob).unwrap();
     assert_eq!((blob.ino(), blob.nlink()), (inode, 1));
     p.imgtool(&["verify"]).ok();
     // Spoiled, it costs one more round.
     let p = Place::new();
     p.imgtool(&["info"]).ok();
-    let kept = p.store().join("partial").join(&repository.layer(0)["sha256:".len()..]);
+    let kept = partial(&p, &repository);
     fs::write(&kept, vec![7; 10_000]).unwrap();
     pull(&p, &server).ok();
     assert!(!kept.exists());
     // Longer than the blob, it is cut.
     let p = Place::new();
     p.imgtool(&["info"]).ok();
-    let kept = p.store().join("partial").join(kept.file_name().unwrap());
+    let kept = partial(&p, &repository);
     let whole = repository.blob(&repository.layer(0)).unwrap();
     fs::write(&kept, [&whole[..], b"more"].concat()).unwrap();
     pull(&p, &server).ok();
@@ -303,32 +311,57 @@ fn the_next_pull_takes_up_what_a_broken_one_left() {
 }
 
 #[test]
-fn what_others_have_of_a_layer_does_not_become_the_blob() {
+fn what_cannot_be_taken_up_is_no_hindrance() {
     needs_root!();
     let repository = Arc::new(image());
     let server = serve(&repository, |_, _| None);
-    let whole = repository.blob(&repository.layer(0)).unwrap();
-    let left = || {
+    let fresh = || {
         let p = Place::new();
         p.imgtool(&["info"]).ok();
-        let kept = p.store().join("partial").join(&repository.layer(0)["sha256:".len()..]);
-        fs::write(&kept, &whole[..1000]).unwrap();
+        let kept = partial(&p, &repository);
         (p, kept)
     };
-    // With another hard link it may be a blob of the store.
-    let (p, kept) = left();
-    let other = p.path().join("other");
-    fs::hard_link(&kept, &other).unwrap();
-    pull(&p, &server).ok();
-    p.imgtool(&["verify"]).ok();
-    assert!(fs::read(&other).unwrap() == whole[..1000]);
+    let pulled = |p: &Place| {
+        pull(p, &server).ok();
+        p.imgtool(&["verify"]).ok();
+    };
     // Another pull is at it.
-    let (p, kept) = left();
+    let (p, kept) = fresh();
+    fs::write(&kept, "its").unwrap();
     let its = fs::File::open(&kept).unwrap();
-    rustix::fs::flock(&its, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    flock(&its, FlockOperation::LockExclusive).unwrap();
+    pulled(&p);
+    assert_eq!(its.metadata().unwrap().len(), 3);
+    // It is no file.
+    for kind in [FileType::Fifo, FileType::CharacterDevice] {
+        let (p, kept) = fresh();
+        mknodat(CWD, &kept, kind, Mode::RWXU, makedev(1, 3)).unwrap();
+        pulled(&p);
+    }
+    // It is the blob, of a pull that was killed behind its last rename.
+    let (p, kept) = fresh();
+    pulled(&p);
+    let blob = p.store().join("blobs/sha256").join(&repository.layer(0)["sha256:".len()..]);
+    fs::hard_link(&blob, &kept).unwrap();
+    fs::File::options().write(true).open(&blob).unwrap().set_len(1000).unwrap();
+    pulled(&p);
+    assert!(!kept.exists());
+}
+
+#[test]
+fn a_server_that_has_no_ranges_sends_all_of_it() {
+    needs_root!();
+    let repository = Arc::new(image());
+    let server = serve(&repository, |q, r| {
+        (q.is("GET", &r.layer(0)) && q.header("range").is_some()).then(|| Reply::new(416))
+    });
+    let p = Place::new();
+    p.imgtool(&["info"]).ok();
+    let whole = repository.blob(&repository.layer(0)).unwrap();
+    fs::write(partial(&p, &repository), &whole[..60_000]).unwrap();
     pull(&p, &server).ok();
     p.imgtool(&["verify"]).ok();
-    assert_eq!(its.metadata().unwrap().len(), 1000);
+    assert_eq!(server.count("GET", &repository.layer(0)), 2);
 }
 
 #[test]
@@ -341,7 +374,7 @@ fn a_pull_onto_a_full_disk_goes_on_when_there_is_room() {
     let p = Place::new();
     let small = Small::on(p.store(), "size=100k");
     pull(&p, &server).fails("/blob: write: no space left on device; orlop imgtool df shows");
-    let kept = p.store().join("partial").join(&repository.layer(0)["sha256:".len()..]);
+    let kept = partial(&p, &repository);
     let range = format!("bytes={}-", fs::metadata(kept).unwrap().len());
     assert_ne!(range, "bytes=0-");
     small.mount("remount,size=10m");
@@ -360,7 +393,7 @@ fn a_killed_pull_is_taken_up() {
         hangs.then(|| r.answer(q).cut(60_000).hangs())
     });
     let mut child = p.command(&["-q", "pull", &format!("{}/x:1", server.address)]).spawn().unwrap();
-    let kept = p.store().join("partial").join(&repository.layer(0)["sha256:".len()..]);
+    let kept = partial(&p, &repository);
     let end = Instant::now() + Duration::from_secs(30);
     while fs::metadata(&kept).map_or(0, |m| m.len()) < 60_000 {
         assert!(Instant::now() < end, "nothing was kept");

@@ -8,7 +8,7 @@ use crate::image::view::proc_path;
 use rustix::fs::{AtFlags, CWD, FlockOperation, flock, linkat};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,8 +37,9 @@ impl Watch {
     }
 }
 
-/// What a pull keeps of a blob for the next one, should it not end: `partial/HEX` in the store. Nobody trusts it: its
-/// bytes are hashed with the rest. A hard link of it becomes the blob.
+/// What a pull keeps of a blob for the next one, should it not end: `partial/HEX.SIZE` in the store. Nobody trusts it:
+/// its bytes are hashed with the rest. A hard link of it becomes the blob; so nothing is written to one that has its size,
+/// which is part of the name, for manifests may lie of it.
 pub struct Partial {
     file: File,
     /// Bytes that were there.
@@ -48,8 +49,8 @@ pub struct Partial {
 }
 
 impl Partial {
-    pub fn path(store: &Path, digest: &Digest) -> PathBuf {
-        store.join("partial").join(digest.hex())
+    pub fn path(store: &Path, digest: &Digest, size: u64) -> PathBuf {
+        store.join("partial").join(format!("{}.{size}", digest.hex()))
     }
 
     /// `None` where it cannot be had, or another process is at it.
@@ -59,17 +60,11 @@ impl Partial {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .ok()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
-        let about = file.metadata().ok()?;
-        if about.nlink() > 1 {
-            // Of a pull that ended when this was a blob already, which is never written to again.
-            std::fs::remove_file(path).ok()?;
-            return None;
-        }
+        let about = file.metadata().ok().filter(|about| about.is_file())?;
         Some(Self { file, len: about.len(), kept_as: None })
     }
 
@@ -128,11 +123,15 @@ impl Body {
 
     /// A connection that goes on at `self.at`.
     fn connect(&self) -> Result<Box<dyn Read + Send>> {
-        let mut call = Call::new(Method::GET, self.client.url(&format!("blobs/{}", self.digest)));
-        if self.at > 0 {
-            call = call.header("range", format!("bytes={}-", self.at));
+        let whole = || Call::new(Method::GET, self.client.url(&format!("blobs/{}", self.digest)));
+        let mut answer = match self.at {
+            0 => self.client.call(&whole())?,
+            at => self.client.call(&whole().header("range", format!("bytes={at}-")))?,
+        };
+        if self.at > 0 && answer.status == 416 {
+            answer = self.client.call(&whole())?; // of a server that says no to ranges
         }
-        let answer = self.client.call(&call)?.must(&[200, 206])?;
+        let answer = answer.must(&[200, 206])?;
         let skip = if answer.status == 206 { 0 } else { self.at };
         let start = format!("bytes {}-", self.at);
         if answer.status == 206 && !answer.header("content-range").is_some_and(|r| r.starts_with(&start)) {

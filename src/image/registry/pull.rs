@@ -231,7 +231,7 @@ impl Remote {
                 if let Some(bytes) = held.filter(|b| b.len() as u64 == size) {
                     return Ok(memory(bytes));
                 }
-                let keep = is_layer.then(|| Partial::path(&self.store, &digest));
+                let keep = is_layer.then(|| Partial::path(&self.store, &digest, size));
                 let body = Body::new(self.client.clone(), self.watch.clone(), digest, size, keep);
                 Some(Piece::Body(Box::new(body)))
             }
@@ -240,9 +240,11 @@ impl Remote {
 
     fn forget_partials(&self) {
         let known = locked(&self.known);
-        for (digest, _) in known.iter().filter(|k| matches!(k.1, Known::Blob { is_layer: true, .. })) {
-            // Most are not there; what stays is removed by `gc`.
-            let _ = std::fs::remove_file(Partial::path(&self.store, digest));
+        for (digest, what) in known.iter() {
+            if let Known::Blob { size, is_layer: true } = what {
+                // Most are not there; what stays is removed by `gc`.
+                let _ = std::fs::remove_file(Partial::path(&self.store, digest, *size));
+            }
         }
     }
 }
