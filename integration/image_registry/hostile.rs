@@ -279,6 +279,7 @@ fn the_next_pull_takes_up_what_a_broken_one_left() {
     pull(&p, &server).fails("403 forbidden");
     let kept = partial(&p, &repository);
     assert_eq!(fs::metadata(&kept).unwrap().len(), 60_000);
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
     broken.store(0, Ordering::Relaxed);
     let inode = fs::metadata(&kept).unwrap().ino();
     pull(&p, &server).ok();

@@ -60,6 +60,7 @@ impl Partial {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .ok()?;
