@@ -12,6 +12,8 @@ mod kill;
 #[allow(dead_code)] // `image` uses the rest
 #[path = "image/make.rs"]
 mod make;
+#[path = "image_registry/partial.rs"]
+mod partial;
 #[path = "image_registry/server.rs"]
 mod server;
 #[path = "image_registry/tls.rs"]
